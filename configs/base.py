@@ -1,0 +1,81 @@
+"""Every field of a run, once, with its unit. The other files change values; none adds a field."""
+
+import ml_collections
+
+from sgflow_jax import objectives
+
+
+def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
+    """The defaults for one objective (`objectives.names()`), as an unlocked ConfigDict without data or model."""
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # of parameters, batches and training noise
+
+    # The options of an objective and their defaults live in its dataclass.
+    config.objective = ml_collections.ConfigDict({"name": objective, **objectives.default_options(objective)})
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = ml_collections.config_dict.placeholder(str)  # see sgflow_jax.data.names()
+    config.data.data_dir = ""  # where TFDS keeps its data; "" takes TFDS_DATA_DIR, or TFDS's own default
+    config.data.batch_size = 128  # examples a step, over all devices and processes
+    config.data.flip = False  # mirror images left to right at random
+
+    config.model = ml_collections.ConfigDict()
+
+    config.train = ml_collections.ConfigDict()
+    config.train.num_steps = 200_000  # optimiser steps
+    config.train.diagonal_warmup = 0.05  # share of num_steps during which only the diagonal t = u is trained
+    config.train.diagonal_ramp = 0.05  # share of num_steps over which the off-diagonal loss then grows to full weight
+    config.train.steps_per_dispatch = 1  # steps in one call of the device; more than 1 is slow on CPU
+    config.train.max_abs_loss = 1e6  # a batch whose loss per coordinate is further from 0 than this stops the run
+    config.train.log_every = 100  # steps between lines of metrics.jsonl
+    config.train.preview_every = 10_000  # steps between sample grids; 0 for none
+    config.train.checkpoint_every = 5_000  # steps between checkpoints; the last step always has one
+    config.train.keep_checkpoints = 3  # the newest ones
+
+    config.optim = ml_collections.ConfigDict()
+    config.optim.learning_rate = 2e-4  # peak
+    config.optim.schedule = "constant"  # after the warm-up: "constant" or "cosine" (to 0 at num_steps)
+    config.optim.warmup = 0.02  # share of num_steps over which the learning rate grows from 0
+    config.optim.b1 = 0.9  # Adam's decay of the mean
+    config.optim.b2 = 0.999  # Adam's decay of the square
+    config.optim.clip_norm = 1.0  # largest global norm of the gradient of the loss per coordinate
+    config.optim.ema_decay = 0.9999  # a step, of the bias-corrected average of the parameters
+
+    config.eval = ml_collections.ConfigDict()
+    config.eval.batch_size = 500  # images a network call when sampling, over all devices
+    config.eval.num_samples = 50_000  # generated images for a distance
+    config.eval.features = "pixels"  # see eval.features.names()
+    return config
+
+
+def unet() -> ml_collections.ConfigDict:
+    """The fields of sgflow_jax.models.unet.UNet, with the paper's CIFAR-10 sizes."""
+    return ml_collections.ConfigDict(
+        {
+            "name": "unet",
+            "channels": 128,  # width of the first level, a multiple of 4
+            "channel_mult": (1, 2, 2),  # multiple of the width at each level
+            "num_blocks": 2,  # residual blocks a level
+            "attention_sizes": (16,),  # heights, in pixels, of the levels with self-attention
+            "dropout": 0.0,  # share of activations
+            "time_scale": 10.0,  # highest frequency of the time embedding, radians per unit of time
+            "num_classes": 0,  # 0 trains without labels
+            "dtype": "float32",  # of the computation: "float32" or "bfloat16"; parameters are float32
+        }
+    )
+
+
+def mlp() -> ml_collections.ConfigDict:
+    """The fields of sgflow_jax.models.mlp.MLP."""
+    return ml_collections.ConfigDict(
+        {
+            "name": "mlp",
+            "width": 128,  # units a layer
+            "depth": 3,  # hidden layers
+            "time_dim": 32,  # features for each time
+            "time_scale": 10.0,  # highest frequency of the time embedding, radians per unit of time
+            "num_classes": 0,  # 0 trains without labels
+            "dtype": "float32",  # of the computation: "float32" or "bfloat16"; parameters are float32
+        }
+    )

@@ -1,0 +1,12 @@
+"""The paper's task: unconditional CIFAR-10, 200,000 steps. configs/cifar10.py[:OBJECTIVE]."""
+
+from configs import base
+
+
+def get_config(objective="sgflow"):
+    config = base.get_config(objective)
+    config.data.name = "cifar10"
+    config.data.flip = True
+    config.model = base.unet()
+    config.model.dropout = 0.1
+    return config.lock()

@@ -1,0 +1,9 @@
+"""A Gaussian mixture on the line, where the exact flow map is known. configs/mixture1d.py[:OBJECTIVE]."""
+
+from configs import toy2d
+
+
+def get_config(objective="sgflow"):
+    config = toy2d.get_config(objective)
+    config.data.name = "mixture1d"
+    return config

@@ -1,0 +1,24 @@
+"""8x8 handwritten digits in two minutes on a laptop. configs/quickstart.py[:OBJECTIVE]."""
+
+from configs import base
+
+
+def get_config(objective="sgflow"):
+    config = base.get_config(objective)
+    config.data.name = "digits"
+    config.data.batch_size = 64
+    config.model = base.unet()
+    config.model.channels = 16
+    config.model.channel_mult = (1, 2)
+    config.model.num_blocks = 1
+    config.model.attention_sizes = ()
+    config.train.num_steps = 1500
+    config.train.log_every = 50
+    config.train.preview_every = 500
+    config.train.checkpoint_every = 500
+    config.optim.learning_rate = 2e-3
+    config.optim.schedule = "cosine"
+    config.optim.warmup = 0.05
+    config.optim.ema_decay = 0.998
+    config.eval.num_samples = 2000
+    return config.lock()

@@ -1,0 +1,19 @@
+"""Points in the plane: 8 Gaussians (default) or, with --config.data.name=checkerboard, a checkerboard."""
+
+from configs import base
+
+
+def get_config(objective="sgflow"):
+    config = base.get_config(objective)
+    config.data.name = "eight_gaussians"
+    config.data.batch_size = 256
+    config.model = base.mlp()
+    config.train.num_steps = 6000
+    config.train.log_every = 200
+    config.train.preview_every = 2000
+    config.train.checkpoint_every = 2000
+    config.optim.learning_rate = 1e-3
+    config.optim.ema_decay = 0.999
+    config.eval.batch_size = 10_000
+    config.eval.num_samples = 20_000
+    return config.lock()

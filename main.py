@@ -1,0 +1,42 @@
+"""Train, or sample from a trained run. See README.md."""
+
+from absl import flags
+from ml_collections import config_flags
+
+from sgflow_jax import cli
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:OBJECTIVE], like configs/cifar10.py:mean_flow.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
+_OUT = flags.DEFINE_string("out", None, "sample: the .npz file to write.")
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "sample: examples for each number of steps.", lower_bound=1)
+_STEPS = flags.DEFINE_list("steps", ["1", "2", "4", "10"], "sample: numbers of steps (network calls).")
+_METHOD = flags.DEFINE_string("method", None, "sample: flow_map, euler or heun; the objective's own by default.")
+_SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", lower_bound=0)
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the processes of several hosts (jax.distributed) first.")
+
+
+def main(_):
+    cli.require(config=_CONFIG.value, workdir=_WORKDIR.value)
+    cli.start_jax(_DISTRIBUTED.value)
+    if _MODE.value == "train":
+        from sgflow_jax import trainer
+
+        trainer.train(_CONFIG.value, _WORKDIR.value)
+        return
+
+    from sgflow_jax import sample_run
+
+    cli.require(out=_OUT.value)
+    sample_run.sample(
+        _WORKDIR.value,
+        _CONFIG.value,
+        _OUT.value,
+        sample_run.Request(
+            cli.positive_integers("steps", _STEPS.value), _NUM_SAMPLES.value, _METHOD.value, _SEED.value
+        ),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,115 @@
+"""From a configuration to the objects it describes: the only file that reads model, objective and optim fields."""
+
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+
+from sgflow_jax import data, models, objectives, optim, sharding
+from sgflow_jax.checkpoint import Checkpoints
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.models import BoundNet
+from sgflow_jax.objectives.base import Objective
+from sgflow_jax.train_step import TrainStep
+
+_SHARES = ("train.diagonal_warmup", "train.diagonal_ramp", "optim.warmup")
+_COUNTS = (
+    "train.num_steps",
+    "train.steps_per_dispatch",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+)
+_POSITIVE = ("train.max_abs_loss", "optim.learning_rate", "optim.clip_norm", "eval.batch_size", "model.time_scale")
+_EVENTS = ("train.num_steps", "train.log_every", "train.preview_every", "train.checkpoint_every")
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """InputError for the first value out of its range, naming the field and what is allowed."""
+
+    def require(name: str, ok: bool, allowed: str) -> None:
+        if not ok:
+            raise InputError(f"config.{name} is {_get(config, name)!r}: use {allowed}")
+
+    for name in _SHARES:
+        require(name, 0 <= _get(config, name) <= 1, "a share between 0 and 1")
+    for name in _COUNTS:
+        require(name, _get(config, name) >= 1, "a positive integer")
+    for name in _POSITIVE:
+        require(name, _get(config, name) > 0, "a positive number")
+    require("train.preview_every", config.train.preview_every >= 0, "a positive integer, or 0 for none")
+    require("seed", config.seed >= 0, "0 or a positive integer")
+    for name in ("optim.b1", "optim.b2", "optim.ema_decay"):
+        require(name, 0 <= _get(config, name) < 1, "a number in [0, 1)")
+    for name in _EVENTS:
+        allowed = f"a multiple of train.steps_per_dispatch = {config.train.steps_per_dispatch}"
+        require(name, _get(config, name) % config.train.steps_per_dispatch == 0, allowed)
+
+    multiple = objective(config).batch_multiple
+    sharding.check_batch_size(config.data.batch_size, multiple, "config.data.batch_size")
+
+
+def objective(config: ml_collections.ConfigDict) -> Objective:
+    """The objective, with its warm-up and ramp in steps of this run."""
+    options = dict(config.objective)
+    if objectives.takes_schedule(options["name"]):
+        options["warmup_steps"] = round(config.train.diagonal_warmup * config.train.num_steps)
+        options["ramp_steps"] = round(config.train.diagonal_ramp * config.train.num_steps)
+    return objectives.make(**options)
+
+
+def source(config: ml_collections.ConfigDict) -> data.Source:
+    """The data set."""
+    return data.make(config.data.name, config.data.data_dir, config.data.flip)
+
+
+def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
+    """The learning rate at each step of this run."""
+    warmup_steps = round(config.optim.warmup * config.train.num_steps)
+    return optim.learning_rate(config.optim.learning_rate, config.optim.schedule, warmup_steps, config.train.num_steps)
+
+
+def train_step(config: ml_collections.ConfigDict) -> TrainStep:
+    """Model, objective and optimiser in one step function."""
+    return TrainStep(
+        model=models.make(**config.model),
+        objective=objective(config),
+        optimiser=optim.adam(learning_rate(config), config.optim.b1, config.optim.b2, config.optim.clip_norm),
+        average=optim.parameter_average(config.optim.ema_decay),
+        max_abs_loss=config.train.max_abs_loss,
+    )
+
+
+def restore_net(workdir: str, step: int | None = None, ema: bool = True) -> BoundNet:
+    """The trained network of a run, from its directory alone: net(t, u, x, label=None) -> like x.
+
+    step: of the checkpoint; the newest by default. ema: the averaged parameters (default) or the last ones.
+    InputError if there is no such checkpoint.
+    """
+    return restore(workdir, step, ema)[0]
+
+
+def restore(workdir: str, step: int | None = None, ema: bool = True) -> tuple[BoundNet, ml_collections.ConfigDict, int]:
+    """As `restore_net`: the network, the configuration it was trained with, and the step of the checkpoint."""
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        step = checkpoints.find(step)
+        config = ml_collections.ConfigDict(_with_tuples(checkpoints.config(step)))
+        trained = train_step(config)
+        like = jax.eval_shape(lambda key: trained.init(key, data.shape(config.data.name)), jax.random.key(0))
+        state = checkpoints.state(step, like, sharding.replicated(sharding.mesh()))
+    params = optim.current_average(state.average, config.optim.ema_decay) if ema else state.params
+    return BoundNet(trained.model, params), config, step
+
+
+def _with_tuples(tree: Any) -> Any:
+    """JSON has no tuples; a network's fields must be hashable."""
+    if isinstance(tree, dict):
+        return {key: _with_tuples(value) for key, value in tree.items()}
+    return tuple(tree) if isinstance(tree, list) else tree
+
+
+def _get(config: ml_collections.ConfigDict, name: str) -> Any:
+    for part in name.split("."):
+        config = config[part]
+    return config

@@ -1,0 +1,75 @@
+"""What the commands share: faults of the input become one line and exit code 2, never a traceback."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+
+from sgflow_jax.interfaces import InputError
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
+
+
+def run(main: Callable) -> None:
+    """Runs main(argv) as the program: flags are parsed first, and an InputError ends it with code 2."""
+    app.run(_with_one_line(main), flags_parser=_with_one_line(_parse))
+
+
+def require(**values) -> None:
+    """InputError unless every flag has a value."""
+    for name, value in values.items():
+        if value is None:
+            raise InputError(f"--{name} is missing: give --{name}=...")
+
+
+def positive_integers(flag: str, items: list[str]) -> tuple[int, ...]:
+    """The items of a list flag as integers >= 1, in order and without repeats; InputError otherwise."""
+    if not items or not all(item.strip().isdecimal() and int(item) >= 1 for item in items):
+        raise InputError(f"--{flag}={','.join(items)}: use positive integers, like --{flag}=1,2,4,10")
+    return tuple(dict.fromkeys(int(item) for item in items))
+
+
+def start_jax(distributed: bool = False) -> None:
+    """Settings every command wants, before the first use of a device.
+
+    Log messages of libraries start at warnings (orbax tells a page at each checkpoint); --verbosity=0 shows them.
+
+    The persistent compilation cache is on: in JAX_COMPILATION_CACHE_DIR if set, else in the user's cache directory.
+    """
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled"))
+    if distributed:
+        jax.distributed.initialize()
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except InputError:
+        raise
+    # A config file is a program, and config_flags raises whatever it raised: each of these is a wrong flag.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(_one_line(error)) from error
+    if len(rest) > 1:
+        raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
+    return rest
+
+
+def _with_one_line(function: Callable) -> Callable:
+    def call(argv):
+        try:
+            return function(argv)
+        except InputError as error:
+            print(f"error: {_one_line(error)}", file=sys.stderr)
+            sys.exit(2)
+
+    return call
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,67 @@
+"""Pictures of generated examples: image grids and point clouds, as uint8 arrays and PNG bytes."""
+
+import io
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+MIN_TILE = 48
+
+
+def image_grid(rows: list[np.ndarray], pad: int = 2) -> np.ndarray:
+    """Rows of images, each uint8 [n, H, W, C] with C of 1 or 3, as one RGB picture uint8 [h, w, 3].
+
+    Small images are enlarged by a whole factor, without smoothing, to at least MIN_TILE pixels.
+    """
+    height, width = rows[0].shape[1:3]
+    zoom = max(1, -(-MIN_TILE // height))
+    columns = max(len(row) for row in rows)
+    tile_h, tile_w = height * zoom + pad, width * zoom + pad
+    picture = np.full((len(rows) * tile_h + pad, columns * tile_w + pad, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = pad + i * tile_h, pad + j * tile_w
+            enlarged = np.asarray(image).repeat(zoom, axis=0).repeat(zoom, axis=1)
+            picture[top : top + height * zoom, left : left + width * zoom] = enlarged
+    return picture
+
+
+def point_panels(panels: dict[str, np.ndarray]) -> np.ndarray:
+    """Clouds of points, each [n, 1] (a histogram) or [n, 2] (a scatter), under their titles: uint8 [h, w, 3]."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(3 * len(panels), 3.2), squeeze=False, layout="constrained")
+    everything = np.concatenate(list(panels.values()))
+    low, high = np.quantile(everything, [0.001, 0.999], axis=0)
+    margin = 0.1 * (high - low) + 1e-6
+    for ax, (title, points) in zip(axes[0], panels.items(), strict=True):
+        ax.set_title(title)
+        ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        if points.shape[1] == 1:
+            ax.hist(points[:, 0], bins=np.linspace(low[0] - margin[0], high[0] + margin[0], 81), density=True)
+            ax.set_xlabel("x")
+        else:
+            ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+            ax.set_aspect("equal")
+            ax.scatter(points[:, 0], points[:, 1], s=1, alpha=0.5, linewidths=0)
+    figure.canvas.draw()
+    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    plt.close(figure)
+    return picture
+
+
+def by_steps(examples: dict[int, np.ndarray]) -> np.ndarray:
+    """One picture of examples for each number of network calls: a row of images, or a panel of points, for each."""
+    first = next(iter(examples.values()))
+    if first.ndim == 4:
+        return image_grid(list(examples.values()))
+    return point_panels({f"{calls} step{'s' * (calls > 1)}": points for calls, points in examples.items()})
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A picture uint8 [h, w, 3] as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    return buffer.getvalue()

@@ -1,0 +1,47 @@
+"""The flow map f(t, u, x) = x + (u - t) F(t, u, x) and its derivatives: the only file that calls `jax.jvp`.
+
+A tangent (a, b, c) means the directional derivative a d/dt + b d/du + c . d/dx; a and b are [B], c is like x.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from sgflow_jax.interfaces import Net, expand_time
+
+Tangent = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def apply(net: Net, t, u, x: jax.Array) -> jax.Array:
+    """f(t, u, x), like x [B, ...]. t and u are [B], or scalars for one jump of the whole batch."""
+    t = jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
+    u = jnp.broadcast_to(jnp.asarray(u, x.dtype), x.shape[:1])
+    return x + expand_time(u - t, x) * net(t, u, x)
+
+
+def backward_tangent(t: jax.Array, velocity: jax.Array) -> Tangent:
+    """(1, 0, velocity): the direction in which the Eulerian derivative d_t f + (d_x f) velocity is taken."""
+    return jnp.ones_like(t), jnp.zeros_like(t), velocity
+
+
+def spatial_tangent(t: jax.Array, direction: jax.Array) -> Tangent:
+    """(0, 0, direction): the direction in which (d_x f) direction is taken."""
+    return jnp.zeros_like(t), jnp.zeros_like(t), direction
+
+
+def derivative(net: Net, t: jax.Array, u: jax.Array, x: jax.Array, tangent: Tangent) -> jax.Array:
+    """The derivative of f along one tangent, like x. Gradients pass through it."""
+    _, df = jax.jvp(lambda *point: apply(net, *point), (t, u, x), tangent)
+    return df
+
+
+def derivatives(net: Net, t: jax.Array, u: jax.Array, x: jax.Array, *tangents: Tangent) -> tuple[jax.Array, ...]:
+    """The derivatives of f along several tangents, from one linearisation: the network itself is evaluated once."""
+    _, linear = jax.linearize(lambda *point: apply(net, *point), t, u, x)
+    return tuple(linear(*tangent) for tangent in tangents)
+
+
+def average_velocity_derivative(
+    net: Net, t: jax.Array, u: jax.Array, x: jax.Array, tangent: Tangent
+) -> tuple[jax.Array, jax.Array]:
+    """(F, derivative of F along the tangent), both like x."""
+    return jax.jvp(net, (t, u, x), tangent)

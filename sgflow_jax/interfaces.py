@@ -1,0 +1,61 @@
+"""Shapes and protocols shared by every module: networks, losses, input faults.
+
+Arrays: x is [B, ...], times t and u are [B] with 0 <= t <= u <= 1 (see `interpolant`).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+
+class InputError(ValueError):
+    """A fault of what the user gave. The message is one line: the fault, then the remedy."""
+
+
+class Net(Protocol):
+    """The average velocity F: t [B], u [B], x [B, ...] -> array like x.
+
+    Any callable will do: a Flax network bound to its parameters, or an oracle.
+    """
+
+    def __call__(self, t: jax.Array, u: jax.Array, x: jax.Array) -> jax.Array: ...
+
+
+@runtime_checkable
+class ConditionedNet(Protocol):
+    """A network that carries one more array per example (class labels)."""
+
+    def restrict(self, select: Callable[[jax.Array], jax.Array]) -> Net: ...
+
+
+class LossOut(NamedTuple):
+    """What an objective returns.
+
+    per_example: [B], the unreduced loss: a squared norm summed over the coordinates of x.
+    metrics: scalars, each the mean of a squared norm over the examples it applies to.
+    """
+
+    per_example: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+def restrict(net: Net, select: Callable[[jax.Array], jax.Array]) -> Net:
+    """The same network for the examples that `select` ([B, ...] -> [b, ...]) keeps."""
+    return net.restrict(select) if isinstance(net, ConditionedNet) else net
+
+
+def expand_time(t: jax.Array, x: jax.Array) -> jax.Array:
+    """t [B] as [B, 1, ..., 1], so that it multiplies x [B, ...]."""
+    return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+def inner(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The inner product of each example: [B, ...], [B, ...] -> [B]."""
+    return jnp.sum(a * b, axis=tuple(range(1, a.ndim)))
+
+
+def squared_norm(a: jax.Array) -> jax.Array:
+    """|a|^2 of each example: [B, ...] -> [B]."""
+    return inner(a, a)

@@ -1,0 +1,66 @@
+"""The time convention, declared once for the whole project.
+
+Time runs from noise to data: x0 ~ N(0, I) at t = 0, data x1 at t = 1, and 0 <= t <= u <= 1.
+
+    x_t  = alpha_t  x0 + sigma_t  x1        the interpolant
+    dx_t = alpha'_t x0 + sigma'_t x1        the velocity of the pair (x0, x1)
+    v(t, x) = E[dx_t | x_t = x]             the marginal velocity
+
+The flow map f(t, u, x) carries x from time t to time u along dx/ds = v(s, x). The network is the average
+velocity F(t, u, x), so that f(t, u, x) = x + (u - t) F(t, u, x) and F(t, t, x) = v(t, x).
+
+Other codebases run time the other way (MeanFlow, EDM): a formula carried over flips signs.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from sgflow_jax.interfaces import InputError, expand_time
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolant:
+    """The path from noise to data. Each schedule maps t [B] to [B]; alpha_0 = sigma_1 = 1, alpha_1 = sigma_0 = 0."""
+
+    alpha: Schedule
+    sigma: Schedule
+    dalpha: Schedule
+    dsigma: Schedule
+
+    def sample(self, t: jax.Array, x0: jax.Array, x1: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(x_t, dx_t) for t [B], noise x0 [B, ...] and data x1 [B, ...]; both are like x1."""
+        t = expand_time(t, x1)
+
+        x_t = self.alpha(t) * x0 + self.sigma(t) * x1
+
+        dx_t = self.dalpha(t) * x0 + self.dsigma(t) * x1
+
+        return x_t, dx_t
+
+
+_INTERPOLANTS = {
+    "linear": Interpolant(
+        alpha=lambda t: 1 - t,
+        sigma=lambda t: t,
+        dalpha=lambda t: -jnp.ones_like(t),
+        dsigma=jnp.ones_like,
+    ),
+    "trigonometric": Interpolant(
+        alpha=lambda t: jnp.cos(jnp.pi / 2 * t),
+        sigma=lambda t: jnp.sin(jnp.pi / 2 * t),
+        dalpha=lambda t: -jnp.pi / 2 * jnp.sin(jnp.pi / 2 * t),
+        dsigma=lambda t: jnp.pi / 2 * jnp.cos(jnp.pi / 2 * t),
+    ),
+}
+
+
+def make(name: str) -> Interpolant:
+    """The interpolant called `name`; InputError names the known ones."""
+    if name not in _INTERPOLANTS:
+        raise InputError(f"unknown interpolant {name!r}: use one of {', '.join(_INTERPOLANTS)}")
+    return _INTERPOLANTS[name]

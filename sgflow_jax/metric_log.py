@@ -1,0 +1,69 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, and the terminal."""
+
+import json
+import sys
+
+import numpy as np
+import tensorboardX
+from tqdm import tqdm
+
+from sgflow_jax import workdir as paths
+
+
+class MetricLog:
+    """The log of one run. Use as a context manager.
+
+    start: the step the run (re)starts from; later lines, left by a run that was killed after its last checkpoint, go.
+    total: the step it runs to. A progress bar where the terminal is one, plain lines otherwise.
+    """
+
+    def __init__(self, workdir: str, start: int, total: int):
+        file = paths.metrics_file(workdir)
+        kept = [line for line in _complete_lines(file) if json.loads(line)["step"] <= start]
+        paths.write_atomically(file, "".join(kept))
+        self._file = file.open("a")
+        self._board = tensorboardX.SummaryWriter(
+            str(file.parent / "tensorboard"), purge_step=start + 1 if start else None
+        )
+        self._bar = tqdm(initial=start, total=total, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> "MetricLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._bar:
+            self._bar.close()
+        self._board.close()
+        self._file.close()
+
+    def advance(self, steps: int) -> None:
+        """Moves the progress bar."""
+        if self._bar:
+            self._bar.update(steps)
+
+    def say(self, line: str) -> None:
+        """Prints a line without breaking the progress bar."""
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Writes the numbers of one step everywhere."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        if self._bar:
+            self._bar.set_postfix_str(f"loss {values['loss']:.4g}, {values['images_per_second']:.0f} images/s")
+        else:
+            self.say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Shows a picture uint8 [h, w, 3] in TensorBoard."""
+        self._board.add_image(name, picture, step, dataformats="HWC")
+
+
+def _complete_lines(file) -> list[str]:
+    """The lines of a file that end, so that one cut short by a kill is left out."""
+    if not file.exists():
+        return []
+    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]

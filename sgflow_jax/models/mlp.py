@@ -1,0 +1,32 @@
+"""The network for points in a few dimensions."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from sgflow_jax.models.embeddings import time_features
+
+
+class MLP(nn.Module):
+    """F(t, u, x) for points: t, u [B], x [B, D], label [B] int32 or None -> like x, in the dtype of x.
+
+    width, depth: hidden layers. time_features: features for each of the two times, see `embeddings.time_features` for
+    time_scale. num_classes: 0 for no label. dtype: compute type, "float32" or "bfloat16"; parameters are float32.
+    """
+
+    width: int
+    depth: int
+    time_dim: int
+    time_scale: float
+    num_classes: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, t, u, x, label=None, train=False):
+        times = [time_features(time, self.time_dim, self.time_scale) for time in (t, u - t)]
+        h = jnp.concatenate([x, *times], axis=-1).astype(self.dtype)
+        for i in range(self.depth):
+            h = nn.Dense(self.width, dtype=self.dtype, name=f"hidden{i}")(h)
+            if self.num_classes and i == 0:
+                h = h + nn.Embed(self.num_classes, self.width, dtype=self.dtype, name="label")(label)
+            h = nn.silu(h)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h).astype(x.dtype)

@@ -1,0 +1,119 @@
+"""The U-Net for images (Ho et al. 2020, after Ronneberger et al. 2015), conditioned on two times and a class label."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sgflow_jax.models.embeddings import TimeEmbedding
+
+CHANNELS_PER_HEAD = 64
+
+
+def _norm(dtype, name=None):
+    # Statistics are float32 in Flax whatever the dtype.
+    return nn.GroupNorm(num_groups=None, group_size=4, dtype=dtype, name=name)
+
+
+def _conv(features, dtype, kernel=3, stride=1, zero=False, name=None):
+    init = nn.initializers.zeros if zero else nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    return nn.Conv(features, (kernel, kernel), (stride, stride), kernel_init=init, dtype=dtype, name=name)
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, convolution, twice, with the conditioning vector added in between. [B, H, W, C] -> features."""
+
+    features: int
+    dropout: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
+        h = _conv(self.features, self.dtype, name="conv_in")(nn.silu(_norm(self.dtype, "norm_in")(x)))
+
+        h = h + nn.Dense(self.features, dtype=self.dtype, name="condition")(nn.silu(condition))[:, None, None, :]
+
+        h = nn.silu(_norm(self.dtype, "norm_out")(h))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = _conv(self.features, self.dtype, zero=True, name="conv_out")(h)
+
+        if x.shape[-1] != self.features:
+            x = _conv(self.features, self.dtype, kernel=1, name="shortcut")(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over the pixels, added to its input. [B, H, W, C] -> the same."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, features = x.shape
+        h = _norm(self.dtype)(x).reshape(batch, height * width, features)
+        h = nn.MultiHeadDotProductAttention(
+            num_heads=max(features // CHANNELS_PER_HEAD, 1),
+            dtype=self.dtype,
+            force_fp32_for_softmax=True,
+            out_kernel_init=nn.initializers.zeros,
+        )(h)
+        return x + h.reshape(x.shape)
+
+
+class UNet(nn.Module):
+    """F(t, u, x) for images: t, u [B], x [B, H, W, C], label [B] int32 or None -> like x, in the dtype of x.
+
+    channels: width of the first level, a multiple of 4. channel_mult: its multiple at each level; each level halves the
+        size. num_blocks: residual blocks a level on the way down (one more on the way up).
+    attention_sizes: heights, in pixels, of the levels with self-attention; the middle always has it.
+    dropout: share of activations dropped in training. time_scale: see `embeddings.time_features`.
+    num_classes: 0 for no label. dtype: compute type, "float32" or "bfloat16"; parameters are float32.
+    """
+
+    channels: int
+    channel_mult: tuple[int, ...]
+    num_blocks: int
+    attention_sizes: tuple[int, ...]
+    dropout: float
+    time_scale: float
+    num_classes: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, t, u, x, label=None, train=False):
+        out_dtype, dtype = x.dtype, jnp.dtype(self.dtype)
+
+        condition = TimeEmbedding(4 * self.channels, self.time_scale, name="times")(t, u)
+        if self.num_classes:
+            condition = condition + nn.Embed(self.num_classes, 4 * self.channels, name="label")(label)
+
+        def block(h, features, name):
+            h = ResidualBlock(features, self.dropout, dtype, name=name)(h, condition, train)
+            if h.shape[1] in self.attention_sizes:
+                h = AttentionBlock(dtype, name=f"{name}_attention")(h)
+            return h
+
+        h = _conv(self.channels, dtype, name="stem")(x.astype(dtype))
+        skips = [h]
+        for level, mult in enumerate(self.channel_mult):
+            if level:
+                h = _conv(h.shape[-1], dtype, stride=2, name=f"down{level}")(h)
+                skips.append(h)
+            for i in range(self.num_blocks):
+                h = block(h, mult * self.channels, f"down{level}_block{i}")
+                skips.append(h)
+
+        h = ResidualBlock(h.shape[-1], self.dropout, dtype, name="middle_block0")(h, condition, train)
+        h = AttentionBlock(dtype, name="middle_attention")(h)
+        h = ResidualBlock(h.shape[-1], self.dropout, dtype, name="middle_block1")(h, condition, train)
+
+        for level, mult in reversed(list(enumerate(self.channel_mult))):
+            for i in range(self.num_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(h, mult * self.channels, f"up{level}_block{i}")
+            if level:
+                h = h.repeat(2, axis=1).repeat(2, axis=2)
+                h = _conv(h.shape[-1], dtype, name=f"up{level}")(h)
+
+        h = nn.silu(_norm(dtype, "norm_out")(h))
+        # Zero at the start: F = 0, the map is the identity and every derivative of it is tame.
+        return _conv(x.shape[-1], dtype, zero=True, name="out")(h).astype(out_dtype)

@@ -1,0 +1,48 @@
+"""The registry of training objectives: one line each."""
+
+import dataclasses
+from typing import Any
+
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.objectives.base import SCHEDULE_FIELDS, Objective
+from sgflow_jax.objectives.flow_matching import FlowMatching
+from sgflow_jax.objectives.mean_flow import MeanFlow
+from sgflow_jax.objectives.sgflow import SGFlow
+
+_OBJECTIVES: dict[str, type[Objective]] = {
+    "sgflow": SGFlow,
+    "flow_matching": FlowMatching,
+    "mean_flow": MeanFlow,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every registered objective."""
+    return tuple(_OBJECTIVES)
+
+
+def make(name: str, **options: Any) -> Objective:
+    """The objective called `name`. InputError names an unknown objective, option or value and what is allowed."""
+    cls = _lookup(name)
+    allowed = [field.name for field in dataclasses.fields(cls)]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise InputError(f"{name} has no option {', '.join(unknown)}: its options are {', '.join(allowed)}")
+    return cls(**options)
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """The options a config may set, with their defaults: all but those counted in steps of the run."""
+    fields = dataclasses.fields(_lookup(name))
+    return {field.name: field.default for field in fields if field.name not in SCHEDULE_FIELDS}
+
+
+def takes_schedule(name: str) -> bool:
+    """Whether the objective has a diagonal-only warm-up and a ramp (`SCHEDULE_FIELDS`)."""
+    return set(SCHEDULE_FIELDS) <= {field.name for field in dataclasses.fields(_lookup(name))}
+
+
+def _lookup(name: str) -> type[Objective]:
+    if name not in _OBJECTIVES:
+        raise InputError(f"unknown objective {name!r}: use one of {', '.join(_OBJECTIVES)}")
+    return _OBJECTIVES[name]

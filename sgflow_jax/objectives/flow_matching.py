@@ -1,0 +1,30 @@
+"""Flow matching: the velocity alone, on the diagonal t = u."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from sgflow_jax import interpolant
+from sgflow_jax.interfaces import LossOut
+from sgflow_jax.objectives.base import Objective, diagonal_loss, no_teacher
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowMatching(Objective):
+    """Flow matching (Lipman et al. 2023; Albergo & Vanden-Eijnden 2023; Liu et al. 2023).
+
+        |F(t, t, x_t) - dx_t|^2
+
+    Stationary at F(t, t, x) = v(t, x). It says nothing about t < u: samples are drawn by integrating F(t, t, .).
+    """
+
+    sampler = "euler"
+
+    def __call__(self, net, x0, x1, key, step=0, teacher=None):
+        no_teacher(self, teacher)
+        t = self.make_law().single(key, x1.shape[0], x1.dtype)
+        x_t, dx_t = interpolant.make(self.interpolant).sample(t, x0, x1)
+
+        loss = diagonal_loss(net, t, x_t, dx_t)
+
+        return LossOut(loss, {"diagonal_loss": jnp.mean(loss)})

@@ -1,0 +1,46 @@
+"""--mode=sample: examples from a trained run, in several numbers of steps, into one .npz file."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from sgflow_jax import build, data, generate, objectives
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+
+
+class Request(NamedTuple):
+    """steps: numbers of network calls. method: None for the objective's own. seed: of the noise."""
+
+    steps: tuple[int, ...]
+    num_samples: int
+    method: str | None
+    seed: int
+
+
+def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: Request) -> None:
+    """Writes steps_N for each N of request.steps: uint8 [n, H, W, C], or float32 [n, D] for points.
+
+    config must be that of the run. InputError for anything that cannot be, before anything is written.
+    """
+    net, saved, _ = build.restore(workdir)
+    paths.check_same(workdir, saved.to_dict(), config)
+    method = request.method or objectives.make(**saved.objective).sampler
+    target = Path(out)
+    if target.suffix != ".npz" or not target.parent.is_dir():
+        raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists")
+
+    shape = data.shape(saved.data.name)
+    batch_size = -(-min(request.num_samples, saved.eval.batch_size) // jax.device_count()) * jax.device_count()
+    arrays = {
+        f"steps_{n}": generate.examples(net, shape, request.num_samples, n, method, request.seed, batch_size)
+        for n in request.steps
+    }
+    if jax.process_index() == 0:
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        paths.write_atomically(target, buffer.getvalue())

@@ -1,0 +1,86 @@
+"""How the times (t, u) of a batch are drawn, and which of its examples lie on the diagonal t = u."""
+
+import dataclasses
+import fractions
+
+import jax
+import jax.numpy as jnp
+
+from sgflow_jax.interfaces import InputError
+
+LAWS = ("uniform", "logit_normal")
+MAX_GROUP = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeLaw:
+    """The law of one time in (0, 1).
+
+    name: "uniform", or "logit_normal": t = 1 / (1 + exp(-z)) with z ~ N(logit_mean, logit_std^2).
+    """
+
+    name: str = "uniform"
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+
+    def __post_init__(self):
+        if self.name not in LAWS:
+            raise InputError(f"unknown time_law {self.name!r}: use one of {', '.join(LAWS)}")
+        if self.logit_std <= 0:
+            raise InputError(f"logit_std is {self.logit_std}: use a positive number")
+
+    def single(self, key: jax.Array, n: int, dtype=jnp.float32) -> jax.Array:
+        """t [n], each drawn on its own: the times of diagonal examples."""
+        if self.name == "uniform":
+            return jax.random.uniform(key, (n,), dtype)
+        return jax.nn.sigmoid(self.logit_mean + self.logit_std * jax.random.normal(key, (n,), dtype))
+
+    def pair(self, key: jax.Array, n: int, dtype=jnp.float32) -> tuple[jax.Array, jax.Array]:
+        """(t, u), both [n]: two independent draws in order, t <= u."""
+        a, b = self.single(key, 2 * n, dtype).reshape(2, n)
+        return jnp.minimum(a, b), jnp.maximum(a, b)
+
+
+@dataclasses.dataclass(frozen=True)
+class Strata:
+    """A fixed split of every batch into diagonal (t = u) and off-diagonal examples.
+
+    The batch [B, ...] is seen as [B / group, group, ...]; the first `diagonal` columns are diagonal. A batch sharded
+    over devices along its first axis is split without moving data, and every device holds the same share of each kind.
+    """
+
+    group: int
+    diagonal: int
+
+    @classmethod
+    def from_probability(cls, prob_diagonal: float) -> "Strata":
+        """The split with exactly the share `prob_diagonal` (0 < p < 1) on the diagonal; InputError if there is none."""
+        share = fractions.Fraction(prob_diagonal).limit_denominator(MAX_GROUP)
+        if not 0 < share < 1 or abs(share - prob_diagonal) > 1e-6:
+            raise InputError(
+                f"prob_diagonal is {prob_diagonal}: use a fraction between 0 and 1 with a denominator up to "
+                f"{MAX_GROUP}, like 0.5"
+            )
+        return cls(group=share.denominator, diagonal=share.numerator)
+
+    def on_diagonal(self, a: jax.Array) -> jax.Array:
+        """The diagonal examples of a [B, ...]."""
+        return self._columns(a, slice(None, self.diagonal))
+
+    def off_diagonal(self, a: jax.Array) -> jax.Array:
+        """The off-diagonal examples of a [B, ...]."""
+        return self._columns(a, slice(self.diagonal, None))
+
+    def merge(self, on: jax.Array, off: jax.Array) -> jax.Array:
+        """The inverse of the two: per-example values in the order of the batch, [B]."""
+        on = on.reshape(-1, self.diagonal)
+        off = off.reshape(-1, self.group - self.diagonal)
+        return jnp.concatenate([on, off], axis=1).reshape(-1)
+
+    def _columns(self, a: jax.Array, columns: slice) -> jax.Array:
+        if a.shape[0] % self.group:
+            raise InputError(
+                f"the batch of {a.shape[0]} does not split into groups of {self.group}: use a multiple of it"
+            )
+        grouped = a.reshape(-1, self.group, *a.shape[1:])
+        return grouped[:, columns].reshape(-1, *a.shape[1:])

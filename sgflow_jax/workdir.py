@@ -1,0 +1,88 @@
+"""A run's directory: where things lie in it, and which configuration it belongs to."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from sgflow_jax.interfaces import InputError
+
+# A run may be continued with other values of these: they change how long it runs and what it writes, not the path of
+# the parameters (except through schedules that span num_steps).
+MAY_CHANGE = (
+    "train.num_steps",
+    "train.log_every",
+    "train.preview_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+)
+
+
+def checkpoints(workdir: str) -> Path:
+    """Where orbax keeps the checkpoints."""
+    return Path(workdir).absolute() / "checkpoints"
+
+
+def metrics_file(workdir: str) -> Path:
+    """One JSON object a logged step."""
+    return Path(workdir) / "metrics.jsonl"
+
+
+def preview_file(workdir: str, step: int) -> Path:
+    """The sample grid of one step."""
+    return Path(workdir) / "previews" / f"step_{step:07d}.png"
+
+
+def evaluation(workdir: str) -> Path:
+    """What eval.fid_sweep writes."""
+    return Path(workdir) / "eval"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader, or a kill, finds the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(part, path)
+
+
+def claim(workdir: str, config: ml_collections.ConfigDict, write: bool) -> None:
+    """Makes the directory and records its configuration; InputError if it holds a run of another one.
+
+    write: whether this process is the one that writes.
+    """
+    saved_file = Path(workdir) / "config.json"
+    try:
+        if saved_file.exists():
+            check_same(workdir, json.loads(saved_file.read_text()), config)
+        if write:
+            write_atomically(saved_file, json.dumps(config.to_dict(), indent=2) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"--workdir={workdir} is not writable ({error.strerror}): use a directory you can write to"
+        ) from error
+
+
+def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.ConfigDict) -> None:
+    """InputError that names the fields in which a saved configuration differs from `config`."""
+    # Through JSON, so that tuples and lists compare equal.
+    ours, theirs = _flatten(json.loads(json.dumps(config.to_dict()))), _flatten(saved)
+    differing = [
+        f"{name} (there {theirs.get(name, 'absent')!r}, here {ours.get(name, 'absent')!r})"
+        for name in sorted(set(ours) | set(theirs))
+        if name not in MAY_CHANGE and ours.get(name, "absent") != theirs.get(name, "absent")
+    ]
+    if differing:
+        raise InputError(
+            f"--workdir={workdir} holds a run of another configuration, which differs in {', '.join(differing)}: "
+            "give the same values, or another --workdir"
+        )
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
