@@ -2,48 +2,71 @@
 
 import functools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 from sgflow_jax import data, sampling, sharding
+from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import BoundNet
 
 # Tags that keep the random streams of one seed apart.
 _NOISE, _LABEL = range(2)
 
 
+class Plan(NamedTuple):
+    """How examples are made.
+
+    shape: of one example. network_calls: spent on each, on the uniform grid (`sampling.uniform_times`). method: of
+    `sampling.METHODS`. seed: of the noise. batch_size: examples a network call, over all devices (rounded up to a
+    multiple of their number).
+    """
+
+    shape: tuple[int, ...]
+    network_calls: int
+    method: str
+    seed: int
+    batch_size: int
+
+
+def batches(net: BoundNet, plan: Plan, num_samples: int) -> Iterator[np.ndarray]:
+    """Yields `num_samples` examples in order, uint8 [b, H, W, C] or float32 [b, D], b at most plan.batch_size.
+
+    The same on every process. InputError for a method or number of calls that cannot be, or when the network gives
+    numbers that are not finite.
+    """
+    times = sampling.uniform_times(plan.network_calls, plan.method)
+    # Every batch has the one compiled shape; the last runs past num_samples and is cut.
+    size = min(plan.batch_size, num_samples)
+    size += -size % jax.device_count()
+    split = sharding.split(sharding.mesh())
+    for start in range(0, num_samples, size):
+        indices = np.arange(start, start + size)[sharding.process_rows(size)]
+        made = _generate(net, plan.seed, sharding.to_devices(indices, split), times, plan.shape, plan.method)
+        examples, finite = multihost_utils.process_allgather(made, tiled=True)
+        if not np.all(finite):
+            raise InputError(
+                f"the network gives examples that are not finite in {plan.network_calls} steps of {plan.method}: "
+                "its training diverged; use an earlier checkpoint or train again"
+            )
+        yield np.asarray(examples)[: num_samples - start]
+
+
+def examples(net: BoundNet, plan: Plan, num_samples: int) -> np.ndarray:
+    """As `batches`, in one array."""
+    return np.concatenate(list(batches(net, plan, num_samples)))
+
+
 @functools.partial(jax.jit, static_argnames=("shape", "method"))
 def _generate(net: BoundNet, seed, indices, times, shape: tuple[int, ...], method: str):
+    """Examples `indices` [b], and whether each is finite, [b] (rounding to uint8 would hide it)."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
     x0 = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape))(keys)
-    if net.model.num_classes:
-        draw = lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, net.model.num_classes)  # noqa: E731
-        net = net.replace(label=jax.vmap(draw)(keys))
-    return data.to_examples(sampling.sample(net, x0, times, method))
-
-
-def batches(
-    net: BoundNet, shape: tuple[int, ...], num_samples: int, network_calls: int, method: str, seed: int, batch_size: int
-) -> Iterator[np.ndarray]:
-    """Yields `num_samples` examples in order, in arrays of at most batch_size: uint8 [b, H, W, C] or float32 [b, D].
-
-    shape: of one example. network_calls: to spend on each (`sampling.uniform_times`). batch_size: over all devices,
-    which must divide it. InputError for a method, number of calls or batch size that cannot be.
-    """
-    times = sampling.uniform_times(network_calls, method)
-    sharding.check_batch_size(batch_size, 1, "the batch size for sampling")
-    mesh = sharding.mesh()
-    rows = sharding.process_rows(batch_size)
-    for start in range(0, num_samples, batch_size):
-        # The last batch runs past num_samples, so that every batch has the one compiled shape.
-        indices = sharding.to_devices(np.arange(start, start + batch_size)[rows], sharding.split(mesh))
-        examples = _generate(net, seed, indices, times, shape, method)
-        gathered = multihost_utils.process_allgather(examples, tiled=True)
-        yield np.asarray(gathered)[: num_samples - start]
-
-
-def examples(*args, **kwargs) -> np.ndarray:
-    """As `batches`, in one array."""
-    return np.concatenate(list(batches(*args, **kwargs)))
+    if classes := net.model.num_classes:
+        label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes))(keys)
+        net = net.replace(label=label)
+    x1 = sampling.sample(net, x0, times, method)
+    return data.to_examples(x1), jnp.all(jnp.isfinite(x1), axis=tuple(range(1, x1.ndim)))

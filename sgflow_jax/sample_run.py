@@ -35,11 +35,10 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
         raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists")
 
     shape = data.shape(saved.data.name)
-    batch_size = -(-min(request.num_samples, saved.eval.batch_size) // jax.device_count()) * jax.device_count()
-    arrays = {
-        f"steps_{n}": generate.examples(net, shape, request.num_samples, n, method, request.seed, batch_size)
-        for n in request.steps
-    }
+    arrays = {}
+    for n in request.steps:
+        plan = generate.Plan(shape, n, method, request.seed, saved.eval.batch_size)
+        arrays[f"steps_{n}"] = generate.examples(net, plan, request.num_samples)
     if jax.process_index() == 0:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)

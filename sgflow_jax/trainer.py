@@ -142,11 +142,10 @@ class _Run:
         """The same noise in each number of steps, from the averaged parameters."""
         config = self._config
         net = BoundNet(self._step_fn.model, optim.current_average(state.average, config.optim.ema_decay))
-        shape = data.shape(config.data.name)
+        shape, method = data.shape(config.data.name), self._step_fn.objective.sampler
         count = PREVIEW_IMAGES if len(shape) == 3 else PREVIEW_POINTS
-        count += -count % jax.device_count()
         made = {
-            calls: generate.examples(net, shape, count, calls, self._step_fn.objective.sampler, config.seed, count)
+            calls: generate.examples(net, generate.Plan(shape, calls, method, config.seed, count), count)
             for calls in PREVIEW_CALLS
         }
         picture = figures.by_steps(made)

@@ -1,0 +1,20 @@
+"""The examples themselves as features: pixels scaled to [-1, 1], or the coordinates of points."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sgflow_jax.interfaces import InputError
+
+
+def make(weights: str | None) -> Callable[[np.ndarray], np.ndarray]:
+    """As `eval.features.make`; there are no weights to give."""
+    if weights is not None:
+        raise InputError("pixels have no weights: leave them out")
+    return pixels
+
+
+def pixels(examples: np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, C] -> float32 [N, H W C] in [-1, 1]; float32 points [N, D] as they are."""
+    flat = examples.reshape(len(examples), -1).astype(np.float32)
+    return flat / 127.5 - 1 if examples.dtype == np.uint8 else flat
