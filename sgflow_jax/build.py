@@ -46,6 +46,13 @@ def check(config: ml_collections.ConfigDict) -> None:
         allowed = f"a multiple of train.steps_per_dispatch = {config.train.steps_per_dispatch}"
         require(name, _get(config, name) % config.train.steps_per_dispatch == 0, allowed)
 
+    shape, classes = data.shape(config.data.name), data.num_classes(config.data.name)
+    allowed = (
+        f"0 (no labels) or {classes}, the classes of {config.data.name}" if classes else "0: the data has no labels"
+    )
+    require("model.num_classes", config.model.num_classes in (0, classes), allowed)
+    models.make(**config.model).check(shape)
+
     multiple = objective(config).batch_multiple
     sharding.check_batch_size(config.data.batch_size, multiple, "config.data.batch_size")
 

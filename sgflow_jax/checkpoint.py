@@ -23,7 +23,10 @@ class Checkpoints:
         if read_only and not directory.is_dir():
             raise InputError(f"--workdir={workdir} has no checkpoint: train first, or name the directory of a run")
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=not read_only, create=not read_only, read_only=read_only
+            max_to_keep=keep,
+            enable_async_checkpointing=not read_only,
+            create=not read_only,
+            save_root_metadata=not read_only,
         )
         self._manager = ocp.CheckpointManager(directory, options=options)
 

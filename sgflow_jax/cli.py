@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
+from sgflow_jax import config_flag
 from sgflow_jax.interfaces import InputError
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
@@ -35,12 +36,12 @@ def positive_integers(flag: str, items: list[str]) -> tuple[int, ...]:
 def start_jax(distributed: bool = False) -> None:
     """Settings every command wants, before the first use of a device.
 
-    Log messages of libraries start at warnings (orbax tells a page at each checkpoint); --verbosity=0 shows them.
+    Libraries log errors only (orbax tells a page at each checkpoint); --verbosity=0 shows everything.
 
     The persistent compilation cache is on: in JAX_COMPILATION_CACHE_DIR if set, else in the user's cache directory.
     """
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.ERROR)
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled"))
     if distributed:
@@ -48,13 +49,12 @@ def start_jax(distributed: bool = False) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    if "config" in flags.FLAGS:
+        config_flag.check(argv)
     try:
         rest = flags.FLAGS(argv)
-    except InputError:
-        raise
-    # A config file is a program, and config_flags raises whatever it raised: each of these is a wrong flag.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(_one_line(error)) from error
+    except flags.Error as error:
+        raise InputError(f"{error}: see --help for what there is") from error
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
     return rest
@@ -65,11 +65,7 @@ def _with_one_line(function: Callable) -> Callable:
         try:
             return function(argv)
         except InputError as error:
-            print(f"error: {_one_line(error)}", file=sys.stderr)
+            print("error: " + " ".join(str(error).split()), file=sys.stderr)
             sys.exit(2)
 
     return call
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

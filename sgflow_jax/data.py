@@ -145,6 +145,11 @@ def shape(name: str) -> tuple[int, ...]:
     return _SHAPES[name]
 
 
+def num_classes(name: str) -> int:
+    """Labels are 0 to num_classes - 1; 0 for data without labels. InputError for an unknown name."""
+    return 10 if len(shape(name)) == 3 else 0
+
+
 def make(name: str, data_dir: str = "", flip: bool = False) -> Source:
     """The data set called `name`, images read into memory. InputError if unknown, or not prepared in data_dir."""
     if len(shape(name)) == 3:

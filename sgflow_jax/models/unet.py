@@ -4,14 +4,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sgflow_jax.interfaces import InputError
 from sgflow_jax.models.embeddings import TimeEmbedding
 
+CHANNELS_PER_GROUP = 4
 CHANNELS_PER_HEAD = 64
 
 
 def _norm(dtype, name=None):
     # Statistics are float32 in Flax whatever the dtype.
-    return nn.GroupNorm(num_groups=None, group_size=4, dtype=dtype, name=name)
+    return nn.GroupNorm(num_groups=None, group_size=CHANNELS_PER_GROUP, dtype=dtype, name=name)
 
 
 def _conv(features, dtype, kernel=3, stride=1, zero=False, name=None):
@@ -77,6 +79,24 @@ class UNet(nn.Module):
     time_scale: float
     num_classes: int
     dtype: str
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """InputError unless the fields are in range and fit examples of `shape`."""
+        if len(shape) != 3:
+            raise InputError(f"model.name is 'unet', for images, and the data are points {shape}: use mlp")
+        halvings = len(self.channel_mult) - 1
+        if halvings < 0 or min(self.channel_mult) < 1 or any(size % 2**halvings for size in shape[:2]):
+            raise InputError(
+                f"model.channel_mult is {self.channel_mult}: use positive integers, so few that the "
+                f"{shape[0]} x {shape[1]} pixels can be halved between them"
+            )
+        if self.channels < 1 or self.channels % CHANNELS_PER_GROUP:
+            raise InputError(f"model.channels is {self.channels}: use a multiple of {CHANNELS_PER_GROUP}")
+        if self.num_blocks < 1 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"model.num_blocks is {self.num_blocks} and dropout {self.dropout}: use 1 or more, and "
+                "a share in [0, 1)"
+            )
 
     @nn.compact
     def __call__(self, t, u, x, label=None, train=False):

@@ -1,0 +1,77 @@
+"""Checks --config and --config.FIELD=VALUE before they are parsed, so that a fault is named with what is allowed."""
+
+import ast
+import runpy
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from sgflow_jax.interfaces import InputError
+
+
+def check(argv: list[str]) -> None:
+    """InputError for an unknown file, argument or field, or a value of the wrong type, in a command line."""
+    given = _assignments(argv[1:])
+    if not given.get("config"):
+        return  # said elsewhere, if it is needed
+    config = _load(given.pop("config"))
+    for name, text in given.items():
+        if name.startswith("config."):
+            _check_type(name, text, _field(config, name))
+
+
+def _assignments(args: list[str]) -> dict[str, str]:
+    """--name=value and --name value as {name: value}; --name alone, a switch, as "true"."""
+    given = {}
+    for arg, following in zip(args, [*args[1:], "-"], strict=True):
+        if arg.startswith("-"):
+            name, equals, value = arg.lstrip("-").partition("=")
+            given[name] = value if equals else "true" if following.startswith("-") else following
+    return given
+
+
+def _load(text: str) -> ml_collections.ConfigDict:
+    path, _, argument = text.partition(":")
+    if not Path(path).is_file():
+        there = ", ".join(sorted(str(p) for p in Path("configs").glob("[!_]*.py") if p.stem != "base"))
+        raise InputError(f"--config={text}: there is no file {path}; use one of {there or 'your own'}")
+    return runpy.run_path(path)["get_config"](*([argument] if argument else []))
+
+
+def _field(config: ml_collections.ConfigDict, name: str) -> Any:
+    """The default value of config.a.b."""
+    node = config
+    parts = name.split(".")
+    for i, part in enumerate(parts[1:], start=1):
+        if not isinstance(node, ml_collections.ConfigDict) or part not in node:
+            parent = ".".join(parts[:i])
+            allowed = (
+                f"{parent} has {', '.join(node)}" if isinstance(node, ml_collections.ConfigDict) else "it has none"
+            )
+            raise InputError(f"--{name}: {parent} has no field {part}; {allowed}")
+        node = node[part]
+    return node
+
+
+def _check_type(name: str, text: str, default: Any) -> None:
+    """ConfigDict converts integers to floats and takes literals for tuples; everything else must be of the type."""
+    try:
+        if isinstance(default, ml_collections.ConfigDict):
+            raise ValueError
+        if isinstance(default, bool):
+            if text.lower() not in ("true", "false", "1", "0", "t", "f", "yes", "no", "y", "n"):
+                raise ValueError
+        elif isinstance(default, int | float):
+            type(default)(text)
+        elif isinstance(default, tuple):
+            value = ast.literal_eval(text)
+            if not all(isinstance(item, int) for item in (value if isinstance(value, tuple) else (value,))):
+                raise ValueError
+    except (ValueError, SyntaxError) as error:
+        is_group = isinstance(default, ml_collections.ConfigDict)
+        allowed = f"one of its fields, {', '.join(default)}" if is_group else _TYPE_NAMES[type(default)]
+        raise InputError(f"--{name}={text}: use {allowed}") from error
+
+
+_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", tuple: "integers like (1,2,2)"}
