@@ -1,4 +1,4 @@
-"""Settings for every test: one machine with four CPU devices, and no silent broadcasting."""
+"""Settings for every test: four CPU devices, and a rank mismatch is an error instead of a broadcast."""
 
 import os
 from pathlib import Path
@@ -11,3 +11,20 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiled programs are kept between runs of the suite, in the checkout.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture
+def x64():
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of prepared development data, or a skip."""
+    folder = Path(os.environ.get("SGFLOW_SHARED", Path(__file__).parent.parent.parent / "shared"))
+    if not (folder / "data" / "tfds").is_dir():
+        pytest.skip(f"no prepared data in {folder}: set SGFLOW_SHARED")
+    return folder

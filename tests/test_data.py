@@ -1,0 +1,108 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgflow_jax import data
+from sgflow_jax.interfaces import InputError
+
+ALL = slice(None)
+
+
+def _numbered(n, flip=False):
+    """Image i has its number in the left pixel and i + 100 in the right one."""
+    images = np.stack([np.arange(n), np.arange(n) + 100], axis=1).astype(np.uint8)
+    return data.Images(images.reshape(n, 1, 2, 1), np.arange(n, dtype=np.int32), flip)
+
+
+def test_an_epoch_is_a_permutation_also_across_its_edge():
+    source, size, n = _numbered(10), 4, 10
+    seen = np.concatenate([source.batch(0, step, size, ALL)["label"] for step in range(5)])
+    for epoch in (seen[:n], seen[n:]):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(n))
+    assert np.any(seen[:n] != seen[n:])
+
+
+@pytest.mark.parametrize("source", [_numbered(10, flip=True), data.make("mixture1d"), data.make("checkerboard")])
+def test_a_batch_is_a_function_of_seed_and_step(source):
+    first, again = (source.batch(3, 7, 8, ALL) for _ in range(2))
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+    assert np.any(source.batch(4, 7, 8, ALL)["x"] != first["x"])
+    assert np.any(source.batch(3, 8, 8, ALL)["x"] != first["x"])
+
+
+@pytest.mark.parametrize("source", [_numbered(10, flip=True), data.make("eight_gaussians")])
+def test_processes_share_one_batch(source):
+    whole = source.batch(0, 3, 8, ALL)
+    parts = [source.batch(0, 3, 8, slice(4 * p, 4 * p + 4)) for p in range(2)]
+    for name in whole:
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
+
+
+def test_flips_mirror_half_of_the_images_and_nothing_else():
+    batch = _numbered(100, flip=True).batch(0, 0, 100, ALL)
+    left = batch["x"][:, 0, 0, 0].astype(int)
+    mirrored = left == batch["label"] + 100
+    assert np.all(mirrored | (left == batch["label"]))
+    assert 30 < mirrored.sum() < 70
+    plain = _numbered(100).batch(0, 0, 100, ALL)
+    np.testing.assert_array_equal(plain["label"], batch["label"])
+    np.testing.assert_array_equal(plain["x"][:, 0, 0, 0], plain["label"])
+
+
+def test_scaling_there_and_back():
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    scaled = data.to_float(jnp.asarray(images))
+    np.testing.assert_allclose([scaled.min(), scaled.max()], [-1, 1])
+    np.testing.assert_array_equal(data.to_examples(scaled), images)
+    np.testing.assert_array_equal(data.to_examples(jnp.full((1, 1, 1, 1), 7.0)), 255)
+    points = jnp.array([[3.0, -2.0]])
+    np.testing.assert_array_equal(data.to_examples(data.to_float(points)), points)
+
+
+def test_digits():
+    source = data.make("digits")
+    assert source.images.shape == (1797, *data.shape("digits")) and source.images.dtype == np.uint8
+    assert source.images.min() == 0 and source.images.max() == 255
+    assert set(source.labels) == set(range(data.num_classes("digits")))
+
+
+def test_points_have_the_shape_they_promise():
+    gaussians = data.make("eight_gaussians").reference()
+    np.testing.assert_allclose(np.linalg.norm(gaussians, axis=1).mean(), 2, atol=0.01)
+    angle = np.arctan2(gaussians[:, 1], gaussians[:, 0]) / (np.pi / 4)
+    assert np.all(np.abs(angle - np.round(angle)) < 0.5) and len(np.unique(np.round(angle) % 8)) == 8
+
+    board = data.make("checkerboard").reference()
+    column, row = np.floor(board + 2).astype(int).T
+    assert set((column + row) % 2) == {0} and board.min() >= -2 and board.max() <= 2
+
+    line = data.make("mixture1d").reference()[:, 0]
+    law = data.oracle("mixture1d")
+    assert abs(line.mean() - np.dot(law.weights, law.means)) < 0.04
+    assert data.oracle("digits") is None
+
+
+def test_cifar10_stand_in(shared):
+    source = data.make("cifar10", str(shared / "data" / "tfds"), flip=True)
+    assert source.images.shape == (50_000, *data.shape("cifar10")) and source.images.dtype == np.uint8
+    np.testing.assert_array_equal(np.bincount(source.labels), np.full(10, 5_000))
+    assert source.batch(0, 390, 128, ALL)["x"].shape == (128, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        (("mnist",), "'mnist'.*digits, cifar10"),
+        (("mixture1d", "", True), "flip"),
+    ],
+)
+def test_bad_requests(arguments, match):
+    with pytest.raises(InputError, match=match):
+        data.make(*arguments)
+
+
+def test_cifar10_not_prepared(tmp_path):
+    with pytest.raises(InputError, match="not prepared.*make data"):
+        data.make("cifar10", str(tmp_path))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,46 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgflow_jax import generate, sharding
+from sgflow_jax.interfaces import InputError
+from tests.test_models import MLP, UNET, _bound
+
+
+def _plan(shape, batch_size, seed=0, calls=2):
+    return generate.Plan(shape, calls, "flow_map", seed, batch_size)
+
+
+def test_example_i_depends_on_seed_and_i_only(monkeypatch):
+    net = _bound("mlp", MLP, (2,))
+    ten = generate.examples(net, _plan((2,), 4), 10)
+    assert ten.shape == (10, 2) and len(np.unique(ten[:, 0])) == 10
+    np.testing.assert_allclose(generate.examples(net, _plan((2,), 100), 10), ten, rtol=1e-5)
+    np.testing.assert_allclose(generate.examples(net, _plan((2,), 4), 3), ten[:3], rtol=1e-5)
+    assert np.all(generate.examples(net, _plan((2,), 4, seed=1), 10) != ten)
+
+    one_device = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    monkeypatch.setattr(sharding, "mesh", lambda: one_device)
+    np.testing.assert_allclose(generate.examples(net, _plan((2,), 4), 10), ten, rtol=1e-5)
+
+
+def test_images_are_uint8():
+    net = _bound("unet", UNET, (8, 8, 3), offset=0.0)  # F = 0, so the examples are the noise
+    images = generate.examples(net, _plan((8, 8, 3), 8), 8)
+    assert images.shape == (8, 8, 8, 3) and images.dtype == np.uint8
+    # P(|N(0, 1)| > 1) of the pixels are clipped.
+    assert abs(np.mean((images == 0) | (images == 255)) - 0.3173) < 0.05
+
+
+def test_class_labels_are_drawn_for_each_example():
+    net = _bound("mlp", {**MLP, "num_classes": 10}, (2,), jnp.zeros(1, jnp.int32))
+    ten = generate.examples(net, _plan((2,), 4), 10)
+    np.testing.assert_allclose(generate.examples(net, _plan((2,), 12), 10), ten, rtol=1e-5)
+
+
+def test_numbers_that_are_not_finite_are_said():
+    net = _bound("unet", UNET, (8, 8, 3))
+    net = net.replace(params=jax.tree.map(lambda p: p * jnp.nan, net.params))
+    with pytest.raises(InputError, match="not finite"):
+        generate.examples(net, _plan((8, 8, 3), 4), 4)

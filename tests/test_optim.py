@@ -1,0 +1,38 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sgflow_jax import optim
+from sgflow_jax.interfaces import InputError
+
+
+def test_learning_rate_by_hand():
+    schedule = optim.learning_rate(1.0, "constant", warmup_steps=3, num_steps=10)
+    np.testing.assert_allclose([schedule(i) for i in (0, 1, 2, 3, 9)], [0.25, 0.5, 0.75, 1, 1], rtol=1e-6)
+    schedule = optim.learning_rate(1.0, "cosine", warmup_steps=2, num_steps=10)
+    np.testing.assert_allclose([schedule(i) for i in (2, 6, 10)], [1, 0.5, 0], atol=1e-6)
+    assert optim.learning_rate(1.0, "constant", warmup_steps=0, num_steps=10)(0) == 1
+    with pytest.raises(InputError, match="'step'.*constant, cosine"):
+        optim.learning_rate(1.0, "step", 0, 10)
+
+
+def test_gradients_are_clipped_to_the_global_norm():
+    tx = optim.adam(optax.constant_schedule(1.0), b1=0.0, b2=0.999, clip_norm=1.0)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(1)}
+    grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}
+    _, state = tx.update(grads, tx.init(params), params)
+    mean = optax.tree.get(state, "mu")
+    np.testing.assert_allclose(mean["a"], [0.6, 0], rtol=1e-6)
+    np.testing.assert_allclose(mean["b"], [0.8], rtol=1e-6)
+
+
+def test_average_has_no_trace_of_its_start():
+    """After values 1, 2, 4 with decay 1/2 the weights are 1/7, 2/7, 4/7."""
+    tx = optim.parameter_average(0.5)
+    state = tx.init({"w": jnp.array(100.0)})
+    for value in (1.0, 2.0, 4.0):
+        returned, state = tx.update({"w": jnp.array(value)}, state)
+    expected = 1 / 7 + 2 * 2 / 7 + 4 * 4 / 7
+    np.testing.assert_allclose(returned["w"], expected, rtol=1e-6)
+    np.testing.assert_allclose(optim.current_average(state, 0.5)["w"], expected, rtol=1e-6)
