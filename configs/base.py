@@ -24,8 +24,8 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
 
     config.train = ml_collections.ConfigDict()
     config.train.num_steps = 200_000  # optimiser steps
-    config.train.diagonal_warmup = 0.05  # share of num_steps during which only the diagonal t = u is trained
-    config.train.diagonal_ramp = 0.05  # share of num_steps over which the off-diagonal loss then grows to full weight
+    config.train.diagonal_warmup = 0.02  # share of num_steps during which only the diagonal t = u is trained
+    config.train.diagonal_ramp = 0.03  # share of num_steps over which the off-diagonal loss then grows to full weight
     config.train.steps_per_dispatch = 1  # steps in one call of the device; more than 1 is slow on CPU
     config.train.max_abs_loss = 1e6  # a batch whose loss per coordinate is further from 0 than this stops the run
     config.train.log_every = 100  # steps between lines of metrics.jsonl
@@ -56,7 +56,7 @@ def unet() -> ml_collections.ConfigDict:
             "name": "unet",
             "channels": 128,  # width of the first level, a multiple of 4
             "channel_mult": (1, 2, 2),  # multiple of the width at each level
-            "num_blocks": 2,  # residual blocks a level
+            "num_blocks": 3,  # residual blocks a level
             "attention_sizes": (16,),  # heights, in pixels, of the levels with self-attention
             "dropout": 0.0,  # share of activations
             "time_scale": 10.0,  # highest frequency of the time embedding, radians per unit of time

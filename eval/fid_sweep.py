@@ -18,13 +18,6 @@ from sgflow_jax import build, cli, data, figures, generate, objectives, sampling
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a trained run.")
-_STEPS = flags.DEFINE_list("steps", ["1", "2", "4", "10", "50", "100"], "Numbers of steps (network calls).")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Generated examples; the run's eval.num_samples by default.")
-_FEATURES = flags.DEFINE_string("features", None, "What is compared; the run's eval.features by default.")
-_METHOD = flags.DEFINE_string("method", None, "flow_map, euler or heun; the objective's own by default.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0)
-
 SHOWN_IMAGES = (8, 8)  # rows and columns of samples_N.png
 SHOWN_POINTS = 4096
 
@@ -113,14 +106,24 @@ def _picture(net: build.BoundNet, plan: generate.Plan) -> bytes:
     return figures.png(figures.image_grid(list(images.reshape(height, width, *plan.shape))))
 
 
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", None, "Directory of a trained run.")
+    flags.DEFINE_list("steps", ["1", "2", "4", "10", "50", "100"], "Numbers of steps (network calls).")
+    flags.DEFINE_integer("num_samples", None, "Generated examples; the run's eval.num_samples by default.")
+    flags.DEFINE_string("features", None, "What is compared; the run's eval.features by default.")
+    flags.DEFINE_string("method", None, "flow_map, euler or heun; the objective's own by default.")
+    flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0)
+
+
 def main(_):
-    cli.require(workdir=_WORKDIR.value)
-    steps = cli.positive_integers("steps", _STEPS.value)
+    given = flags.FLAGS
+    cli.require(workdir=given.workdir)
+    steps = cli.positive_integers("steps", given.steps)
     cli.start_jax()
-    request = Request(steps, _NUM_SAMPLES.value, _FEATURES.value, _METHOD.value, _SEED.value)
-    for row in sweep(_WORKDIR.value, request):
+    for row in sweep(given.workdir, Request(steps, given.num_samples, given.features, given.method, given.seed)):
         print(f"{row.identity.steps:5d} steps: {row.value:.4f}")
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main)

@@ -7,10 +7,6 @@ from absl import flags
 from sgflow_jax import build, cli, data, flow_map
 from sgflow_jax.interfaces import InputError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a trained run.")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 20_000, "Points at which the maps are compared.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the points.", lower_bound=0)
-
 
 def map_error(workdir: str, num_samples: int = 20_000, seed: int = 0) -> dict[str, float]:
     """Root mean square errors against the exact flow map, in units of x.
@@ -34,12 +30,20 @@ def map_error(workdir: str, num_samples: int = 20_000, seed: int = 0) -> dict[st
     return {"one_jump": rmse(zero, one, x0), "all_jumps": rmse(t, u, oracle.flow_map(zero, t, x0))}
 
 
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", None, "Directory of a trained run.")
+    flags.DEFINE_integer("num_samples", 20_000, "Points at which the maps are compared.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Seed of the points.", lower_bound=0)
+
+
 def main(_):
-    cli.require(workdir=_WORKDIR.value)
+    given = flags.FLAGS
+    cli.require(workdir=given.workdir)
     cli.start_jax()
-    for name, value in map_error(_WORKDIR.value, _NUM_SAMPLES.value, _SEED.value).items():
+    for name, value in map_error(given.workdir, given.num_samples, given.seed).items():
         print(f"RMSE, {name}: {value:.4f}")
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main)

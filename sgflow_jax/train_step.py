@@ -87,14 +87,14 @@ class TrainStep:
         params = optax.apply_updates(state.params, updates)
         _, average = self.average.update(params, state.average)
 
-        metrics = {"loss": loss, **metrics, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, average), metrics
 
     def __call__(self, state: TrainState, monitor: Monitor, batch, key) -> tuple[TrainState, Monitor]:
         new, metrics = self._update(state, batch, key)
 
         loss, grad_norm = metrics["loss"], metrics["grad_norm"]
-        finite = [jnp.isfinite(a) for a in (loss, grad_norm, optax.global_norm(new.params))]
+        finite = [jnp.isfinite(a) for a in (loss, grad_norm, optax.tree.norm(new.params))]
         faults = jnp.stack([*(~a for a in finite), jnp.abs(loss) > self.max_abs_loss])
         first = (monitor.fault_step < 0) & jnp.any(faults)
 

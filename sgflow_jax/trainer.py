@@ -73,7 +73,7 @@ class _Run:
             out_shardings=everywhere,
             donate_argnums=(0, 1),
         )
-        key = jax.device_put(jax.random.fold_in(jax.random.key(self._config.seed), 1), everywhere)
+        key = jax.jit(lambda: jax.random.fold_in(jax.random.key(self._config.seed), 1), out_shardings=everywhere)()
         empty = self._step_fn.init_monitor(self._batch(start), state)
         monitor = jax.device_put(empty, everywhere)
 

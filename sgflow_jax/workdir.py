@@ -68,7 +68,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, write: bool) -> None:
 def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.ConfigDict) -> None:
     """InputError that names the fields in which a saved configuration differs from `config`."""
     # Through JSON, so that tuples and lists compare equal.
-    ours, theirs = _flatten(json.loads(json.dumps(config.to_dict()))), _flatten(saved)
+    ours, theirs = (_flatten(json.loads(json.dumps(tree))) for tree in (config.to_dict(), saved))
     differing = [
         f"{name} (there {theirs.get(name, 'absent')!r}, here {ours.get(name, 'absent')!r})"
         for name in sorted(set(ours) | set(theirs))

@@ -12,7 +12,7 @@ UNET = dict(
     channels=8,
     channel_mult=(1, 2),
     num_blocks=1,
-    attention_sizes=(4,),
+    attention_sizes=(),
     dropout=0.0,
     time_scale=10.0,
     num_classes=0,
@@ -28,18 +28,22 @@ def _bound(name, options, shape, label=None, offset=0.05):
     return models.BoundNet(model, jax.tree.map(lambda p: p + offset, params), label)
 
 
+@jax.jit
+def _call(net, t, u, x, label=None):
+    return net(t, u, x, label)
+
+
 CASES = [("unet", UNET, (8, 8, 3)), ("mlp", MLP, (2,))]
 
 
 @pytest.mark.parametrize("name, options, shape", CASES)
 def test_starts_at_zero_in_float32_parameters(name, options, shape):
-    for dtype in ("float32", "bfloat16"):
-        net = _bound(name, {**options, "dtype": dtype}, shape, offset=0)
-        x = jnp.ones((2, *shape))
-        out = net(jnp.array([0.1, 0.2]), jnp.array([0.3, 0.4]), x)
-        assert out.shape == x.shape and out.dtype == jnp.float32
-        np.testing.assert_array_equal(out, 0)
-        assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(net.params))
+    net = _bound(name, {**options, "dtype": "bfloat16"}, shape, offset=0)
+    x = jnp.ones((2, *shape))
+    out = _call(net, jnp.array([0.1, 0.2]), jnp.array([0.3, 0.4]), x)
+    assert out.shape == x.shape and out.dtype == jnp.float32
+    np.testing.assert_array_equal(out, 0)
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(net.params))
 
 
 @pytest.mark.parametrize("name, options, shape", CASES)
@@ -47,10 +51,10 @@ def test_sees_both_times_each_example_apart(name, options, shape):
     net = _bound(name, options, shape)
     x = jax.random.normal(jax.random.key(1), (3, *shape))
     t, u = jnp.array([0.1, 0.1, 0.3]), jnp.array([0.5, 0.9, 0.5])
-    out = net(t, u, x)
-    assert np.any(out[0] != net(t, t, x)[0])
-    assert np.any(out[0] != net(u, u, x)[0])
-    np.testing.assert_allclose(out[2:], net(t[2:], u[2:], x[2:]), rtol=1e-4, atol=1e-5)
+    out = _call(net, t, u, x)
+    assert np.any(out[0] != _call(net, t, t, x)[0])
+    assert np.any(out[0] != _call(net, u, u, x)[0])
+    np.testing.assert_allclose(out[2:], _call(net, t[2:], u[2:], x[2:]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name, options, shape", CASES)
@@ -62,17 +66,17 @@ def test_labels_condition_and_restrict(name, options, shape):
     )
     x = jnp.ones((2, *shape))
     t = jnp.zeros(2)
-    out = net(t, t, x)
+    out = _call(net, t, t, x)
     assert np.any(out[0] != out[1])
-    np.testing.assert_allclose(net(t, t, x, label=label[::-1]), out[::-1], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(net.restrict(lambda a: a[1:])(t[1:], t[1:], x[1:]), out[1:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(_call(net, t, t, x, label=label[::-1]), out[::-1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(_call(net.restrict(lambda a: a[1:]), t[1:], t[1:], x[1:]), out[1:], rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_is_close_to_float32():
     net = _bound("unet", UNET, (8, 8, 3))
     half = net.replace(model=models.make("unet", **{**UNET, "dtype": "bfloat16"}))
     x, t = jax.random.normal(jax.random.key(1), (2, 8, 8, 3)), jnp.array([0.1, 0.7])
-    difference = jnp.linalg.norm(half(t, t, x) - net(t, t, x)) / jnp.linalg.norm(net(t, t, x))
+    difference = jnp.linalg.norm(_call(half, t, t, x) - _call(net, t, t, x)) / jnp.linalg.norm(_call(net, t, t, x))
     assert 0 < difference < 0.05
 
 

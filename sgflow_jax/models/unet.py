@@ -22,10 +22,7 @@ def _conv(features, dtype, kernel=3, stride=1, zero=False, name=None):
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, convolution, twice; the condition [B, E] scales and shifts the second. [B, H, W, C] -> features.
-
-    As in Dhariwal & Nichol (2021), section 3.1.
-    """
+    """GroupNorm, SiLU, convolution, twice, the condition [B, E] added in between. [B, H, W, C] -> features."""
 
     features: int
     dropout: float
@@ -35,10 +32,9 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
         h = _conv(self.features, self.dtype, name="conv_in")(nn.silu(_norm(self.dtype, "norm_in")(x)))
 
-        modulation = nn.Dense(2 * self.features, dtype=self.dtype, name="condition")(nn.silu(condition))
-        scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
-        h = nn.silu(_norm(self.dtype, "norm_out")(h) * (1 + scale) + shift)
+        h = h + nn.Dense(self.features, dtype=self.dtype, name="condition")(nn.silu(condition))[:, None, None, :]
 
+        h = nn.silu(_norm(self.dtype, "norm_out")(h))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = _conv(self.features, self.dtype, zero=True, name="conv_out")(h)
 

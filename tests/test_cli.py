@@ -1,0 +1,98 @@
+"""The commands as a user types them: exit codes, one line on stderr, nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sgflow_jax import cli, config_flag
+from sgflow_jax.interfaces import InputError
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = "--config=configs/quickstart.py"
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        (["--config=configs/nope.py"], "no file configs/nope.py.*configs/cifar10.py"),
+        ([QUICKSTART + ":nope"], "'nope'.*sgflow, flow_matching, mean_flow"),
+        ([QUICKSTART, "--config.train.nosteps=3"], "config.train has no field nosteps.*num_steps"),
+        ([QUICKSTART, "--config.nosuch.x=3"], "config has no field nosuch.*train"),
+        ([QUICKSTART, "--config.train=3"], "one of its fields.*num_steps"),
+        ([QUICKSTART, "--config.train.num_steps.x=3"], "has no field x"),
+        ([QUICKSTART, "--config.train.num_steps=abc"], "num_steps=abc: use an integer"),
+        ([QUICKSTART, "--config.train.num_steps", "1.5"], "num_steps=1.5: use an integer"),
+        ([QUICKSTART, "--config.optim.learning_rate=fast"], "learning_rate=fast: use a number"),
+        ([QUICKSTART, "--config.data.flip=maybe"], "flip=maybe: use true or false"),
+        ([QUICKSTART, "--config.model.channel_mult=1,x"], "channel_mult=1,x: use integers"),
+        ([QUICKSTART + ":mean_flow", "--config.objective.estimator=split"], "no field estimator.*adaptive_power"),
+    ],
+)
+def test_a_wrong_config_flag_names_what_is_allowed(arguments, match, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=match):
+        config_flag.check(["main.py", *arguments])
+
+
+def test_right_config_flags_pass(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    good = ["--config.train.num_steps=10", "--config.optim.learning_rate=1", "--config.data.flip", "--workdir=x"]
+    config_flag.check(["main.py", QUICKSTART + ":sgflow", *good, "--config.model.channel_mult=(1,2)"])
+    config_flag.check(["main.py", "--config", "configs/toy2d.py", "--config.objective.estimator", "split"])
+
+
+def test_steps():
+    assert cli.positive_integers("steps", ["4", "1", " 10", "4"]) == (4, 1, 10)
+    for bad in ([], ["0"], ["-1"], ["1.5"], ["a"], ["1", ""]):
+        with pytest.raises(InputError, match="positive integers"):
+            cli.positive_integers("steps", bad)
+
+
+def _run(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        (["main.py", "--workdir={}/run"], "--config is missing"),
+        (["main.py", QUICKSTART], "--workdir is missing"),
+        (["main.py", QUICKSTART, "--workdir={}/run", "--nosuch=1"], "nosuch"),
+        (["main.py", QUICKSTART, "--workdir={}/run", "--config.train.num_steps=abc"], "use an integer"),
+        (["main.py", QUICKSTART, "--workdir={}/run", "--config.data.batch_size=63"], "not divisible by 2"),
+        (["main.py", QUICKSTART, "--workdir={}/run", "--mode=sample", "--out={}/x.npz"], "no checkpoint"),
+        (["-m", "eval.fid_sweep", "--workdir={}/run", "--steps=1,0"], "positive integers"),
+        (["-m", "eval.fid_sweep", "--workdir={}/run"], "no checkpoint"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(arguments, match, tmp_path):
+    done = _run(*(argument.replace("{}", str(tmp_path)) for argument in arguments))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and match in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_sample_and_sweep_from_the_command_line(tmp_path):
+    run, out = tmp_path / "run", tmp_path / "samples.npz"
+    short = ["--config=configs/mixture1d.py:mean_flow", "--config.train.num_steps=4", "--config.model.width=8"]
+    done = _run("main.py", *short, f"--workdir={run}")
+    assert done.returncode == 0, done.stderr
+    assert "step 4: loss" in done.stdout and "images_per_second" in done.stdout
+    assert (run / "previews" / "step_0000004.png").exists()
+
+    done = _run(
+        "main.py", *short, f"--workdir={run}", "--mode=sample", "--num_samples=5", "--steps=1,2", f"--out={out}"
+    )
+    assert done.returncode == 0 and out.exists(), done.stderr
+
+    done = _run("-m", "eval.fid_sweep", f"--workdir={run}", "--steps=1,2", "--num_samples=50")
+    assert done.returncode == 0 and "    2 steps: " in done.stdout, done.stderr

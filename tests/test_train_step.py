@@ -1,0 +1,104 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sgflow_jax import build, data, sharding
+from sgflow_jax.interfaces import LossOut
+from sgflow_jax.train_step import FAULTS, several
+from tests import tiny
+
+
+def _setup(config=None):
+    config = config or tiny.mixture()
+    step = build.train_step(config)
+    source = build.source(config)
+    batches = [source.batch(0, i, config.data.batch_size, slice(None)) for i in range(3)]
+    state = step.init(jax.random.key(0), data.shape(config.data.name))
+    return step, batches, state, step.init_monitor(batches[0], state)
+
+
+def _close(a, b, rtol=2e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), a, b)
+
+
+def _run(step, batches, state, monitor):
+    for batch in batches:
+        state, monitor = jax.jit(step)(state, monitor, batch, jax.random.key(1))
+    return state, monitor
+
+
+def test_averages_are_means_per_coordinate_over_steps():
+    step, batches, state, monitor = _setup()
+    singles = []
+    for batch in batches:
+        state, one = jax.jit(step)(state, monitor, batch, jax.random.key(1))
+        singles.append(one.averages.compute())
+    _, together = _run(step, batches, *_setup()[2:])
+    for name, value in together.averages.compute().items():
+        np.testing.assert_allclose(value, np.mean([single[name] for single in singles]), rtol=1e-4)
+    assert set(singles[0]) == {"loss", "diagonal_loss", "off_diagonal_loss", "residual_norm_sq", "grad_norm"}
+
+
+def test_loss_is_per_coordinate():
+    """F = 0 at the start, so flow matching's loss is the mean of dx_t^2 over examples and coordinates."""
+    config = tiny.digits("flow_matching")
+    config.data.batch_size = 64
+    step, batches, state, monitor = _setup(config)
+    _, monitor = jax.jit(step)(state, monitor, batches[0], jax.random.key(1))
+    x1 = data.to_float(jnp.asarray(batches[0]["x"]))
+    np.testing.assert_allclose(monitor.averages.compute()["loss"], 1 + jnp.mean(x1**2), rtol=0.05)
+
+
+def test_several_steps_in_one_call_are_the_same_steps():
+    step, batches, state, monitor = _setup()
+    stacked = jax.tree.map(lambda *each: np.stack(each), *batches)
+    together = jax.jit(several(step, 3))(state, monitor, stacked, jax.random.key(1))
+    _close(together[0], _run(step, batches, state, monitor)[0])
+
+
+def test_four_devices_take_the_same_step_as_one():
+    step, batches, state, monitor = _setup()
+    mesh = sharding.mesh()
+    assert mesh.size == 4
+    batches_split = [sharding.to_devices(batch, sharding.split(mesh)) for batch in batches]
+    replicated = jax.device_put((state, monitor), sharding.replicated(mesh))
+    _close(_run(step, batches_split, *replicated)[0], _run(step, batches, state, monitor)[0])
+
+
+def test_a_fault_is_kept_with_its_step():
+    step, batches, state, monitor = _setup()
+    poisoned = [batches[0], {**batches[1], "x": batches[1]["x"] * np.nan}, batches[2]]
+    _, monitor = _run(step, poisoned, state, monitor)
+    assert (int(monitor.fault_step), FAULTS[int(monitor.fault)]) == (2, "the loss is not finite")
+
+
+def _first_fault(step, batches, state, monitor):
+    _, monitor = _run(step, batches, state, monitor)
+    return int(monitor.fault_step), FAULTS[int(monitor.fault)]
+
+
+def test_a_loss_out_of_bounds_is_a_fault():
+    config = tiny.mixture()
+    config.train.max_abs_loss = 1e-9
+    assert _first_fault(*_setup(config)) == (1, "the loss diverges")
+
+
+def test_a_gradient_that_is_not_finite_is_a_fault():
+    def infinite_slope(net, x0, x1, key, step):
+        """sqrt(|p|^2) at p = 0: the value is 0, the slope is not a number."""
+        length = jnp.sqrt(sum(jnp.sum((p * 0) ** 2) for p in jax.tree.leaves(net.params)))
+        return LossOut(jnp.broadcast_to(length, x1.shape[:1]), {})
+
+    step, batches, state, _ = _setup()
+    step = dataclasses.replace(step, objective=infinite_slope)
+    assert _first_fault(step, batches, state, step.init_monitor(batches[0], state)) == (1, "the gradient is not finite")
+
+
+def test_parameters_that_are_not_finite_are_a_fault():
+    step, batches, state, monitor = _setup()
+    step = dataclasses.replace(step, optimiser=optax.scale(jnp.inf))
+    state = state.replace(opt_state=step.optimiser.init(state.params))
+    assert _first_fault(step, batches, state, monitor) == (1, "the parameters are not finite")

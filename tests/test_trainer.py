@@ -1,0 +1,178 @@
+"""Whole runs: what they write, that they continue where they were, and what they refuse."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgflow_jax import build, trainer
+from sgflow_jax.checkpoint import Checkpoints
+from sgflow_jax.interfaces import InputError
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+
+
+def _steps(workdir):
+    with Checkpoints(str(workdir), read_only=True) as checkpoints:
+        return checkpoints.find(None)
+
+
+def _rows(workdir):
+    return [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+
+
+def _equal_parameters(a, b):
+    for ema in (True, False):
+        left, right = (build.restore_net(str(w), ema=ema).params for w in (a, b))
+        jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.mark.parametrize("objective", ["sgflow", "mean_flow", "flow_matching"])
+def test_a_run_leaves_everything_needed_to_use_it(objective, tmp_path):
+    config = tiny.digits(objective)
+    config.train.preview_every = 2
+    trainer.train(config, str(tmp_path))
+
+    assert json.loads((tmp_path / "config.json").read_text())["objective"]["name"] == objective
+    (row,) = _rows(tmp_path)
+    assert row["step"] == 2 and {"loss", "diagonal_loss", "grad_norm", "learning_rate"} <= set(row)
+    assert list((tmp_path / "tensorboard").iterdir())
+    with Image.open(tmp_path / "previews" / "step_0000002.png") as preview:
+        assert preview.size == (16 * 50 + 2, 4 * 50 + 2)
+
+    net, saved, step = build.restore(str(tmp_path))
+    assert step == 2 and saved.to_dict() == config.to_dict()
+    x = np.zeros((3, 8, 8, 1), np.float32)
+    t = np.zeros(3, np.float32)
+    assert net(t, t + 1, x).shape == x.shape
+
+
+def test_averaged_and_raw_parameters_differ(tmp_path):
+    trainer.train(tiny.mixture(), str(tmp_path))
+    averaged, raw = (build.restore_net(str(tmp_path), ema=ema).params for ema in (True, False))
+    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(averaged), jax.tree.leaves(raw), strict=True))
+    with pytest.raises(InputError, match="no checkpoint of step 3: it has 2, 4, 6"):
+        build.restore_net(str(tmp_path), step=3)
+
+
+def test_continuing_gives_the_same_bits(tmp_path):
+    """A constant learning rate and no warm-ups, so that a shorter run is the start of a longer one."""
+
+    def config(num_steps):
+        config = tiny.mixture(num_steps=num_steps)
+        config.train.diagonal_warmup = config.train.diagonal_ramp = config.optim.warmup = 0.0
+        return config
+
+    trainer.train(config(6), str(tmp_path / "whole"))
+    trainer.train(config(4), str(tmp_path / "parts"))
+    # What a kill after the last checkpoint leaves behind: rows of steps that are done again, and half a row.
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": 0}\n{"step": 6, "lo')
+    trainer.train(config(6), str(tmp_path / "parts"))
+
+    _equal_parameters(tmp_path / "whole", tmp_path / "parts")
+    assert [row["step"] for row in _rows(tmp_path / "parts")] == [2, 4, 6]
+    for whole, part in zip(_rows(tmp_path / "whole"), _rows(tmp_path / "parts"), strict=True):
+        assert whole["loss"] == part["loss"] and whole["grad_norm"] == part["grad_norm"]
+
+
+def test_a_kill_at_any_moment_loses_nothing_but_time(tmp_path):
+    config = tiny.mixture(num_steps=600)
+    config.train.checkpoint_every = 50
+    trainer.train(config, str(tmp_path / "whole"))
+
+    script = (
+        "from tests import conftest, tiny; from sgflow_jax import trainer; config = tiny.mixture(num_steps=600); "
+        f"config.train.checkpoint_every = 50; trainer.train(config, {str(tmp_path / 'killed')!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.DEVNULL)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    while process.poll() is None and not (checkpoints / "150").exists():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 150 <= _steps(tmp_path / "killed") < 600
+
+    trainer.train(config, str(tmp_path / "killed"))
+    _equal_parameters(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    trainer.train(tiny.mixture(), str(tmp_path))
+    before = (tmp_path / "metrics.jsonl").read_text()
+    trainer.train(tiny.mixture(), str(tmp_path))
+    assert (tmp_path / "metrics.jsonl").read_text() == before and _steps(tmp_path) == 6
+
+
+def test_several_steps_a_dispatch(tmp_path):
+    single, several = tiny.mixture(), tiny.mixture()
+    several.train.steps_per_dispatch = 2
+    trainer.train(single, str(tmp_path / "single"))
+    trainer.train(several, str(tmp_path / "several"))
+    left, right = (build.restore_net(str(tmp_path / w)).params for w in ("single", "several"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), left, right)
+
+
+def test_another_configuration_is_refused_by_name(tmp_path):
+    trainer.train(tiny.mixture(), str(tmp_path))
+    other = tiny.mixture()
+    other.seed, other.optim.learning_rate, other.train.log_every = 5, 0.5, 3
+    with pytest.raises(InputError, match=r"optim.learning_rate \(there 0.001, here 0.5\), seed \(there 0, here 5\):"):
+        trainer.train(other, str(tmp_path))
+
+
+def test_a_diverging_run_stops_before_it_saves_and_says_where(tmp_path):
+    config = tiny.mixture()
+    trainer.train(config, str(tmp_path))
+    config.train.num_steps = 12
+    poisoned = build.source(config)
+    draw = poisoned.draw
+    object.__setattr__(poisoned, "draw", lambda rng, n: draw(rng, n) * np.nan)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "source", lambda _: poisoned)
+        with pytest.raises(
+            trainer.Stopped, match="loss is not finite at step 7; the last good checkpoint is of step 6"
+        ):
+            trainer.train(config, str(tmp_path))
+    assert _steps(tmp_path) == 6
+    assert _rows(tmp_path)[-1]["step"] == 6
+
+
+@pytest.mark.parametrize(
+    "section, field, value, match",
+    [
+        ("train", "num_steps", 0, "train.num_steps is 0"),
+        ("train", "diagonal_warmup", 1.5, "diagonal_warmup is 1.5.*between 0 and 1"),
+        ("train", "log_every", 0, "log_every is 0"),
+        ("train", "steps_per_dispatch", 4, "multiple of train.steps_per_dispatch = 4"),
+        ("data", "batch_size", 6, "batch_size is 6, not divisible by 8"),
+        ("data", "name", "mnist", "'mnist'"),
+        ("optim", "schedule", "step", "'step'.*cosine"),
+        ("optim", "ema_decay", 1.0, "ema_decay is 1.0"),
+        ("model", "num_classes", 3, "num_classes is 3"),
+        ("model", "dtype", "float16", "'float16'"),
+        ("objective", "time_law", "beta", "'beta'"),
+        ("objective", "prob_diagonal", 0.0, "prob_diagonal"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_written(section, field, value, match, tmp_path):
+    config = tiny.mixture()
+    config[section][field] = value
+    with pytest.raises(InputError, match=match):
+        trainer.train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="not writable"):
+        trainer.train(tiny.mixture(), str(tmp_path / "file" / "run"))

@@ -1,0 +1,35 @@
+"""The smallest runs that go the whole way, for tests of everything above the mathematics."""
+
+import ml_collections
+
+from configs import mixture1d, quickstart
+
+
+def mixture(objective: str = "sgflow", num_steps: int = 6) -> ml_collections.ConfigDict:
+    """A few steps on the line."""
+    config = mixture1d.get_config(objective)
+    config.data.batch_size = 16
+    config.model.width = 8
+    config.model.depth = 1
+    config.eval.batch_size = 40
+    config.eval.num_samples = 100
+    return _short(config, num_steps)
+
+
+def digits(objective: str = "sgflow", num_steps: int = 2) -> ml_collections.ConfigDict:
+    """A few steps on images."""
+    config = quickstart.get_config(objective)
+    config.data.batch_size = 8
+    config.model.channels = 4
+    config.model.channel_mult = (1,)
+    config.eval.batch_size = 64
+    config.eval.num_samples = 80
+    return _short(config, num_steps)
+
+
+def _short(config, num_steps):
+    config.train.num_steps = num_steps
+    config.train.log_every = 2
+    config.train.checkpoint_every = 2
+    config.train.preview_every = 0
+    return config
