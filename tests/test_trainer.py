@@ -126,7 +126,7 @@ def test_another_configuration_is_refused_by_name(tmp_path):
     trainer.train(tiny.mixture(), str(tmp_path))
     other = tiny.mixture()
     other.seed, other.optim.learning_rate, other.train.log_every = 5, 0.5, 3
-    with pytest.raises(InputError, match=r"optim.learning_rate \(there 0.001, here 0.5\), seed \(there 0, here 5\):"):
+    with pytest.raises(InputError, match=r"optim.learning_rate \(there 0.002, here 0.5\), seed \(there 0, here 5\):"):
         trainer.train(other, str(tmp_path))
 
 
