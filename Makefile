@@ -7,7 +7,7 @@ quickstart: .venv/installed
 	$(BIN)/python -m eval.fid_sweep --workdir=runs/quickstart --steps=1,2,4,10
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from sgflow_jax import cli
+from sgflow_jax.interfaces import MAX_SEED
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:OBJECTIVE], like configs/cifar10.py:mean_flow.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -12,13 +13,12 @@ _OUT = flags.DEFINE_string("out", None, "sample: the .npz file to write.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "sample: examples for each number of steps.", lower_bound=1)
 _STEPS = flags.DEFINE_list("steps", ["1", "2", "4", "10"], "sample: numbers of steps (network calls).")
 _METHOD = flags.DEFINE_string("method", None, "sample: flow_map, euler or heun; the objective's own by default.")
-_SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", lower_bound=0)
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the processes of several hosts (jax.distributed) first.")
+_SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEED)
 
 
 def main(_):
     cli.require(config=_CONFIG.value, workdir=_WORKDIR.value)
-    cli.start_jax(_DISTRIBUTED.value)
+    cli.start_jax()
     if _MODE.value == "train":
         from sgflow_jax import trainer
 

@@ -24,8 +24,6 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
 
     config.train = ml_collections.ConfigDict()
     config.train.num_steps = 200_000  # optimiser steps
-    config.train.diagonal_warmup = 0.02  # share of num_steps during which only the diagonal t = u is trained
-    config.train.diagonal_ramp = 0.03  # share of num_steps over which the off-diagonal loss then grows to full weight
     config.train.steps_per_dispatch = 1  # steps in one call of the device; more than 1 is slow on CPU
     config.train.max_abs_loss = 1e6  # a batch whose loss per coordinate is further from 0 than this stops the run
     config.train.log_every = 100  # steps between lines of metrics.jsonl
@@ -36,7 +34,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.optim = ml_collections.ConfigDict()
     config.optim.learning_rate = 2e-4  # peak
     config.optim.schedule = "constant"  # after the warm-up: "constant" or "cosine" (to 0 at num_steps)
-    config.optim.warmup = 0.02  # share of num_steps over which the learning rate grows from 0
+    config.optim.warmup_steps = 1_000  # steps over which the learning rate grows from 0
     config.optim.b1 = 0.9  # Adam's decay of the mean
     config.optim.b2 = 0.999  # Adam's decay of the square
     config.optim.clip_norm = 1.0  # largest global norm of the gradient of the loss per coordinate
@@ -47,6 +45,13 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.eval.num_samples = 50_000  # generated images for a distance
     config.eval.features = "pixels"  # see eval.features.names()
     return config
+
+
+def set_warmup(config: ml_collections.ConfigDict, warmup_steps: int, ramp_steps: int) -> None:
+    """Trains only the diagonal t = u for warmup_steps and ramps the off-diagonal loss, if the objective has one."""
+    if "warmup_steps" in config.objective:
+        config.objective.warmup_steps = warmup_steps
+        config.objective.ramp_steps = ramp_steps
 
 
 def unet() -> ml_collections.ConfigDict:

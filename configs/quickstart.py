@@ -5,6 +5,7 @@ from configs import base
 
 def get_config(objective="sgflow"):
     config = base.get_config(objective)
+    base.set_warmup(config, warmup_steps=40, ramp_steps=60)
     config.data.name = "digits"
     config.data.batch_size = 64
     config.model = base.unet()
@@ -18,7 +19,7 @@ def get_config(objective="sgflow"):
     config.train.checkpoint_every = 600
     config.optim.learning_rate = 2e-3
     config.optim.schedule = "cosine"
-    config.optim.warmup = 0.05
+    config.optim.warmup_steps = 90
     config.optim.ema_decay = 0.998
     config.eval.num_samples = 2000
     return config.lock()

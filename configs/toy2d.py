@@ -5,6 +5,7 @@ from configs import base
 
 def get_config(objective="sgflow"):
     config = base.get_config(objective)
+    base.set_warmup(config, warmup_steps=150, ramp_steps=150)
     config.data.name = "eight_gaussians"
     config.data.batch_size = 512
     config.model = base.mlp()
@@ -15,6 +16,7 @@ def get_config(objective="sgflow"):
     config.train.checkpoint_every = 2000
     config.optim.learning_rate = 2e-3
     config.optim.schedule = "cosine"
+    config.optim.warmup_steps = 150
     config.optim.ema_decay = 0.999
     config.eval.batch_size = 10_000
     config.eval.num_samples = 20_000

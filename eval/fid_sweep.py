@@ -14,22 +14,23 @@ from absl import flags
 
 from eval import features, plots, results
 from eval.frechet import Moments, frechet_distance
-from sgflow_jax import build, cli, data, figures, generate, objectives, sampling
+from sgflow_jax import build, cli, data, figures, generate, sampling
 from sgflow_jax import workdir as paths
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.interfaces import MAX_SEED, InputError
 
 SHOWN_IMAGES = (8, 8)  # rows and columns of samples_N.png
 SHOWN_POINTS = 4096
 
 
 class Request(NamedTuple):
-    """What to measure. None takes the run's own eval.num_samples, eval.features, or its objective's method."""
+    """What to measure. None takes what the run has: eval.num_samples, eval.features, data.data_dir, its own method."""
 
     steps: tuple[int, ...]
     num_samples: int | None = None
     features: str | None = None
     method: str | None = None
     seed: int = 0
+    data_dir: str | None = None
 
 
 def sweep(workdir: str, request: Request) -> list[results.Row]:
@@ -40,28 +41,32 @@ def sweep(workdir: str, request: Request) -> list[results.Row]:
     net, config, checkpoint_step = build.restore(workdir)
     asked = _identities(config, checkpoint_step, request)
     extract = features.make(asked[0].features)
-    writes = jax.process_index() == 0
+    folder = paths.evaluation(workdir)
+    first_process = jax.process_index() == 0
 
     rows = results.read(workdir)
     known = {row.identity for row in rows}
     missing = [identity for identity in asked if identity not in known]
     if missing:
+        if request.data_dir is not None:
+            config.data.data_dir = request.data_dir
         examples = build.source(config).reference()
-        reference = _moments(np.array_split(examples, -(-len(examples) // config.eval.batch_size)), extract)
+        chunks = np.array_split(examples, -(-len(examples) // config.eval.batch_size))
+        reference, _ = _moments(chunks, extract)
+        if first_process:
+            results.write(workdir, rows)  # finds out now, not after the work, whether it can be written
     for identity in missing:
-        plan = generate.Plan(
-            data.shape(identity.data), identity.steps, identity.method, identity.seed, config.eval.batch_size
-        )
-        made = _moments(generate.batches(net, plan, identity.num_samples), extract)
+        shape = data.shape(identity.data)
+        plan = generate.Plan(shape, identity.steps, identity.method, identity.seed, config.eval.batch_size)
+        made, first_batch = _moments(generate.batches(net, plan, identity.num_samples), extract)
         distance = frechet_distance(reference.mean(), reference.cov(), made.mean(), made.cov())
         rows.append(results.Row(identity, reference.count, distance))
-        picture = _picture(net, plan)
-        if writes:
-            paths.write_atomically(paths.evaluation(workdir) / f"samples_{identity.steps}.png", picture)
+        if first_process:
+            paths.write_atomically(folder / _picture_name(identity, config), _picture(first_batch))
             results.write(workdir, rows)
-    if writes:
-        paths.write_atomically(paths.evaluation(workdir) / "fid_table.md", results.table(rows))
-        paths.write_atomically(paths.evaluation(workdir) / "fid_curve.png", plots.distance_curve(rows))
+    if first_process:
+        paths.write_atomically(folder / "fid_table.md", results.table(rows))
+        paths.write_atomically(folder / "fid_curve.png", plots.distance_curve(rows))
     return [row for row in rows if row.identity in asked]
 
 
@@ -70,7 +75,7 @@ def _identities(config: ml_collections.ConfigDict, checkpoint_step: int, request
     num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
     if num_samples < 2:
         raise InputError(f"--num_samples={num_samples}: use at least 2, a distance needs a covariance")
-    method = request.method or objectives.make(**config.objective).sampler
+    method = request.method or build.objective(config).sampler
     for steps in request.steps:
         sampling.uniform_times(steps, method)
     return [
@@ -89,21 +94,29 @@ def _identities(config: ml_collections.ConfigDict, checkpoint_step: int, request
     ]
 
 
-def _moments(batches: Iterable[np.ndarray], extract: features.Features) -> Moments:
-    moments = Moments()
+def _moments(batches: Iterable[np.ndarray], extract: features.Features) -> tuple[Moments, np.ndarray]:
+    """The moments of the features of all batches, and the first batch."""
+    moments, first = Moments(), None
     for batch in batches:
         moments.add(extract(batch))
-    return moments
+        first = batch if first is None else first
+    return moments, first
 
 
-def _picture(net: build.BoundNet, plan: generate.Plan) -> bytes:
-    """The first examples of a plan, as PNG."""
-    if len(plan.shape) == 1:
-        points = generate.examples(net, plan, SHOWN_POINTS)
-        return figures.png(figures.by_steps({plan.network_calls: points}))
+def _picture_name(identity: results.Identity, config: ml_collections.ConfigDict) -> str:
+    """samples_N.png, with what else tells it from the pictures a plain sweep makes."""
+    method = "" if identity.method == build.objective(config).sampler else f"_{identity.method}"
+    seed = f"_seed{identity.seed}" if identity.seed else ""
+    return f"samples_{identity.steps}{method}{seed}.png"
+
+
+def _picture(examples: np.ndarray) -> bytes:
+    """The first of a batch, as PNG."""
+    if examples.ndim == 2:
+        return figures.png(figures.point_panels({"": examples[:SHOWN_POINTS]}))
     height, width = SHOWN_IMAGES
-    images = generate.examples(net, plan, height * width)
-    return figures.png(figures.image_grid(list(images.reshape(height, width, *plan.shape))))
+    shown = examples[: height * width]
+    return figures.png(figures.image_grid([shown[i : i + width] for i in range(0, len(shown), width)]))
 
 
 def define_flags() -> None:
@@ -112,7 +125,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_samples", None, "Generated examples; the run's eval.num_samples by default.")
     flags.DEFINE_string("features", None, "What is compared; the run's eval.features by default.")
     flags.DEFINE_string("method", None, "flow_map, euler or heun; the objective's own by default.")
-    flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0)
+    flags.DEFINE_string("data_dir", None, "Where the reference data lie; as in training by default.")
+    flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=MAX_SEED)
 
 
 def main(_):
@@ -120,7 +134,8 @@ def main(_):
     cli.require(workdir=given.workdir)
     steps = cli.positive_integers("steps", given.steps)
     cli.start_jax()
-    for row in sweep(given.workdir, Request(steps, given.num_samples, given.features, given.method, given.seed)):
+    request = Request(steps, given.num_samples, given.features, given.method, given.seed, given.data_dir)
+    for row in sweep(given.workdir, request):
         print(f"{row.identity.steps:5d} steps: {row.value:.4f}")
 
 

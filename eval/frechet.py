@@ -7,6 +7,8 @@ import scipy.linalg
 
 from sgflow_jax.interfaces import InputError
 
+ROUNDING = 1e-10  # relative to the trace
+
 
 @dataclasses.dataclass
 class Moments:
@@ -64,18 +66,27 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
     if not all(np.all(np.isfinite(a)) for a in (mean_a, cov_a, mean_b, cov_b)):
         raise InputError("a mean or covariance is not finite: check the features it was made from")
 
-    variances, axes = scipy.linalg.eigh(cov_a)
-    W = axes * np.sqrt(_nonnegative(variances))
+    _check_covariance(cov_a)
+    _check_covariance(cov_b)
 
-    product = _nonnegative(scipy.linalg.eigvalsh(W.T @ cov_b @ W))
+    variances, axes = scipy.linalg.eigh(cov_a)
+    W = axes * np.sqrt(np.maximum(variances, 0))
+
+    product = np.maximum(scipy.linalg.eigvalsh(W.T @ cov_b @ W), 0)
 
     difference = mean_a - mean_b
     distance = difference @ difference + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(product).sum()
+    # At most rounding is below zero, now that both covariances are known to be sound.
     return max(float(distance), 0.0)
 
 
-def _nonnegative(eigenvalues: np.ndarray) -> np.ndarray:
-    """Eigenvalues of a positive semidefinite matrix, those below zero by rounding set to zero."""
-    if eigenvalues[0] < -1e-8 * max(abs(eigenvalues[-1]), 1e-300) * len(eigenvalues):
-        raise InputError(f"a covariance has the eigenvalue {eigenvalues[0]:.3g}: it must be positive semidefinite")
-    return np.maximum(eigenvalues, 0)
+def _check_covariance(cov: np.ndarray) -> None:
+    """InputError unless symmetric positive semidefinite up to rounding: cov + tolerance has a Cholesky factor."""
+    tolerance = ROUNDING * max(np.trace(cov), np.finfo(float).tiny)
+    symmetric = np.max(np.abs(cov - cov.T)) <= tolerance
+    try:
+        scipy.linalg.cholesky(cov + tolerance * np.eye(len(cov)), check_finite=False)
+    except scipy.linalg.LinAlgError:
+        symmetric = False
+    if not symmetric:
+        raise InputError("a covariance is not symmetric positive semidefinite: check the features it was made from")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from sgflow_jax import build, cli, data, flow_map
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.interfaces import MAX_SEED, InputError
 
 
 def map_error(workdir: str, num_samples: int = 20_000, seed: int = 0) -> dict[str, float]:
@@ -33,7 +33,7 @@ def map_error(workdir: str, num_samples: int = 20_000, seed: int = 0) -> dict[st
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Directory of a trained run.")
     flags.DEFINE_integer("num_samples", 20_000, "Points at which the maps are compared.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Seed of the points.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Seed of the points.", lower_bound=0, upper_bound=MAX_SEED)
 
 
 def main(_):

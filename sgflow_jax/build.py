@@ -1,4 +1,4 @@
-"""From a configuration to the objects it describes: the only file that reads model, objective and optim fields."""
+"""From a configuration, or a run's directory, to the objects it describes."""
 
 from typing import Any
 
@@ -8,12 +8,11 @@ import optax
 
 from sgflow_jax import data, models, objectives, optim, sharding
 from sgflow_jax.checkpoint import Checkpoints
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.interfaces import MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.train_step import TrainStep
 
-_SHARES = ("train.diagonal_warmup", "train.diagonal_ramp", "optim.warmup")
 _COUNTS = (
     "train.num_steps",
     "train.steps_per_dispatch",
@@ -32,14 +31,14 @@ def check(config: ml_collections.ConfigDict) -> None:
         if not ok:
             raise InputError(f"config.{name} is {_get(config, name)!r}: use {allowed}")
 
-    for name in _SHARES:
-        require(name, 0 <= _get(config, name) <= 1, "a share between 0 and 1")
     for name in _COUNTS:
         require(name, _get(config, name) >= 1, "a positive integer")
     for name in _POSITIVE:
-        require(name, _get(config, name) > 0, "a positive number")
+        require(name, 0 < _get(config, name) < float("inf"), "a positive number")
     require("train.preview_every", config.train.preview_every >= 0, "a positive integer, or 0 for none")
-    require("seed", config.seed >= 0, "0 or a positive integer")
+    require("optim.warmup_steps", config.optim.warmup_steps >= 0, "0 or a positive integer")
+    require("eval.num_samples", config.eval.num_samples >= 2, "2 or more, a distance needs a covariance")
+    require("seed", 0 <= config.seed <= MAX_SEED, f"an integer from 0 to {MAX_SEED}")
     for name in ("optim.b1", "optim.b2", "optim.ema_decay"):
         require(name, 0 <= _get(config, name) < 1, "a number in [0, 1)")
     for name in _EVENTS:
@@ -58,12 +57,8 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def objective(config: ml_collections.ConfigDict) -> Objective:
-    """The objective, with its warm-up and ramp in steps of this run."""
-    options = dict(config.objective)
-    if objectives.takes_schedule(options["name"]):
-        options["warmup_steps"] = round(config.train.diagonal_warmup * config.train.num_steps)
-        options["ramp_steps"] = round(config.train.diagonal_ramp * config.train.num_steps)
-    return objectives.make(**options)
+    """The training objective."""
+    return objectives.make(**config.objective)
 
 
 def source(config: ml_collections.ConfigDict) -> data.Source:
@@ -73,8 +68,8 @@ def source(config: ml_collections.ConfigDict) -> data.Source:
 
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     """The learning rate at each step of this run."""
-    warmup_steps = round(config.optim.warmup * config.train.num_steps)
-    return optim.learning_rate(config.optim.learning_rate, config.optim.schedule, warmup_steps, config.train.num_steps)
+    fields = config.optim
+    return optim.learning_rate(fields.learning_rate, fields.schedule, fields.warmup_steps, config.train.num_steps)
 
 
 def train_step(config: ml_collections.ConfigDict) -> TrainStep:
@@ -83,7 +78,7 @@ def train_step(config: ml_collections.ConfigDict) -> TrainStep:
         model=models.make(**config.model),
         objective=objective(config),
         optimiser=optim.adam(learning_rate(config), config.optim.b1, config.optim.b2, config.optim.clip_norm),
-        average=optim.parameter_average(config.optim.ema_decay),
+        ema_decay=config.optim.ema_decay,
         max_abs_loss=config.train.max_abs_loss,
     )
 
@@ -105,8 +100,7 @@ def restore(workdir: str, step: int | None = None, ema: bool = True) -> tuple[Bo
         trained = train_step(config)
         like = jax.eval_shape(lambda key: trained.init(key, data.shape(config.data.name)), jax.random.key(0))
         state = checkpoints.state(step, like, sharding.replicated(sharding.mesh()))
-    params = optim.current_average(state.average, config.optim.ema_decay) if ema else state.params
-    return BoundNet(trained.model, params), config, step
+    return BoundNet(trained.model, state.average if ema else state.params), config, step
 
 
 def _with_tuples(tree: Any) -> Any:

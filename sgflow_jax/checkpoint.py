@@ -21,7 +21,7 @@ class Checkpoints:
         self._workdir = workdir
         directory = paths.checkpoints(workdir)
         if read_only and not directory.is_dir():
-            raise InputError(f"--workdir={workdir} has no checkpoint: train first, or name the directory of a run")
+            raise InputError(self._none())
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=not read_only,
@@ -44,14 +44,15 @@ class Checkpoints:
         """`step`, or the newest if None; InputError if there is no such checkpoint."""
         steps = sorted(self._manager.all_steps())
         if not steps:
-            raise InputError(
-                f"--workdir={self._workdir} has no checkpoint: train first, or name the directory of a run"
-            )
+            raise InputError(self._none())
         if step is not None and step not in steps:
             raise InputError(
                 f"--workdir={self._workdir} has no checkpoint of step {step}: it has {', '.join(map(str, steps))}"
             )
         return steps[-1] if step is None else step
+
+    def _none(self) -> str:
+        return f"--workdir={self._workdir} has no checkpoint: train first, or name the directory of a run"
 
     def save(self, step: int, state: TrainState, config: ml_collections.ConfigDict) -> None:
         """Starts writing; the arrays are copied before this returns. A step that is there already is left alone."""

@@ -11,6 +11,8 @@ from absl import app, flags, logging
 from sgflow_jax import config_flag
 from sgflow_jax.interfaces import InputError
 
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the processes of several hosts (jax.distributed) first.")
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
 
 
@@ -22,7 +24,7 @@ def run(main: Callable) -> None:
 def require(**values) -> None:
     """InputError unless every flag has a value."""
     for name, value in values.items():
-        if value is None:
+        if value in (None, ""):
             raise InputError(f"--{name} is missing: give --{name}=...")
 
 
@@ -33,7 +35,7 @@ def positive_integers(flag: str, items: list[str]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(item) for item in items))
 
 
-def start_jax(distributed: bool = False) -> None:
+def start_jax() -> None:
     """Settings every command wants, before the first use of a device.
 
     Libraries log errors only (orbax tells a page at each checkpoint); --verbosity=0 shows everything.
@@ -44,8 +46,11 @@ def start_jax(distributed: bool = False) -> None:
         logging.set_verbosity(logging.ERROR)
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled"))
-    if distributed:
-        jax.distributed.initialize()
+    if _DISTRIBUTED.value:
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise InputError(f"--distributed: no cluster was recognised here ({error}); leave it out") from error
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -67,5 +72,8 @@ def _with_one_line(function: Callable) -> Callable:
         except InputError as error:
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted: a run continues from its last checkpoint with the same command", file=sys.stderr)
+            sys.exit(130)
 
     return call

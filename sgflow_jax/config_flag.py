@@ -27,7 +27,8 @@ def _assignments(args: list[str]) -> dict[str, str]:
     for arg, following in zip(args, [*args[1:], "-"], strict=True):
         if arg.startswith("-"):
             name, equals, value = arg.lstrip("-").partition("=")
-            given[name] = value if equals else "true" if following.startswith("-") else following
+            is_switch = following.startswith("-") and not following[1:2].isdigit()
+            given[name] = value if equals else "true" if is_switch else following
     return given
 
 
@@ -36,7 +37,17 @@ def _load(text: str) -> ml_collections.ConfigDict:
     if not Path(path).is_file():
         there = ", ".join(sorted(str(p) for p in Path("configs").glob("[!_]*.py") if p.stem != "base"))
         raise InputError(f"--config={text}: there is no file {path}; use one of {there or 'your own'}")
-    return runpy.run_path(path)["get_config"](*([argument] if argument else []))
+    try:
+        config = runpy.run_path(path)["get_config"](*([argument] if argument else []))
+    except InputError:
+        raise
+    except Exception as error:  # the file is a program of the user's and may fail in any way
+        raise InputError(
+            f"--config={text}: {path} is not a working config ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(config, ml_collections.ConfigDict) or not config.is_locked:
+        raise InputError(f"--config={text}: {path} is not complete: its get_config must return a locked ConfigDict")
+    return config
 
 
 def _field(config: ml_collections.ConfigDict, name: str) -> Any:

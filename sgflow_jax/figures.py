@@ -32,7 +32,9 @@ def image_grid(rows: list[np.ndarray], pad: int = 2) -> np.ndarray:
 
 def point_panels(panels: dict[str, np.ndarray]) -> np.ndarray:
     """Clouds of points, each [n, 1] (a histogram) or [n, 2] (a scatter), under their titles: uint8 [h, w, 3]."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(3 * len(panels), 3.5), squeeze=False, sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3 * len(panels), 3.5), squeeze=False, sharey=True, layout="constrained"
+    )
     everything = np.concatenate(list(panels.values()))
     low, high = np.quantile(everything, [0.001, 0.999], axis=0)
     margin = 0.1 * (high - low) + 1e-6

@@ -10,10 +10,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sgflow_jax import data, sampling, sharding
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
 
-# Tags that keep the random streams of one seed apart.
+# Tags that keep the random numbers of one example apart.
 _NOISE, _LABEL = range(2)
 
 
@@ -33,7 +33,8 @@ class Plan(NamedTuple):
 
 
 def batches(net: BoundNet, plan: Plan, num_samples: int) -> Iterator[np.ndarray]:
-    """Yields `num_samples` examples in order, uint8 [b, H, W, C] or float32 [b, D], b at most plan.batch_size.
+    """Yields `num_samples` examples in order, uint8 [b, H, W, C] or float32 [b, D], b at most plan.batch_size
+    (rounded up to a multiple of the number of devices).
 
     The same on every process. InputError for a method or number of calls that cannot be, or when the network gives
     numbers that are not finite.
@@ -63,7 +64,8 @@ def examples(net: BoundNet, plan: Plan, num_samples: int) -> np.ndarray:
 @functools.partial(jax.jit, static_argnames=("shape", "method"))
 def _generate(net: BoundNet, seed, indices, times, shape: tuple[int, ...], method: str):
     """Examples `indices` [b], and whether each is finite, [b] (rounding to uint8 would hide it)."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
+    key = stream_key(seed, Stream.SAMPLING)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
     x0 = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape))(keys)
     if classes := net.model.num_classes:
         label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes))(keys)

@@ -3,6 +3,7 @@
 Arrays: x is [B, ...], times t and u are [B] with 0 <= t <= u <= 1 (see `interpolant`).
 """
 
+import enum
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -12,6 +13,22 @@ import jax.numpy as jnp
 
 class InputError(ValueError):
     """A fault of what the user gave. The message is one line: the fault, then the remedy."""
+
+
+MAX_SEED = 2**31 - 1
+
+
+class Stream(enum.IntEnum):
+    """What random numbers of one seed are for; see `stream_key`."""
+
+    PARAMETERS = 0
+    TRAINING = 1
+    SAMPLING = 2
+
+
+def stream_key(seed: int, stream: Stream) -> jax.Array:
+    """The key of one use of a seed, so that no two uses share random numbers."""
+    return jax.random.fold_in(jax.random.key(seed), stream)
 
 
 class Net(Protocol):

@@ -7,6 +7,7 @@ import numpy as np
 import tensorboardX
 from tqdm import tqdm
 
+from sgflow_jax import figures
 from sgflow_jax import workdir as paths
 
 
@@ -18,13 +19,12 @@ class MetricLog:
     """
 
     def __init__(self, workdir: str, start: int, total: int):
+        self._workdir = workdir
         file = paths.metrics_file(workdir)
         kept = [line for line in _complete_lines(file) if json.loads(line)["step"] <= start]
         paths.write_atomically(file, "".join(kept))
         self._file = file.open("a")
-        self._board = tensorboardX.SummaryWriter(
-            str(file.parent / "tensorboard"), purge_step=start + 1 if start else None
-        )
+        self._board = tensorboardX.SummaryWriter(str(file.parent / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(initial=start, total=total, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "MetricLog":
@@ -53,13 +53,32 @@ class MetricLog:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         if self._bar:
-            self._bar.set_postfix_str(f"loss {values['loss']:.4g}, {values['images_per_second']:.0f} images/s")
+            speed = f", {values['images_per_second']:.0f} images/s" if "images_per_second" in values else ""
+            self._bar.set_postfix_str(f"loss {values['loss']:.4g}{speed}")
         else:
             self.say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
-    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Shows a picture uint8 [h, w, 3] in TensorBoard."""
-        self._board.add_image(name, picture, step, dataformats="HWC")
+    def preview(self, step: int, picture: np.ndarray) -> None:
+        """Writes a picture uint8 [h, w, 3] as previews/step_N.png and to TensorBoard."""
+        paths.write_atomically(paths.preview_file(self._workdir, step), figures.png(picture))
+        self._board.add_image("preview", picture, step, dataformats="HWC")
+
+
+class NoLog:
+    """A `MetricLog` that says and writes nothing: for the processes of a run that are not its first."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *_) -> None: ...
+
+    def advance(self, steps: int) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+    def scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+    def preview(self, step: int, picture: np.ndarray) -> None: ...
 
 
 def _complete_lines(file) -> list[str]:

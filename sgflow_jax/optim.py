@@ -1,5 +1,7 @@
-"""The optimiser and the average of the parameters, both optax's."""
+"""The optimiser and the average of the parameters, both made of optax's parts."""
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from sgflow_jax.interfaces import InputError
@@ -25,15 +27,11 @@ def adam(schedule: optax.Schedule, b1: float, b2: float, clip_norm: float) -> op
     return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(schedule, b1=b1, b2=b2))
 
 
-def parameter_average(decay: float) -> optax.GradientTransformation:
-    """The exponential moving average of the parameters, as a transformation: update(params, state) -> (average, state).
+def update_average(average: optax.Params, params: optax.Params, step: jax.Array, decay: float) -> optax.Params:
+    """The exponential moving average of the parameters after step number `step` (from 0) gave `params`.
 
-    Bias-corrected, which is its warm-up: after n steps the weights of the n parameter vectors sum to 1 and the initial
-    zeros have none.
+    The decay warms up as min(decay, (1 + n) / (10 + n)), so that the average always looks back over at most about a
+    tenth of the run and soon forgets the initial parameters.
     """
-    return optax.ema(decay, debias=True)
-
-
-def current_average(state: optax.EmaState, decay: float) -> optax.Params:
-    """The bias-corrected average held in a state of `parameter_average(decay)` after at least one update."""
-    return optax.tree.bias_correction(state.ema, decay, state.count)
+    warm = (1 + step) / (10 + step)
+    return optax.incremental_update(params, average, 1 - jnp.minimum(decay, warm))

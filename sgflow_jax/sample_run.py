@@ -1,6 +1,7 @@
 """--mode=sample: examples from a trained run, in several numbers of steps, into one .npz file."""
 
 import io
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from sgflow_jax import build, data, generate, objectives
+from sgflow_jax import build, data, generate, sampling
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -29,10 +30,12 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     """
     net, saved, _ = build.restore(workdir)
     paths.check_same(workdir, saved.to_dict(), config)
-    method = request.method or objectives.make(**saved.objective).sampler
+    method = request.method or build.objective(saved).sampler
     target = Path(out)
-    if target.suffix != ".npz" or not target.parent.is_dir():
-        raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists")
+    if target.suffix != ".npz" or target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists and can be written to")
+    for n in request.steps:
+        sampling.uniform_times(n, method)  # refuses what the method cannot spend, before any work
 
     shape = data.shape(saved.data.name)
     arrays = {}

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from clu import metrics as clu_metrics
 
-from sgflow_jax import data
+from sgflow_jax import data, optim
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
 
@@ -22,12 +22,12 @@ FAULTS = ("the loss is not finite", "the gradient is not finite", "the parameter
 
 @flax.struct.dataclass
 class TrainState:
-    """What a checkpoint holds. step: int32, the number of steps taken."""
+    """What a checkpoint holds. step: int32, the number of steps taken. average: of the parameters (EMA), like them."""
 
     step: jax.Array
     params: Any
     opt_state: optax.OptState
-    average: optax.EmaState
+    average: Any
 
 
 @flax.struct.dataclass
@@ -52,14 +52,14 @@ class TrainStep:
     model: nn.Module
     objective: Objective
     optimiser: optax.GradientTransformation
-    average: optax.GradientTransformation
+    ema_decay: float
     max_abs_loss: float
 
     def init(self, key: jax.Array, shape: tuple[int, ...]) -> TrainState:
         """The state before the first step, for examples of `shape`."""
         t, label = jnp.zeros(1), jnp.zeros(1, jnp.int32)
         params = self.model.init(key, t, t, jnp.zeros((1, *shape)), label)["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, self.optimiser.init(params), self.average.init(params))
+        return TrainState(jnp.zeros((), jnp.int32), params, self.optimiser.init(params), jax.tree.map(jnp.copy, params))
 
     def init_monitor(self, batch: dict[str, Any], state: TrainState) -> Monitor:
         """A monitor that has seen nothing. The names of the averages are those the objective returns."""
@@ -85,7 +85,7 @@ class TrainStep:
         (loss, metrics), grads = jax.value_and_grad(self._loss, has_aux=True)(state.params, state, batch, key)
         updates, opt_state = self.optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        _, average = self.average.update(params, state.average)
+        average = optim.update_average(state.average, params, state.step, self.ema_decay)
 
         metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, average), metrics

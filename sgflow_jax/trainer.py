@@ -8,11 +8,11 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sgflow_jax import build, data, figures, generate, optim, sharding
+from sgflow_jax import build, data, figures, generate, sharding
 from sgflow_jax import workdir as paths
 from sgflow_jax.checkpoint import Checkpoints
-from sgflow_jax.interfaces import InputError
-from sgflow_jax.metric_log import MetricLog
+from sgflow_jax.interfaces import InputError, Stream, stream_key
+from sgflow_jax.metric_log import MetricLog, NoLog
 from sgflow_jax.models import BoundNet
 from sgflow_jax.train_step import FAULTS, Monitor, TrainState, TrainStep, several
 
@@ -32,32 +32,51 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     build.check(config)
     step_fn = build.train_step(config)
+    start = _check_workdir(workdir, config)
     source = build.source(config)
-    writes = jax.process_index() == 0
-    paths.claim(workdir, config, write=writes)
+    first_process = jax.process_index() == 0
+    if first_process:
+        paths.record(workdir, config)
 
     everywhere = sharding.replicated(sharding.mesh())
     init = functools.partial(step_fn.init, shape=data.shape(config.data.name))
+    key = stream_key(config.seed, Stream.PARAMETERS)
     with Checkpoints(workdir, config.train.keep_checkpoints) as checkpoints:
-        start = checkpoints.latest() or 0
-        key = jax.random.key(config.seed)
         if start:
             state = checkpoints.state(start, jax.eval_shape(init, key), everywhere)
         else:
             state = jax.jit(init, out_shardings=everywhere)(key)
-        with MetricLog(workdir, start, config.train.num_steps) as log:
+        log = MetricLog(workdir, start, config.train.num_steps) if first_process else NoLog()
+        with log:
             log.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
             log.say(f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), from step {start}")
-            _Run(config, workdir, step_fn, source, checkpoints, log).run(state, start)
+            _Run(config, step_fn, source, checkpoints, log).run(state, start)
+
+
+def _check_workdir(workdir: str, config: ml_collections.ConfigDict) -> int:
+    """The step to start from; InputError if the directory holds another run, or a longer one. Writes nothing."""
+    paths.check_recorded(workdir, config)
+    if not paths.checkpoints(workdir).is_dir():
+        return 0
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        start = checkpoints.latest() or 0
+        if start:
+            paths.check_same(workdir, checkpoints.config(start), config)
+    if start > config.train.num_steps:
+        raise InputError(
+            f"--workdir={workdir} has a checkpoint of step {start}, and config.train.num_steps is "
+            f"{config.train.num_steps}: raise it to go on, or use another --workdir"
+        )
+    return start
 
 
 class _Run:
     """One uninterrupted stretch of training."""
 
     def __init__(
-        self, config, workdir, step_fn: TrainStep, source: data.Source, checkpoints: Checkpoints, log: MetricLog
+        self, config, step_fn: TrainStep, source: data.Source, checkpoints: Checkpoints, log: MetricLog | NoLog
     ):
-        self._config, self._workdir, self._step_fn, self._source = config, workdir, step_fn, source
+        self._config, self._step_fn, self._source = config, step_fn, source
         self._checkpoints, self._log = checkpoints, log
         self._learning_rate = build.learning_rate(config)
         self._mesh = sharding.mesh()
@@ -73,7 +92,7 @@ class _Run:
             out_shardings=everywhere,
             donate_argnums=(0, 1),
         )
-        key = jax.jit(lambda: jax.random.fold_in(jax.random.key(self._config.seed), 1), out_shardings=everywhere)()
+        key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=everywhere)()
         empty = self._step_fn.init_monitor(self._batch(start), state)
         monitor = jax.device_put(empty, everywhere)
 
@@ -90,14 +109,15 @@ class _Run:
                 self._clock = (step, time.perf_counter())
 
             log, save = self._due(step, train.log_every), self._due(step, train.checkpoint_every)
-            if log or save:
+            preview = train.preview_every and self._due(step, train.preview_every)
+            if log or save or preview:
                 self._stop_on_fault(monitor)
             if log:
                 self._write_metrics(step, monitor)
                 monitor = jax.device_put(empty, everywhere)
             if save:
                 self._checkpoints.save(step, state, self._config)
-            if train.preview_every and self._due(step, train.preview_every):
+            if preview:
                 self._preview(step, state)
             if log:
                 self._clock = (step, time.perf_counter())
@@ -124,8 +144,8 @@ class _Run:
         last = self._checkpoints.latest()
         good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
         raise Stopped(
-            f"{FAULTS[int(monitor.fault)]} at step {step}; {good} in --workdir={self._workdir}: lower "
-            "optim.learning_rate or raise train.diagonal_warmup, in a new workdir"
+            f"{FAULTS[int(monitor.fault)]} at step {step}; {good}: lower optim.learning_rate, or raise "
+            "optim.warmup_steps and the objective's warmup_steps, in a new --workdir"
         )
 
     def _write_metrics(self, step: int, monitor: Monitor) -> None:
@@ -141,13 +161,15 @@ class _Run:
     def _preview(self, step: int, state: TrainState) -> None:
         """The same noise in each number of steps, from the averaged parameters."""
         config = self._config
-        net = BoundNet(self._step_fn.model, optim.current_average(state.average, config.optim.ema_decay))
+        net = BoundNet(self._step_fn.model, state.average)
         shape, method = data.shape(config.data.name), self._step_fn.objective.sampler
         count = PREVIEW_IMAGES if len(shape) == 3 else PREVIEW_POINTS
-        made = {
-            calls: generate.examples(net, generate.Plan(shape, calls, method, config.seed, count), count)
-            for calls in PREVIEW_CALLS
-        }
-        picture = figures.by_steps(made)
-        paths.write_atomically(paths.preview_file(self._workdir, step), figures.png(picture))
-        self._log.picture(step, "preview", picture)
+        try:
+            made = {
+                calls: generate.examples(net, generate.Plan(shape, calls, method, config.seed, count), count)
+                for calls in PREVIEW_CALLS
+            }
+        except InputError as error:  # the state itself is sound, so training may recover
+            self._log.say(f"no preview of step {step}: {error}")
+            return
+        self._log.preview(step, figures.by_steps(made))

@@ -9,8 +9,8 @@ import ml_collections
 
 from sgflow_jax.interfaces import InputError
 
-# A run may be continued with other values of these: they change how long it runs and what it writes, not the path of
-# the parameters (except through schedules that span num_steps).
+# A run may be continued with other values of these: they change how long it runs, where its data lie and what it
+# writes, not the path of the parameters (but the cosine schedule ends at num_steps and stretches with it).
 MAY_CHANGE = (
     "train.num_steps",
     "train.log_every",
@@ -41,28 +41,37 @@ def evaluation(workdir: str) -> Path:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader, or a kill, finds the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file so that a reader, or a kill, finds the old content or the new, never a part. InputError if not."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
-
-
-def claim(workdir: str, config: ml_collections.ConfigDict, write: bool) -> None:
-    """Makes the directory and records its configuration; InputError if it holds a run of another one.
-
-    write: whether this process is the one that writes.
-    """
-    saved_file = Path(workdir) / "config.json"
     try:
-        if saved_file.exists():
-            check_same(workdir, json.loads(saved_file.read_text()), config)
-        if write:
-            write_atomically(saved_file, json.dumps(config.to_dict(), indent=2) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
     except OSError as error:
-        raise InputError(
-            f"--workdir={workdir} is not writable ({error.strerror}): use a directory you can write to"
-        ) from error
+        if part.is_file():
+            part.unlink()
+        raise InputError(f"{path} is not writable ({error.strerror}): use a place you can write to") from error
+
+
+def record(workdir: str, config: ml_collections.ConfigDict) -> None:
+    """Makes the directory and writes down what it is of."""
+    write_atomically(_config_file(workdir), json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def check_recorded(workdir: str, config: ml_collections.ConfigDict) -> None:
+    """InputError if the directory is of a run of another configuration (`check_same`)."""
+    file = _config_file(workdir)
+    try:
+        if file.exists():
+            check_same(workdir, json.loads(file.read_text()), config)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is damaged: remove it, the checkpoints have a copy") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): use another --workdir") from error
+
+
+def _config_file(workdir: str) -> Path:
+    return Path(workdir) / "config.json"
 
 
 def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.ConfigDict) -> None:

@@ -18,6 +18,8 @@ QUICKSTART = "--config=configs/quickstart.py"
     "arguments, match",
     [
         (["--config=configs/nope.py"], "no file configs/nope.py.*configs/cifar10.py"),
+        (["--config=configs/base.py"], "configs/base.py is not complete"),
+        (["--config=README.md"], "README.md is not a working config"),
         ([QUICKSTART + ":nope"], "'nope'.*sgflow, flow_matching, mean_flow"),
         ([QUICKSTART, "--config.train.nosteps=3"], "config.train has no field nosteps.*num_steps"),
         ([QUICKSTART, "--config.nosuch.x=3"], "config has no field nosuch.*train"),
@@ -42,6 +44,7 @@ def test_right_config_flags_pass(monkeypatch):
     good = ["--config.train.num_steps=10", "--config.optim.learning_rate=1", "--config.data.flip", "--workdir=x"]
     config_flag.check(["main.py", QUICKSTART + ":sgflow", *good, "--config.model.channel_mult=(1,2)"])
     config_flag.check(["main.py", "--config", "configs/toy2d.py", "--config.objective.estimator", "split"])
+    config_flag.check(["main.py", QUICKSTART, "--config.objective.logit_mean", "-0.5"])
 
 
 def test_steps():
@@ -65,12 +68,13 @@ def _run(*arguments):
     "arguments, match",
     [
         (["main.py", "--workdir={}/run"], "--config is missing"),
-        (["main.py", QUICKSTART], "--workdir is missing"),
+        (["main.py", QUICKSTART, "--workdir="], "--workdir is missing"),
         (["main.py", QUICKSTART, "--workdir={}/run", "--nosuch=1"], "nosuch"),
         (["main.py", QUICKSTART, "--workdir={}/run", "--config.train.num_steps=abc"], "use an integer"),
         (["main.py", QUICKSTART, "--workdir={}/run", "--config.data.batch_size=63"], "not divisible by 2"),
         (["main.py", QUICKSTART, "--workdir={}/run", "--mode=sample", "--out={}/x.npz"], "no checkpoint"),
         (["-m", "eval.fid_sweep", "--workdir={}/run", "--steps=1,0"], "positive integers"),
+        (["-m", "eval.fid_sweep", "--workdir={}/run", "--distributed"], "no cluster"),
         (["-m", "eval.fid_sweep", "--workdir={}/run"], "no checkpoint"),
     ],
 )

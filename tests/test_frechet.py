@@ -49,13 +49,15 @@ def test_orthogonal_singular_covariances():
     "change, match",
     [
         (lambda m, c: (m * np.nan, c), "not finite"),
-        (lambda m, c: (m, c * np.inf), "not finite"),
+        (lambda m, c: (m, c + np.inf), "not finite"),
         (lambda m, c: (m, -c), "positive semidefinite"),
+        (lambda m, c: (m, np.diag([1.0, -5.0])), "positive semidefinite"),
+        (lambda m, c: (m, np.array([[1.0, 9.0], [0.0, 1.0]])), "symmetric"),
         (lambda m, c: (m[:1], c), "do not match"),
     ],
 )
 def test_never_a_silent_nan_or_negative(change, match):
-    m, c = np.zeros(2), np.eye(2)
+    m, c = np.zeros(2), np.diag([1.0, 0.0])
     for arguments in ((*change(m, c), m, c), (m, c, *change(m, c))):
         with pytest.raises(InputError, match=match):
             frechet_distance(*arguments)

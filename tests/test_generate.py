@@ -37,6 +37,16 @@ def test_class_labels_are_drawn_for_each_example():
     net = _bound("mlp", {**MLP, "num_classes": 10}, (2,), jnp.zeros(1, jnp.int32))
     ten = generate.examples(net, _plan((2,), 4), 10)
     np.testing.assert_allclose(generate.examples(net, _plan((2,), 12), 10), ten, rtol=1e-5)
+    as_one_class = [net.replace(model=net.model, params=_one_class(net.params, k)) for k in (0, 1)]
+    one, other = (generate.examples(n, _plan((2,), 4), 10) for n in as_one_class)
+    assert np.all(one != other), "the label matters"
+    assert np.any(ten != one), "and it is not always the first"
+
+
+def _one_class(params, k):
+    """Parameters for which every label acts as label k."""
+    table = params["label"]["embedding"]
+    return {**params, "label": {"embedding": jnp.broadcast_to(table[k], table.shape)}}
 
 
 def test_numbers_that_are_not_finite_are_said():

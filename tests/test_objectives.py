@@ -94,10 +94,12 @@ def test_value_and_gradient_equal_an_independent_evaluation(name, x64):
     params, batch = _parameters(rng), _batch(rng)
 
     def loss(params):
-        return jnp.sum(objective.off_diagonal(_jax_net(params), *map(jnp.asarray, batch), None)[0])
+        return jnp.sum(per_example(params))
 
-    per_example, _ = objective.off_diagonal(_jax_net(params), *map(jnp.asarray, batch), None)
-    np.testing.assert_allclose(per_example, independent(params, params, *batch), rtol=1e-8)
+    def per_example(params):
+        return objective.weigh(objective.off_diagonal(_jax_net(params), *map(jnp.asarray, batch), None)[0])
+
+    np.testing.assert_allclose(per_example(params), independent(params, params, *batch), rtol=1e-8)
 
     gradient = jax.grad(loss)(jax.tree.map(jnp.asarray, params))
     for key, shape in SHAPES.items():
@@ -141,10 +143,22 @@ def test_diagonal_examples_are_flow_matching_and_only_they_have_equal_times(name
     out = objectives.make(name, prob_diagonal=0.25)(net, x0, x1, jax.random.key(0))
     t, u = calls[0]
     np.testing.assert_array_equal(t, u)
+    assert len(t) == B // 4
+    # Everything after the first call is about the other examples: derivatives at t < u, and vhat on their diagonal.
+    off = [(t, u) for t, u in calls[1:] if not np.array_equal(_value(t), _value(u))]
+    assert off and all(len(t) == 3 * B // 4 and np.all(_value(t) < _value(u)) for t, u in off)
+    assert all(len(t) == 3 * B // 4 for t, _ in calls[1:])
     on = slice(None, None, 4)
     x_t, dx_t = make_interpolant("linear").sample(t, x0[on], x1[on])
     np.testing.assert_allclose(out.per_example[on], jnp.sum((x_t * (1 + t[:, None]) - dx_t) ** 2, axis=1))
     assert out.per_example.shape == (B,)
+
+
+def _value(t):
+    """The number in a traced time: the primal of a tangent."""
+    while isinstance(t, jax.core.Tracer):
+        t = t.primal
+    return np.asarray(t)
 
 
 @pytest.mark.parametrize("name", objectives.names())
@@ -194,8 +208,26 @@ def test_labels_follow_their_examples():
     jax.effects_barrier()
 
 
+def test_metrics_are_unweighted():
+    x0, x1 = jax.random.normal(jax.random.key(1), (2, B, D))
+    plain, weighted = (
+        objectives.make("mean_flow", adaptive_power=p)(lambda t, u, x: x, x0, x1, jax.random.key(0)) for p in (0.0, 1.0)
+    )
+    assert np.any(plain.per_example != weighted.per_example)
+    jax.tree.map(np.testing.assert_array_equal, plain.metrics, weighted.metrics)
+
+
+@pytest.mark.parametrize("estimator", ["paired", "split"])
+def test_every_call_of_one_term_has_one_batch_size(estimator):
+    """Dropout masks depend on it: vhat and the derivatives must be of one function."""
+    sizes = []
+    net = lambda t, u, x: sizes.append(len(t)) or x  # noqa: E731
+    x0, x1 = jax.random.normal(jax.random.key(1), (2, 16, D))
+    objectives.make("sgflow", estimator=estimator, prob_diagonal=0.75)(net, x0, x1, jax.random.key(0))
+    assert sizes[0] == 12 and set(sizes[1:]) == {4}
+
+
 def test_one_dropout_key_is_one_mask():
-    """So the network, vhat and the derivatives of one loss are of one fixed function."""
     model = make_model("unet", **_UNET, dropout=0.5)
     t, x = jnp.array([0.2, 0.4]), jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
     params = model.init(jax.random.key(1), t, t, x)["params"]
@@ -248,7 +280,7 @@ def test_split_stops_at_the_truth(x64):
 
 
 def test_adaptive_weight_moves_the_stationary_point_of_a_mixture(x64):
-    assert abs(_stationarity(objectives.make("mean_flow", adaptive_power=1.0), MIXTURE, 1, 0.0)) > 8
+    assert abs(_stationarity(objectives.make("mean_flow", adaptive_power=1.0), MIXTURE, 1, 0.0, batches=80)) > 8
 
 
 @pytest.mark.parametrize("options", [{"interpolant": "trigonometric"}, {"time_law": "logit_normal"}])
@@ -275,6 +307,8 @@ def test_a_teacher_gives_sgflow_its_velocity(x64):
         ("sgflow", {"time_law": "beta"}, "'beta'.*uniform, logit_normal"),
         ("sgflow", {"interpolant": "cubic"}, "'cubic'.*linear"),
         ("sgflow", {"warmup_steps": -1}, "warmup_steps"),
+        ("sgflow", {"logit_std": float("nan")}, "logit_std is nan"),
+        ("sgflow", {"prob_diagonal": float("nan")}, "prob_diagonal is nan"),
         ("flow_matching", {"prob_diagonal": 0.5}, "prob_diagonal"),
         ("mean_flow", {"adaptive_offset": 0.0}, "adaptive_offset"),
     ],

@@ -27,12 +27,11 @@ def test_gradients_are_clipped_to_the_global_norm():
     np.testing.assert_allclose(mean["b"], [0.8], rtol=1e-6)
 
 
-def test_average_has_no_trace_of_its_start():
-    """After values 1, 2, 4 with decay 1/2 the weights are 1/7, 2/7, 4/7."""
-    tx = optim.parameter_average(0.5)
-    state = tx.init({"w": jnp.array(100.0)})
-    for value in (1.0, 2.0, 4.0):
-        returned, state = tx.update({"w": jnp.array(value)}, state)
-    expected = 1 / 7 + 2 * 2 / 7 + 4 * 4 / 7
-    np.testing.assert_allclose(returned["w"], expected, rtol=1e-6)
-    np.testing.assert_allclose(optim.current_average(state, 0.5)["w"], expected, rtol=1e-6)
+def test_average_by_hand():
+    """Warming up, the decays are 1/10, 2/11, 3/12, ...; then the constant one."""
+    average = jnp.array(5.0)
+    for step, (value, expected) in enumerate([(1.0, 0.1 * 5 + 0.9 * 1), (2.0, 2 / 11 * 1.4 + 9 / 11 * 2)]):
+        average = optim.update_average(average, jnp.array(value), step, 0.999)
+        np.testing.assert_allclose(average, expected, rtol=1e-6)
+    late = optim.update_average(jnp.array(1.0), jnp.array(2.0), 10**6, 0.999)
+    np.testing.assert_allclose(late, 0.999 * 1 + 0.001 * 2, rtol=1e-6)

@@ -1,5 +1,6 @@
 """Two processes of two devices each train and sample as one process does."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -21,7 +22,9 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{sys.argv[1]}", num_processes=2, process_id=int(sys.argv[2]))
 from sgflow_jax import build, generate, trainer
 from tests import tiny
-trainer.train(tiny.mixture(), sys.argv[3])
+config = tiny.mixture()
+config.train.preview_every = 2
+trainer.train(config, sys.argv[3])
 made = generate.examples(build.restore_net(sys.argv[3]), generate.Plan((1,), 2, "flow_map", 0, 8), 10)
 if jax.process_index() == 0:
     made.tofile(sys.argv[3] + "/made")
@@ -45,6 +48,12 @@ def test_two_processes_equal_one(tmp_path):
     for worker in workers:
         out, _ = worker.communicate(timeout=120)
         assert worker.returncode == 0, out
+
+    # The first process alone writes, and what it says is said once.
+    rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert len(list((tmp_path / "two" / "previews").iterdir())) == 3
+    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
 
     trainer.train(tiny.mixture(), str(tmp_path / "one"))
     nets = [build.restore_net(str(tmp_path / name)) for name in ("one", "two")]

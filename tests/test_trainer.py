@@ -65,11 +65,11 @@ def test_averaged_and_raw_parameters_differ(tmp_path):
 
 
 def test_continuing_gives_the_same_bits(tmp_path):
-    """A constant learning rate and no warm-ups, so that a shorter run is the start of a longer one."""
+    """A constant learning rate, so that a shorter run is the start of a longer one."""
 
     def config(num_steps):
         config = tiny.mixture(num_steps=num_steps)
-        config.train.diagonal_warmup = config.train.diagonal_ramp = config.optim.warmup = 0.0
+        config.optim.schedule = "constant"
         return config
 
     trainer.train(config(6), str(tmp_path / "whole"))
@@ -151,7 +151,11 @@ def test_a_diverging_run_stops_before_it_saves_and_says_where(tmp_path):
     "section, field, value, match",
     [
         ("train", "num_steps", 0, "train.num_steps is 0"),
-        ("train", "diagonal_warmup", 1.5, "diagonal_warmup is 1.5.*between 0 and 1"),
+        ("optim", "warmup_steps", -1, "warmup_steps is -1"),
+        ("seed", None, 2**40, "seed is 1099511627776"),
+        ("eval", "num_samples", 1, "num_samples is 1"),
+        ("optim", "learning_rate", float("inf"), "learning_rate is inf"),
+        ("objective", "logit_mean", float("nan"), "logit_mean is nan"),
         ("train", "log_every", 0, "log_every is 0"),
         ("train", "steps_per_dispatch", 4, "multiple of train.steps_per_dispatch = 4"),
         ("data", "batch_size", 6, "batch_size is 6, not divisible by 8"),
@@ -166,10 +170,37 @@ def test_a_diverging_run_stops_before_it_saves_and_says_where(tmp_path):
 )
 def test_bad_values_are_refused_before_anything_is_written(section, field, value, match, tmp_path):
     config = tiny.mixture()
-    config[section][field] = value
+    if field:
+        config[section][field] = value
+    else:
+        config[section] = value
     with pytest.raises(InputError, match=match):
         trainer.train(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_lost_config_file_is_not_a_licence_to_mix_runs(tmp_path):
+    trainer.train(tiny.mixture(), str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    other = tiny.mixture()
+    other.optim.learning_rate = 0.5
+    with pytest.raises(InputError, match="learning_rate"):
+        trainer.train(other, str(tmp_path))
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_fewer_steps_than_there_are_is_refused(tmp_path):
+    trainer.train(tiny.mixture(num_steps=6), str(tmp_path))
+    with pytest.raises(InputError, match="checkpoint of step 6.*num_steps is 4"):
+        trainer.train(tiny.mixture(num_steps=4), str(tmp_path))
+
+
+def test_a_divergence_is_named_also_when_a_preview_comes_first(tmp_path):
+    config = tiny.mixture(num_steps=40)
+    config.optim.learning_rate, config.train.log_every, config.train.preview_every = 1e38, 40, 5
+    config.train.checkpoint_every = 40
+    with pytest.raises(trainer.Stopped, match="at step .*; there is no checkpoint yet"):
+        trainer.train(config, str(tmp_path))
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path):

@@ -32,8 +32,8 @@ def make(name: str, **options: Any) -> nn.Module:
 class BoundNet:
     """A network bound to its parameters: net(t, u, x, label=None) -> like x. A pytree, so it can be passed to jit.
 
-    label: [B] int32 for the whole batch, or None. dropout_key: training mode when given; one key is one mask, so the
-    network and its derivatives see the same mask.
+    label: [B] int32 for the whole batch; None for a network without labels. dropout_key: training mode when given; one
+    key and batch size is one mask, so the network and its derivatives see the same mask.
     """
 
     model: nn.Module = flax.struct.field(pytree_node=False)
@@ -43,6 +43,10 @@ class BoundNet:
 
     def __call__(self, t, u, x, label=None):
         label = self.label if label is None else label
+        if self.model.num_classes and label is None:
+            raise InputError(
+                "this network was trained with labels: pass label [B], or bind them with net.replace(label=...)"
+            )
         train = self.dropout_key is not None
         rngs = {"dropout": self.dropout_key} if train else None
         return self.model.apply({"params": self.params}, t, u, x, label, train=train, rngs=rngs)

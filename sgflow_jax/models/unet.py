@@ -8,7 +8,7 @@ from sgflow_jax.interfaces import InputError
 from sgflow_jax.models.embeddings import TimeEmbedding
 
 CHANNELS_PER_GROUP = 4
-CHANNELS_PER_HEAD = 64
+CHANNELS_PER_HEAD = 64  # of the attention, where the width is a multiple of it; else there is one head
 
 
 def _norm(dtype, name=None):
@@ -53,7 +53,7 @@ class AttentionBlock(nn.Module):
         batch, height, width, features = x.shape
         h = _norm(self.dtype)(x).reshape(batch, height * width, features)
         h = nn.MultiHeadDotProductAttention(
-            num_heads=max(features // CHANNELS_PER_HEAD, 1),
+            num_heads=1 if features % CHANNELS_PER_HEAD else features // CHANNELS_PER_HEAD,
             dtype=self.dtype,
             force_fp32_for_softmax=True,
             out_kernel_init=nn.initializers.zeros,

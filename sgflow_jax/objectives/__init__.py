@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.objectives.base import SCHEDULE_FIELDS, Objective
+from sgflow_jax.objectives.base import Objective
 from sgflow_jax.objectives.flow_matching import FlowMatching
 from sgflow_jax.objectives.mean_flow import MeanFlow
 from sgflow_jax.objectives.sgflow import SGFlow
@@ -32,14 +32,8 @@ def make(name: str, **options: Any) -> Objective:
 
 
 def default_options(name: str) -> dict[str, Any]:
-    """The options a config may set, with their defaults: all but those counted in steps of the run."""
-    fields = dataclasses.fields(_lookup(name))
-    return {field.name: field.default for field in fields if field.name not in SCHEDULE_FIELDS}
-
-
-def takes_schedule(name: str) -> bool:
-    """Whether the objective has a diagonal-only warm-up and a ramp (`SCHEDULE_FIELDS`)."""
-    return set(SCHEDULE_FIELDS) <= {field.name for field in dataclasses.fields(_lookup(name))}
+    """The options of an objective with their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(_lookup(name))}
 
 
 def _lookup(name: str) -> type[Objective]:

@@ -4,6 +4,7 @@ A flow-map objective adds only its off-diagonal loss (`FlowMapObjective.off_diag
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,6 @@ import jax.numpy as jnp
 from sgflow_jax import interpolant
 from sgflow_jax.interfaces import InputError, LossOut, Net, restrict, squared_norm
 from sgflow_jax.times import Strata, TimeLaw
-
-# Counted in steps, so they depend on the length of the run: the trainer sets them, a config gives them as a fraction
-# of train.num_steps.
-SCHEDULE_FIELDS = ("warmup_steps", "ramp_steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +34,10 @@ class Objective:
     batch_multiple = 1
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{field.name} is {value}: use a finite number")
         interpolant.make(self.interpolant)
         self.make_law()  # a wrong law is refused here, not in the middle of a trace
 
@@ -70,9 +71,8 @@ class FlowMapObjective(Objective):
     def __post_init__(self):
         super().__post_init__()
         self.make_strata()  # refuses a share that no split has
-        for name in SCHEDULE_FIELDS:
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}: use a number of steps, 0 or more")
+        if self.warmup_steps < 0 or self.ramp_steps < 0:
+            raise InputError(f"warmup_steps is {self.warmup_steps}, ramp_steps {self.ramp_steps}: use 0 or more steps")
 
     def make_strata(self) -> Strata:
         return Strata.from_probability(self.prob_diagonal)
@@ -86,7 +86,7 @@ class FlowMapObjective(Objective):
         raise NotImplementedError
 
     def weigh(self, squared_residual: jax.Array) -> jax.Array:
-        """The per-example weighting of a regression loss, [b] -> [b]; none unless a subclass has one."""
+        """Weights the losses of examples, on the diagonal and off it: [b] -> [b]. None unless a subclass has one."""
         return squared_residual
 
     def ramp(self, step) -> jax.Array:
@@ -102,7 +102,7 @@ class FlowMapObjective(Objective):
         on = [strata.on_diagonal(a) for a in (x0, x1)]
         t = law.single(key_on, on[0].shape[0], x1.dtype)
         x_t, dx_t = path.sample(t, *on)
-        loss_on = self.weigh(diagonal_loss(restrict(net, strata.on_diagonal), t, x_t, dx_t))
+        loss_on = diagonal_loss(restrict(net, strata.on_diagonal), t, x_t, dx_t)
 
         off = [strata.off_diagonal(a) for a in (x0, x1)]
         t, u = law.pair(key_off, off[0].shape[0], x1.dtype)
@@ -110,13 +110,14 @@ class FlowMapObjective(Objective):
         teacher = restrict(teacher, strata.off_diagonal)
         loss_off, metrics = self.off_diagonal(restrict(net, strata.off_diagonal), t, u, x_t, dx_t, teacher)
 
-        weight = self.ramp(step).astype(x1.dtype)
+        # Before weights and ramp, which the loss has and hides.
         metrics = {
             "diagonal_loss": jnp.mean(loss_on),
             "off_diagonal_loss": jnp.mean(loss_off),
             **metrics,
         }
-        return LossOut(strata.merge(loss_on, weight * loss_off), metrics)
+        ramp = self.ramp(step).astype(x1.dtype)
+        return LossOut(strata.merge(self.weigh(loss_on), ramp * self.weigh(loss_off)), metrics)
 
 
 def diagonal_loss(net: Net, t: jax.Array, x_t: jax.Array, dx_t: jax.Array) -> jax.Array:

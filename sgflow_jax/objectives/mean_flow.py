@@ -51,4 +51,4 @@ class MeanFlow(FlowMapObjective):
         target = jax.lax.stop_gradient(dx_t + expand_time(u - t, x_t) * DF)
 
         squared_residual = squared_norm(F - target)
-        return self.weigh(squared_residual), {"residual_norm_sq": jnp.mean(squared_residual)}
+        return squared_residual, {"residual_norm_sq": jnp.mean(squared_residual)}
