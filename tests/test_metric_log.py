@@ -11,7 +11,7 @@ VALUES = {"loss": 0.5, "images_per_second": 120.0}
 
 
 @pytest.fixture(params=[True, False], ids=["terminal", "no terminal"])
-def terminal(request, monkeypatch):
+def terminal(request, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: request.param, raising=False)
     return request.param
 
