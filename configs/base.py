@@ -62,7 +62,7 @@ def unet() -> ml_collections.ConfigDict:
             "channels": 128,  # width of the first level, a multiple of 4
             "channel_mult": (1, 2, 2),  # multiple of the width at each level
             "num_blocks": 3,  # residual blocks a level
-            "attention_sizes": (16,),  # heights, in pixels, of the levels with self-attention
+            "attention_sizes": (16,),  # heights, in pixels, of the levels with self-attention; () for none at all
             "dropout": 0.0,  # share of activations
             "time_scale": 10.0,  # highest frequency of the time embedding, radians per unit of time
             "num_classes": 0,  # 0 trains without labels

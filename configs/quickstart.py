@@ -13,13 +13,13 @@ def get_config(objective="sgflow"):
     config.model.channel_mult = (1, 2)
     config.model.num_blocks = 1
     config.model.attention_sizes = ()
-    config.train.num_steps = 1800
+    config.train.num_steps = 1500
     config.train.log_every = 50
-    config.train.preview_every = 600
-    config.train.checkpoint_every = 600
+    config.train.preview_every = 500
+    config.train.checkpoint_every = 500
     config.optim.learning_rate = 2e-3
     config.optim.schedule = "cosine"
-    config.optim.warmup_steps = 90
+    config.optim.warmup_steps = 75
     config.optim.ema_decay = 0.998
     config.eval.num_samples = 2000
     return config.lock()

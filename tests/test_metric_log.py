@@ -1,3 +1,4 @@
+import io
 import json
 import sys
 
@@ -10,19 +11,17 @@ from sgflow_jax.metric_log import MetricLog
 VALUES = {"loss": 0.5, "images_per_second": 120.0}
 
 
-@pytest.fixture(params=[True, False], ids=["terminal", "no terminal"])
-def terminal(request, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: request.param, raising=False)
-    return request.param
-
-
-def test_speaks_in_a_bar_on_a_terminal_and_in_lines_elsewhere(terminal, tmp_path, capsys):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_speaks_in_a_bar_on_a_terminal_and_in_lines_elsewhere(terminal, tmp_path, capsys, monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", stream)
     with MetricLog(str(tmp_path), 0, 10) as log:
         log.advance(1)
         log.scalars(1, {"loss": 0.25})  # the first line may have no speed yet
         log.advance(1)
         log.scalars(2, VALUES)
-    out, err = capsys.readouterr()
+    out, err = capsys.readouterr().out, stream.getvalue()
     assert ("step 2: loss 0.5, images_per_second 120" in out) == (not terminal)
     assert ("loss 0.5, 120 images/s" in err) == terminal
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -66,7 +66,7 @@ class UNet(nn.Module):
 
     channels: width of the first level, a multiple of 4. channel_mult: its multiple at each level; each level halves the
         size. num_blocks: residual blocks a level on the way down (one more on the way up).
-    attention_sizes: heights, in pixels, of the levels with self-attention; the middle always has it.
+    attention_sizes: heights, in pixels, of the levels with self-attention; with any, the middle has it too.
     dropout: share of activations dropped in training. time_scale: see `embeddings.time_features`.
     num_classes: 0 for no label. dtype: compute type, "float32" or "bfloat16"; parameters are float32.
     """
@@ -123,7 +123,8 @@ class UNet(nn.Module):
                 skips.append(h)
 
         h = ResidualBlock(h.shape[-1], self.dropout, dtype, name="middle_block0")(h, condition, train)
-        h = AttentionBlock(dtype, name="middle_attention")(h)
+        if self.attention_sizes:
+            h = AttentionBlock(dtype, name="middle_attention")(h)
         h = ResidualBlock(h.shape[-1], self.dropout, dtype, name="middle_block1")(h, condition, train)
 
         for level, mult in reversed(list(enumerate(self.channel_mult))):
