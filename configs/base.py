@@ -38,7 +38,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.optim.b1 = 0.9  # Adam's decay of the mean
     config.optim.b2 = 0.999  # Adam's decay of the square
     config.optim.clip_norm = 1.0  # largest global norm of the gradient of the loss per coordinate
-    config.optim.ema_decay = 0.9999  # a step, of the bias-corrected average of the parameters
+    config.optim.ema_decay = 0.9999  # largest decay a step of the average of the parameters (it warms up)
 
     config.eval = ml_collections.ConfigDict()
     config.eval.batch_size = 500  # images a network call when sampling, over all devices

@@ -71,7 +71,7 @@ def _check_type(name: str, text: str, default: Any) -> None:
         if isinstance(default, ml_collections.ConfigDict):
             raise ValueError
         if isinstance(default, bool):
-            if text.lower() not in ("true", "false", "1", "0", "t", "f", "yes", "no", "y", "n"):
+            if text.lower() not in ("true", "false", "1", "0", "t", "f"):
                 raise ValueError
         elif isinstance(default, int | float):
             type(default)(text)

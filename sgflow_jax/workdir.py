@@ -13,6 +13,7 @@ from sgflow_jax.interfaces import InputError
 # writes, not the path of the parameters (but the cosine schedule ends at num_steps and stretches with it).
 MAY_CHANGE = (
     "train.num_steps",
+    "data.data_dir",
     "train.log_every",
     "train.preview_every",
     "train.checkpoint_every",

@@ -12,7 +12,7 @@ from sgflow_jax.objectives.base import FlowMapObjective, no_teacher
 
 @dataclasses.dataclass(frozen=True)
 class MeanFlow(FlowMapObjective):
-    """MeanFlow (Geng et al. 2025, eq. 11), in this project's direction of time.
+    """MeanFlow (Geng et al. 2025, Algorithm 1), in this project's direction of time.
 
         |F(t, u, x_t) - sg[dx_t + (u - t) (d_t F + (d_x F) dx_t)]|^2
 
