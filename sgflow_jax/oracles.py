@@ -4,6 +4,7 @@ An oracle has velocity(t, x), flow_map(t, u, x), average_velocity(t, u, x) (a `N
 points [B, D], in float32 or float64; derivatives with respect to t, u and x are exact.
 """
 
+import abc
 import dataclasses
 import functools
 
@@ -17,20 +18,20 @@ from sgflow_jax import interpolant
 from sgflow_jax.interfaces import InputError, expand_time
 
 
-class Oracle:
+class Oracle(abc.ABC):
     """What the exact laws share."""
 
+    @abc.abstractmethod
     def velocity(self, t: jax.Array, x: jax.Array) -> jax.Array:
         """v(t, x) = E[dx_t | x_t = x], like x [B, D]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def flow_map(self, t: jax.Array, u: jax.Array, x: jax.Array) -> jax.Array:
         """f(t, u, x), like x [B, D]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sample(self, key: jax.Array, n: int) -> jax.Array:
         """n data points, [n, D]."""
-        raise NotImplementedError
 
     def average_velocity(self, t: jax.Array, u: jax.Array, x: jax.Array) -> jax.Array:
         """F(t, u, x) = (f(t, u, x) - x) / (u - t), like x, and v on the diagonal."""

@@ -42,9 +42,12 @@ def test_a_wrong_config_flag_names_what_is_allowed(arguments, match, monkeypatch
 def test_right_config_flags_pass(monkeypatch):
     monkeypatch.chdir(ROOT)
     good = ["--config.train.num_steps=10", "--config.optim.learning_rate=1", "--config.data.flip", "--workdir=x"]
-    config_flag.check(["main.py", QUICKSTART + ":sgflow", *good, "--config.model.channel_mult=(1,2)"])
-    config_flag.check(["main.py", "--config", "configs/toy2d.py", "--config.objective.estimator", "split"])
-    config_flag.check(["main.py", QUICKSTART, "--config.objective.logit_mean", "-0.5"])
+    for arguments in (
+        [QUICKSTART + ":sgflow", *good, "--config.model.channel_mult=(1,2)"],
+        ["--config", "configs/toy2d.py", "--config.objective.estimator", "split"],
+        [QUICKSTART, "--config.objective.logit_mean", "-0.5"],
+    ):
+        assert config_flag.check(["main.py", *arguments]) is None
 
 
 def test_steps():

@@ -20,7 +20,7 @@ def _setup(config=None):
     return step, batches, state, step.init_monitor(batches[0], state)
 
 
-def _close(a, b, rtol=2e-5):
+def assert_close(a, b, rtol=2e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), a, b)
 
 
@@ -42,6 +42,15 @@ def test_averages_are_means_per_coordinate_over_steps():
     assert set(singles[0]) == {"loss", "diagonal_loss", "off_diagonal_loss", "residual_norm_sq", "grad_norm"}
 
 
+def test_every_step_draws_its_own_noise_and_times():
+    step, batches, state, monitor = _setup()
+    losses = [
+        float(jax.jit(step)(state.replace(step=jnp.int32(n)), monitor, batches[0], key)[1].averages.compute()["loss"])
+        for n, key in [(0, jax.random.key(1)), (1, jax.random.key(1)), (0, jax.random.key(2))]
+    ]
+    assert len(set(losses)) == 3
+
+
 def test_loss_is_per_coordinate():
     """F = 0 at the start, so flow matching's loss is the mean of dx_t^2 over examples and coordinates."""
     config = tiny.digits("flow_matching")
@@ -56,7 +65,7 @@ def test_several_steps_in_one_call_are_the_same_steps():
     step, batches, state, monitor = _setup()
     stacked = jax.tree.map(lambda *each: np.stack(each), *batches)
     together = jax.jit(several(step, 3))(state, monitor, stacked, jax.random.key(1))
-    _close(together[0], _run(step, batches, state, monitor)[0])
+    assert_close(together[0], _run(step, batches, state, monitor)[0])
 
 
 def test_four_devices_take_the_same_step_as_one():
@@ -65,7 +74,7 @@ def test_four_devices_take_the_same_step_as_one():
     assert mesh.size == 4
     batches_split = [sharding.to_devices(batch, sharding.split(mesh)) for batch in batches]
     replicated = jax.device_put((state, monitor), sharding.replicated(mesh))
-    _close(_run(step, batches_split, *replicated)[0], _run(step, batches, state, monitor)[0])
+    assert_close(_run(step, batches_split, *replicated)[0], _run(step, batches, state, monitor)[0])
 
 
 def test_a_fault_is_kept_with_its_step():

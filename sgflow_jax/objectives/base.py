@@ -3,6 +3,7 @@
 A flow-map objective adds only its off-diagonal loss (`FlowMapObjective.off_diagonal`).
 """
 
+import abc
 import dataclasses
 import math
 
@@ -15,7 +16,7 @@ from sgflow_jax.times import Strata, TimeLaw
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
+class Objective(abc.ABC):
     """One training loss: objective(net, x0, x1, key, step=0, teacher=None) -> LossOut. Frozen and hashable.
 
     Fields are the options a config may set.
@@ -44,6 +45,7 @@ class Objective:
     def make_law(self) -> TimeLaw:
         return TimeLaw(self.time_law, self.logit_mean, self.logit_std)
 
+    @abc.abstractmethod
     def __call__(
         self, net: Net, x0: jax.Array, x1: jax.Array, key: jax.Array, step=0, teacher: Net | None = None
     ) -> LossOut:
@@ -52,7 +54,6 @@ class Objective:
         net: the average velocity being trained. x0 [B, ...]: noise. x1 [B, ...]: data. key: for the times. step: the
         training step, for warm-up. teacher: a given velocity network, F(t, t, x), for distillation.
         """
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +82,9 @@ class FlowMapObjective(Objective):
     def batch_multiple(self) -> int:
         return self.make_strata().group
 
+    @abc.abstractmethod
     def off_diagonal(self, net: Net, t, u, x_t, dx_t, teacher: Net | None) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The off-diagonal loss of each example, [b], and its own metrics. t, u: [b]; x_t, dx_t: [b, ...]."""
-        raise NotImplementedError
 
     def weigh(self, squared_residual: jax.Array) -> jax.Array:
         """Weights the losses of examples, on the diagonal and off it: [b] -> [b]. None unless a subclass has one."""
