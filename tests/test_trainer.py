@@ -85,6 +85,24 @@ def test_continuing_gives_the_same_bits(tmp_path):
         assert whole["loss"] == part["loss"] and whole["grad_norm"] == part["grad_norm"]
 
 
+@pytest.mark.parametrize("per_dispatch", [1, 2])
+def test_batches_are_numbered_by_step_also_when_continuing(per_dispatch, tmp_path, monkeypatch):
+    seen = []
+
+    class Recorder:
+        def batch(self, seed, step, batch_size, rows):
+            seen.append(step)
+            return {"x": np.zeros((batch_size, 1), np.float32), "label": np.zeros(batch_size, np.int32)}
+
+    monkeypatch.setattr(build, "source", lambda config: Recorder())
+    for num_steps, expected in [(4, [0, 1, 2, 3]), (6, [4, 5])]:
+        config = tiny.mixture(num_steps=num_steps)
+        config.train.steps_per_dispatch = per_dispatch
+        seen.clear()
+        trainer.train(config, str(tmp_path))
+        assert seen[1:] == expected  # the first is looked at for its shape
+
+
 def test_a_kill_at_any_moment_loses_nothing_but_time(tmp_path):
     config = tiny.mixture(num_steps=600)
     config.train.checkpoint_every = 50
