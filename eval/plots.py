@@ -31,12 +31,12 @@ def distance_curve(rows: list[Row]) -> bytes:
     ax.set_xticks(sorted({row.identity.steps for row in rows}))
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(x=0.1, y=0.12)
     values = [row.value for row in rows]
     if max(values) > 10 * min(values) > 0:
         ax.set_yscale("log")
     else:
         ax.set_ylim(bottom=0)
-    ax.margins(x=0.1)
     ax.set_xlabel("sampling steps (network calls)")
     ax.set_ylabel("Fréchet distance")
     ax.set_title(f"{rows[0].identity.data}, against {rows[0].reference_count:,} examples")
