@@ -96,8 +96,8 @@ def _cifar10(data_dir: str, flip: bool) -> Images:
     except Exception as error:  # TFDS raises many kinds, all of which mean that there is nothing to read
         place = data_dir or os.environ.get("TFDS_DATA_DIR") or "the default directory of TFDS"
         raise InputError(
-            f"cifar10 is not prepared in {place} ({type(error).__name__}): run `make data`, or set "
-            "--config.data.data_dir or TFDS_DATA_DIR to a directory that holds it in array_record format"
+            f"cifar10 is not prepared in {place} ({type(error).__name__}): run `make data`, which installs TensorFlow "
+            "for the purpose, or set --config.data.data_dir or TFDS_DATA_DIR to where it is in array_record format"
         ) from error
     images = np.stack([example["image"] for example in examples])
     return Images(images, np.array([example["label"] for example in examples], np.int32), flip)
