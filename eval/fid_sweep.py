@@ -106,8 +106,9 @@ def _moments(batches: Iterable[np.ndarray], extract: features.Features) -> tuple
 def _picture_name(identity: results.Identity, config: ml_collections.ConfigDict) -> str:
     """samples_N.png, with what else tells it from the pictures a plain sweep makes."""
     method = "" if identity.method == build.objective(config).sampler else f"_{identity.method}"
+    count = "" if identity.num_samples == config.eval.num_samples else f"_n{identity.num_samples}"
     seed = f"_seed{identity.seed}" if identity.seed else ""
-    return f"samples_{identity.steps}{method}{seed}.png"
+    return f"samples_{identity.steps}{method}{count}{seed}.png"
 
 
 def _picture(examples: np.ndarray) -> bytes:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +48,15 @@ class Row:
 
 
 def read(workdir: str) -> list[Row]:
-    """The rows of a run, in the order they were measured; none if there is no file."""
+    """The rows of a run, in the order they were measured; none if there is no file. InputError names a damaged line."""
     file = paths.evaluation(workdir) / "fid.jsonl"
-    return [Row.from_flat(json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = []
+    for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
+        try:
+            rows.append(Row.from_flat(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file}, line {number}, is not a row of this version: remove it") from error
+    return rows
 
 
 def write(workdir: str, rows: list[Row]) -> None:

@@ -22,6 +22,8 @@ class Checkpoints:
         directory = paths.checkpoints(workdir)
         if read_only and not directory.is_dir():
             raise InputError(self._none())
+        if not read_only:
+            paths.make_directory(directory)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=not read_only,
@@ -61,10 +63,24 @@ class Checkpoints:
             self._manager.save(step, args=items)
 
     def config(self, step: int) -> dict[str, Any]:
-        """The resolved configuration saved with a step."""
-        return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+        """The resolved configuration saved with a step; InputError if it is damaged."""
+        return self._restore(step, config=ocp.args.JsonRestore())
 
     def state(self, step: int, like: TrainState, sharding: jax.sharding.Sharding) -> TrainState:
-        """The state of a step. like: shapes and dtypes (`jax.eval_shape`); sharding: where to put the arrays."""
+        """The state of a step; InputError if it is damaged.
+
+        like: shapes and dtypes (`jax.eval_shape`). sharding: where to put the arrays.
+        """
         target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like)
-        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
+        return self._restore(step, state=ocp.args.StandardRestore(target))
+
+    def _restore(self, step: int, **item) -> Any:
+        (name,) = item
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
+        except (OSError, KeyError, ValueError) as error:
+            place = paths.checkpoints(self._workdir) / str(step)
+            raise InputError(
+                f"the checkpoint {place} cannot be read ({type(error).__name__}): remove it, the one before it is "
+                "then taken"
+            ) from error

@@ -49,14 +49,21 @@ def start_jax() -> None:
     if _DISTRIBUTED.value:
         try:
             jax.distributed.initialize()
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             raise InputError(f"--distributed: no cluster was recognised here ({error}); leave it out") from error
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"JAX finds no device ({error}): install the jax for this machine, or set JAX_PLATFORMS=cpu"
+        ) from error
 
 
 def _parse(argv: list[str]) -> list[str]:
-    if "config" in flags.FLAGS:
-        config_flag.check(argv)
     try:
+        argv = flags.FLAGS.read_flags_from_files(argv)
+        if "config" in flags.FLAGS:
+            config_flag.check(argv)
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         raise InputError(f"{error}: see --help for what there is") from error

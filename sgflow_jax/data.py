@@ -129,6 +129,7 @@ _SHAPES = {
     "eight_gaussians": (2,),
     "checkerboard": (2,),
 }
+_CLASSES = {"digits": 10, "cifar10": 10}
 _IMAGES = {"digits": _digits, "cifar10": _cifar10}
 _POINTS = {"mixture1d": _mixture1d, "eight_gaussians": _eight_gaussians, "checkerboard": _checkerboard}
 
@@ -147,7 +148,8 @@ def shape(name: str) -> tuple[int, ...]:
 
 def num_classes(name: str) -> int:
     """Labels are 0 to num_classes - 1; 0 for data without labels. InputError for an unknown name."""
-    return 10 if len(shape(name)) == 3 else 0
+    shape(name)
+    return _CLASSES.get(name, 0)
 
 
 def make(name: str, data_dir: str = "", flip: bool = False) -> Source:

@@ -1,7 +1,9 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, and the terminal."""
 
+import contextlib
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import tensorboardX
@@ -21,7 +23,7 @@ class MetricLog:
     def __init__(self, workdir: str, start: int, total: int):
         self._workdir = workdir
         file = paths.metrics_file(workdir)
-        kept = [line for line in _complete_lines(file) if json.loads(line)["step"] <= start]
+        kept = [line for line in _rows(file) if json.loads(line)["step"] <= start]
         paths.write_atomically(file, "".join(kept))
         self._file = file.open("a")
         self._board = tensorboardX.SummaryWriter(str(file.parent / "tensorboard"), purge_step=start + 1)
@@ -81,8 +83,11 @@ class NoLog:
     def preview(self, step: int, picture: np.ndarray) -> None: ...
 
 
-def _complete_lines(file) -> list[str]:
-    """The lines of a file that end, so that one cut short by a kill is left out."""
-    if not file.exists():
-        return []
-    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def _rows(file: Path) -> list[str]:
+    """The whole lines of a log, without one that a kill cut short or that is damaged."""
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            json.loads(line)
+            rows.append(line + "\n")
+    return rows

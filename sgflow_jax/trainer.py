@@ -35,9 +35,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     start = _check_workdir(workdir, config)
     source = build.source(config)
     first_process = jax.process_index() == 0
-    if first_process:
-        paths.record(workdir, config)
-
     everywhere = sharding.replicated(sharding.mesh())
     init = functools.partial(step_fn.init, shape=data.shape(config.data.name))
     key = stream_key(config.seed, Stream.PARAMETERS)
@@ -46,6 +43,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
             state = checkpoints.state(start, jax.eval_shape(init, key), everywhere)
         else:
             state = jax.jit(init, out_shardings=everywhere)(key)
+        if first_process:
+            paths.record(workdir, config)
         log = MetricLog(workdir, start, config.train.num_steps) if first_process else NoLog()
         with log:
             log.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))

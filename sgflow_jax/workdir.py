@@ -54,6 +54,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise InputError(f"{path} is not writable ({error.strerror}): use a place you can write to") from error
 
 
+def make_directory(path: Path) -> None:
+    """Makes a directory and those above it; InputError if it cannot be made or written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} is not writable ({error.strerror}): use another --workdir") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{path} is not writable: use another --workdir")
+
+
 def record(workdir: str, config: ml_collections.ConfigDict) -> None:
     """Makes the directory and writes down what it is of."""
     write_atomically(_config_file(workdir), json.dumps(config.to_dict(), indent=2) + "\n")

@@ -1,10 +1,12 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from eval import plots, results
 from sgflow_jax import figures
+from sgflow_jax.interfaces import InputError
 
 
 def test_image_grid_puts_every_image_in_its_place():
@@ -51,6 +53,9 @@ def test_rows_survive_their_file(tmp_path):
     results.write(str(tmp_path), rows)
     assert results.read(str(tmp_path)) == rows
     assert results.read(str(tmp_path / "none")) == []
+    (tmp_path / "eval" / "fid.jsonl").open("a").write('{"steps": 1}\n')
+    with pytest.raises(InputError, match="line 3.*remove it"):
+        results.read(str(tmp_path))
 
 
 def test_table_orders_steps_as_numbers_within_a_series():

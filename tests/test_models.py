@@ -113,6 +113,7 @@ def test_bad_fields_are_named(name, options, match):
         ("unet", UNET, (2,), "points"),
         ("mlp", MLP, (8, 8, 1), "images"),
         ("unet", {**UNET, "channel_mult": (1, 1, 1, 1, 1)}, (8, 8, 1), "halved"),
+        ("unet", {**UNET, "attention_sizes": (7,)}, (8, 8, 1), "heights"),
         ("unet", {**UNET, "channels": 6}, (8, 8, 1), "multiple of 4"),
         ("unet", {**UNET, "dropout": 1.0}, (8, 8, 1), "dropout"),
         ("mlp", {**MLP, "time_dim": 3}, (1,), "even"),

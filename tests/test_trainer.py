@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,6 +208,19 @@ def test_a_lost_config_file_is_not_a_licence_to_mix_runs(tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    trainer.train(tiny.mixture(), str(tmp_path))
+    shutil.rmtree(tmp_path / "checkpoints" / "6" / "state")
+    (tmp_path / "metrics.jsonl").open("a").write("garbage\n")
+    with pytest.raises(InputError, match="checkpoints/6 cannot be read.*remove it"):
+        build.restore_net(str(tmp_path))
+    with pytest.raises(InputError, match="checkpoints/6 cannot be read"):
+        trainer.train(tiny.mixture(), str(tmp_path))
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+    trainer.train(tiny.mixture(), str(tmp_path))
+    assert _steps(tmp_path) == 6 and [row["step"] for row in _rows(tmp_path)] == [2, 4, 6]
+
+
 def test_fewer_steps_than_there_are_is_refused(tmp_path):
     trainer.train(tiny.mixture(num_steps=6), str(tmp_path))
     with pytest.raises(InputError, match="checkpoint of step 6.*num_steps is 4"):
@@ -225,3 +239,8 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="not writable"):
         trainer.train(tiny.mixture(), str(tmp_path / "file" / "run"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").write_text("")
+    with pytest.raises(InputError, match="checkpoints is not writable"):
+        trainer.train(tiny.mixture(), str(tmp_path / "run"))
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["checkpoints"]

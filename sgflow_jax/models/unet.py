@@ -90,6 +90,11 @@ class UNet(nn.Module):
                 f"model.channel_mult is {self.channel_mult}: use positive integers, so few that the "
                 f"{shape[0]} x {shape[1]} pixels can be halved between them"
             )
+        sizes = [shape[0] // 2**level for level in range(halvings + 1)]
+        if not set(self.attention_sizes) <= set(sizes):
+            raise InputError(
+                f"model.attention_sizes is {self.attention_sizes}: use some of the levels' heights, {sizes}"
+            )
         if self.channels < 1 or self.channels % CHANNELS_PER_GROUP:
             raise InputError(f"model.channels is {self.channels}: use a multiple of {CHANNELS_PER_GROUP}")
         if self.num_blocks < 1 or not 0 <= self.dropout < 1:
