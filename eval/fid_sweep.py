@@ -121,6 +121,7 @@ def _picture(examples: np.ndarray) -> bytes:
 
 
 def define_flags() -> None:
+    """Only for the program: two modules with the same flags could not be imported together otherwise."""
     flags.DEFINE_string("workdir", None, "Directory of a trained run.")
     flags.DEFINE_list("steps", ["1", "2", "4", "10", "50", "100"], "Numbers of steps (network calls).")
     flags.DEFINE_integer("num_samples", None, "Generated examples; the run's eval.num_samples by default.")

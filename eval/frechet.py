@@ -82,11 +82,11 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
 
 def _check_covariance(cov: np.ndarray) -> None:
     """InputError unless symmetric positive semidefinite up to rounding: cov + tolerance has a Cholesky factor."""
-    tolerance = ROUNDING * max(np.trace(cov), np.finfo(float).tiny)
-    symmetric = np.max(np.abs(cov - cov.T)) <= tolerance
+    tolerance = max(ROUNDING * np.trace(cov), np.finfo(float).tiny)
+    sound = np.max(np.abs(cov - cov.T)) <= tolerance
     try:
         scipy.linalg.cholesky(cov + tolerance * np.eye(len(cov)), check_finite=False)
     except scipy.linalg.LinAlgError:
-        symmetric = False
-    if not symmetric:
+        sound = False
+    if not sound:
         raise InputError("a covariance is not symmetric positive semidefinite: check the features it was made from")

@@ -31,6 +31,7 @@ def map_error(workdir: str, num_samples: int = 20_000, seed: int = 0) -> dict[st
 
 
 def define_flags() -> None:
+    """Only for the program: two modules with the same flags could not be imported together otherwise."""
     flags.DEFINE_string("workdir", None, "Directory of a trained run.")
     flags.DEFINE_integer("num_samples", 20_000, "Points at which the maps are compared.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the points.", lower_bound=0, upper_bound=MAX_SEED)

@@ -10,7 +10,10 @@ SCHEDULES = ("constant", "cosine")
 
 
 def learning_rate(peak: float, schedule: str, warmup_steps: int, num_steps: int) -> optax.Schedule:
-    """The learning rate at each step: linear from 0 to `peak` over warmup_steps, then constant or a cosine to 0."""
+    """The learning rate at each step: linear from 0 to `peak` over warmup_steps, then constant or a cosine to 0.
+
+    schedule: "constant" or "cosine", which ends at num_steps; InputError for another.
+    """
     if schedule not in SCHEDULES:
         raise InputError(f"unknown optim.schedule {schedule!r}: use one of {', '.join(SCHEDULES)}")
     after = {

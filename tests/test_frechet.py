@@ -22,6 +22,12 @@ def test_closed_forms():
     assert got == pytest.approx(mean @ mean + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2), rel=1e-9)
 
 
+def test_no_spread_at_all_is_the_distance_of_the_points():
+    zero = np.zeros((2, 2))
+    assert frechet_distance([0.0, 0.0], zero, [3.0, 4.0], zero) == pytest.approx(25)
+    assert frechet_distance([0.0, 0.0], zero, [0.0, 0.0], np.diag([2.0, 1.0])) == pytest.approx(3)
+
+
 def test_two_by_two_that_does_not_commute():
     """tr (A B)^(1/2) = sqrt(tr(A B) + 2 sqrt(det(A B))) for 2 x 2."""
     A, B = np.array([[2.0, 1.0], [1.0, 1.0]]), np.array([[1.0, -0.3], [-0.3, 0.5]])

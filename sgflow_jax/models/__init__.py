@@ -52,4 +52,5 @@ class BoundNet:
         return self.model.apply({"params": self.params}, t, u, x, label, train=train, rngs=rngs)
 
     def restrict(self, select) -> "BoundNet":
+        """The network for the examples that `select` ([B, ...] -> [b, ...]) keeps: their labels go with them."""
         return self if self.label is None else self.replace(label=select(self.label))
