@@ -33,7 +33,7 @@ def main(_):
         _CONFIG.value,
         _OUT.value,
         sample_run.Request(
-            cli.positive_integers("steps", _STEPS.value), _NUM_SAMPLES.value, _METHOD.value, _SEED.value
+            cli.integers("steps", _STEPS.value, least=1), _NUM_SAMPLES.value, _METHOD.value, _SEED.value
         ),
     )
 

@@ -22,6 +22,10 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
 
     config.model = ml_collections.ConfigDict()
 
+    config.teacher = ml_collections.ConfigDict()
+    config.teacher.workdir = ""  # a trained run whose velocity F(t, t, x) is distilled; "" for none
+    config.teacher.step = 0  # of its checkpoint; 0 takes the newest when this run starts
+
     config.train = ml_collections.ConfigDict()
     config.train.num_steps = 200_000  # optimiser steps
     config.train.steps_per_dispatch = 1  # steps in one call of the device; more than 1 is slow on CPU
@@ -47,11 +51,10 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     return config
 
 
-def set_warmup(config: ml_collections.ConfigDict, warmup_steps: int, ramp_steps: int) -> None:
-    """Trains only the diagonal t = u for warmup_steps and ramps the off-diagonal loss, if the objective has one."""
-    if "warmup_steps" in config.objective:
-        config.objective.warmup_steps = warmup_steps
-        config.objective.ramp_steps = ramp_steps
+def set_schedule(config: ml_collections.ConfigDict, **steps: int) -> None:
+    """Sets those of warmup_steps, ramp_steps and doubling_steps that the objective has (training steps, see there)."""
+    for name in set(steps) & set(config.objective):
+        config.objective[name] = steps[name]
 
 
 def unet() -> ml_collections.ConfigDict:

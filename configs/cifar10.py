@@ -5,7 +5,7 @@ from configs import base
 
 def get_config(objective="sgflow"):
     config = base.get_config(objective)
-    base.set_warmup(config, warmup_steps=2_000, ramp_steps=8_000)
+    base.set_schedule(config, warmup_steps=2_000, ramp_steps=8_000, doubling_steps=25_000)
     config.data.name = "cifar10"
     config.data.flip = True
     config.model = base.unet()

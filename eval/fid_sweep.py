@@ -57,7 +57,8 @@ def sweep(workdir: str, request: Request) -> list[results.Row]:
             results.write(workdir, rows)  # finds out now, not after the work, whether it can be written
     for identity in missing:
         shape = data.shape(identity.data)
-        plan = generate.Plan(shape, identity.steps, identity.method, identity.seed, config.eval.batch_size)
+        path = config.objective.interpolant
+        plan = generate.Plan(shape, identity.steps, identity.method, identity.seed, config.eval.batch_size, path)
         made, first_batch = _moments(generate.batches(net, plan, identity.num_samples), extract)
         distance = frechet_distance(reference.mean(), reference.cov(), made.mean(), made.cov())
         rows.append(results.Row(identity, reference.count, distance))
@@ -75,9 +76,10 @@ def _identities(config: ml_collections.ConfigDict, checkpoint_step: int, request
     num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
     if num_samples < 2:
         raise InputError(f"--num_samples={num_samples}: use at least 2, a distance needs a covariance")
-    method = request.method or build.objective(config).sampler
+    objective = build.objective(config)
+    method = sampling.method_of(objective, request.method)
     for steps in request.steps:
-        sampling.uniform_times(steps, method)
+        sampling.check_calls(objective, method, steps)
     return [
         results.Identity(
             objective=config.objective.name,
@@ -105,7 +107,7 @@ def _moments(batches: Iterable[np.ndarray], extract: features.Features) -> tuple
 
 def _picture_name(identity: results.Identity, config: ml_collections.ConfigDict) -> str:
     """samples_N.png, with what else tells it from the pictures a plain sweep makes."""
-    method = "" if identity.method == build.objective(config).sampler else f"_{identity.method}"
+    method = "" if identity.method == sampling.method_of(build.objective(config)) else f"_{identity.method}"
     count = "" if identity.num_samples == config.eval.num_samples else f"_n{identity.num_samples}"
     seed = f"_seed{identity.seed}" if identity.seed else ""
     return f"samples_{identity.steps}{method}{count}{seed}.png"
@@ -134,7 +136,7 @@ def define_flags() -> None:
 def main(_):
     given = flags.FLAGS
     cli.require(workdir=given.workdir)
-    steps = cli.positive_integers("steps", given.steps)
+    steps = cli.integers("steps", given.steps, least=1)
     cli.start_jax()
     request = Request(steps, given.num_samples, given.features, given.method, given.seed, given.data_dir)
     for row in sweep(given.workdir, request):

@@ -11,6 +11,7 @@ from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.interfaces import MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
+from sgflow_jax.times import Domain
 from sgflow_jax.train_step import TrainStep
 
 _COUNTS = (
@@ -52,7 +53,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     require("model.num_classes", config.model.num_classes in (0, classes), allowed)
     models.make(**config.model).check(shape)
 
-    multiple = objective(config).batch_multiple
+    wanted = objective(config)
+    require("teacher.step", config.teacher.step >= 0, "0 (the newest) or the step of a checkpoint")
+    allowed = f"'', {config.objective.name} uses no velocity that a teacher could give"
+    require("teacher.workdir", wanted.takes_teacher or not config.teacher.workdir, allowed)
+    allowed = "'pair': the batch is of all classes, and the velocity of a labelled network of one"
+    require("objective.velocity_target", wanted.velocity_target == "pair" or not config.model.num_classes, allowed)
+    multiple = wanted.batch_multiple
     sharding.check_batch_size(config.data.batch_size, multiple, "config.data.batch_size")
 
 
@@ -101,6 +108,34 @@ def restore(workdir: str, step: int | None = None, ema: bool = True) -> tuple[Bo
         like = jax.eval_shape(lambda key: trained.init(key, data.shape(config.data.name)), jax.random.key(0))
         state = checkpoints.state(step, like, sharding.replicated(sharding.mesh()))
     return BoundNet(trained.model, state.average if ema else state.params), config, step
+
+
+def teacher(config: ml_collections.ConfigDict) -> tuple[BoundNet | None, int]:
+    """The network whose velocity is distilled and the step of its checkpoint; (None, 0) if there is none.
+
+    InputError if there is no such checkpoint, or its run cannot teach this one.
+    """
+    workdir = config.teacher.workdir
+    if not workdir:
+        return None, 0
+    net, theirs, step = restore(workdir, config.teacher.step or None)
+
+    def require(ok: bool, fault: str) -> None:
+        if not ok:
+            raise InputError(f"config.teacher.workdir is {workdir!r}, {fault}: use another run")
+
+    theirs_objective, ours = objective(theirs), objective(config)
+    shapes = data.shape(theirs.data.name), data.shape(config.data.name)
+    require(shapes[0] == shapes[1], f"which was trained on examples of shape {shapes[0]}, not {shapes[1]}")
+    require(theirs_objective.domain is not Domain.TO_DATA, f"trained by {theirs.objective.name}, which has no velocity")
+    require(
+        theirs_objective.interpolant == ours.interpolant,
+        f"whose interpolant is {theirs_objective.interpolant}, not {ours.interpolant}",
+    )
+    # The velocity of one class is not that of all.
+    classes = theirs.model.num_classes, config.model.num_classes
+    require(classes[0] == classes[1], f"whose model.num_classes is {classes[0]}, not {classes[1]}")
+    return net, step
 
 
 def _with_tuples(tree: Any) -> Any:

@@ -48,13 +48,11 @@ class Checkpoints:
         if not steps:
             raise InputError(self._none())
         if step is not None and step not in steps:
-            raise InputError(
-                f"--workdir={self._workdir} has no checkpoint of step {step}: it has {', '.join(map(str, steps))}"
-            )
+            raise InputError(f"{self._workdir} has no checkpoint of step {step}: it has {', '.join(map(str, steps))}")
         return steps[-1] if step is None else step
 
     def _none(self) -> str:
-        return f"--workdir={self._workdir} has no checkpoint: train first, or name the directory of a run"
+        return f"{self._workdir} has no checkpoint: train first, or name the directory of a run"
 
     def save(self, step: int, state: TrainState, config: ml_collections.ConfigDict) -> None:
         """Starts writing; the arrays are copied before this returns. A step that is there already is left alone."""

@@ -28,10 +28,10 @@ def require(**values) -> None:
             raise InputError(f"--{name} is missing: give --{name}=...")
 
 
-def positive_integers(flag: str, items: list[str]) -> tuple[int, ...]:
-    """The items of a list flag as integers >= 1, in order and without repeats; InputError otherwise."""
-    if not items or not all(item.strip().isdecimal() and int(item) >= 1 for item in items):
-        raise InputError(f"--{flag}={','.join(items)}: use positive integers, like --{flag}=1,2,4,10")
+def integers(flag: str, items: list[str], least: int = 0) -> tuple[int, ...]:
+    """The items of a list flag as integers >= least, in order and without repeats; InputError otherwise."""
+    if not items or not all(item.strip().isdecimal() and int(item) >= least for item in items):
+        raise InputError(f"--{flag}={','.join(items)}: use integers from {least}, like --{flag}=1,2,4,10")
     return tuple(dict.fromkeys(int(item) for item in items))
 
 

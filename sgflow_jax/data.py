@@ -14,6 +14,12 @@ from sgflow_jax import oracles
 from sgflow_jax.interfaces import InputError
 
 MIXTURE1D = dict(weights=(0.6, 0.4), means=(-1.5, 2.0), stds=(0.4, 0.6))
+# On a circle of radius 2.
+EIGHT_GAUSSIANS = dict(
+    weights=(1 / 8,) * 8,
+    means=tuple((2 * np.cos(k * np.pi / 4), 2 * np.sin(k * np.pi / 4)) for k in range(8)),
+    stds=(0.1,) * 8,
+)
 # Tags that keep the random streams of one seed apart.
 _ORDER, _FLIP, _DRAW, _REFERENCE = range(4)
 _REFERENCE_POINTS = 50_000
@@ -109,9 +115,9 @@ def _mixture1d(rng, n):
 
 
 def _eight_gaussians(rng, n):
-    """Eight Gaussians of standard deviation 0.1 on a circle of radius 2."""
-    angle = rng.integers(8, size=n) * (np.pi / 4)
-    return 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.1 * rng.standard_normal((n, 2))
+    k = rng.integers(8, size=n)
+    stds = np.array(EIGHT_GAUSSIANS["stds"])[k, None]
+    return np.array(EIGHT_GAUSSIANS["means"])[k] + stds * rng.standard_normal((n, 2))
 
 
 def _checkerboard(rng, n):
@@ -161,9 +167,10 @@ def make(name: str, data_dir: str = "", flip: bool = False) -> Source:
     return Points(_POINTS[name])
 
 
-def oracle(name: str) -> oracles.Oracle | None:
-    """The exact law of a data set, where there is one."""
-    return oracles.gaussian_mixture(**MIXTURE1D) if name == "mixture1d" else None
+def oracle(name: str, path: str = "linear") -> oracles.Oracle | None:
+    """The exact law of a data set, where it is known, on the interpolant called `path`."""
+    laws = {"mixture1d": MIXTURE1D, "eight_gaussians": EIGHT_GAUSSIANS}
+    return oracles.gaussian_mixture(**laws[name], path=path) if name in laws else None
 
 
 def to_float(x: jax.Array) -> jax.Array:

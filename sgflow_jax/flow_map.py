@@ -28,10 +28,21 @@ def spatial_tangent(t: jax.Array, direction: jax.Array) -> Tangent:
     return jnp.zeros_like(t), jnp.zeros_like(t), direction
 
 
+def forward_tangent(u: jax.Array, x: jax.Array) -> Tangent:
+    """(0, 1, 0): the direction in which the Lagrangian derivative d_u f is taken."""
+    return jnp.zeros_like(u), jnp.ones_like(u), jnp.zeros_like(x)
+
+
 def derivative(net: Net, t: jax.Array, u: jax.Array, x: jax.Array, tangent: Tangent) -> jax.Array:
     """The derivative of f along one tangent, like x. Gradients pass through it."""
-    _, df = jax.jvp(lambda *point: apply(net, *point), (t, u, x), tangent)
-    return df
+    return map_and_derivative(net, t, u, x, tangent)[1]
+
+
+def map_and_derivative(
+    net: Net, t: jax.Array, u: jax.Array, x: jax.Array, tangent: Tangent
+) -> tuple[jax.Array, jax.Array]:
+    """(f, derivative of f along the tangent), both like x."""
+    return jax.jvp(lambda *point: apply(net, *point), (t, u, x), tangent)
 
 
 def derivatives(net: Net, t: jax.Array, u: jax.Array, x: jax.Array, *tangents: Tangent) -> tuple[jax.Array, ...]:
@@ -45,3 +56,15 @@ def average_velocity_derivative(
 ) -> tuple[jax.Array, jax.Array]:
     """(F, derivative of F along the tangent), both like x."""
     return jax.jvp(net, (t, u, x), tangent)
+
+
+def detached(net: Net) -> Net:
+    """The same network with gradients stopped at its parameters; they still pass to t, u and x."""
+
+    def call(t, u, x):
+        # What `net` closes over becomes explicit, so that it can be detached whatever kind of callable it is. The
+        # lambda is there because closure_convert wants a hashable one.
+        converted, parameters = jax.closure_convert(lambda *point: net(*point), t, u, x)
+        return converted(t, u, x, *jax.lax.stop_gradient(parameters))
+
+    return call

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sgflow_jax import data, sampling, sharding
+from sgflow_jax import data, interpolant, sampling, sharding
 from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
 
 # Tags that keep the random numbers of one example apart.
-_NOISE, _LABEL = range(2)
+_NOISE, _LABEL, _RENOISE = range(3)
 
 
 class Plan(NamedTuple):
@@ -22,7 +22,7 @@ class Plan(NamedTuple):
 
     shape: of one example. network_calls: spent on each, on the uniform grid (`sampling.uniform_times`). method: of
     `sampling.METHODS`. seed: of the noise. batch_size: examples a network call, over all devices (rounded up to a
-    multiple of their number).
+    multiple of their number). path: the name of the interpolant, for methods that return to noise.
     """
 
     shape: tuple[int, ...]
@@ -30,6 +30,7 @@ class Plan(NamedTuple):
     method: str
     seed: int
     batch_size: int
+    path: str = "linear"
 
 
 def batches(net: BoundNet, plan: Plan, num_samples: int) -> Iterator[np.ndarray]:
@@ -46,7 +47,7 @@ def batches(net: BoundNet, plan: Plan, num_samples: int) -> Iterator[np.ndarray]
     split = sharding.split(sharding.mesh())
     for start in range(0, num_samples, size):
         indices = np.arange(start, start + size)[sharding.process_rows(size)]
-        made = _generate(net, plan.seed, sharding.to_devices(indices, split), times, plan.shape, plan.method)
+        made = _generate(net, plan.seed, sharding.to_devices(indices, split), times, plan.shape, plan.method, plan.path)
         examples, finite = multihost_utils.process_allgather(made, tiled=True)
         if not np.all(finite):
             raise InputError(
@@ -61,8 +62,8 @@ def examples(net: BoundNet, plan: Plan, num_samples: int) -> np.ndarray:
     return np.concatenate(list(batches(net, plan, num_samples)))
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "method"))
-def _generate(net: BoundNet, seed, indices, times, shape: tuple[int, ...], method: str):
+@functools.partial(jax.jit, static_argnames=("shape", "method", "path"))
+def _generate(net: BoundNet, seed, indices, times, shape: tuple[int, ...], method: str, path: str):
     """Examples `indices` [b], and whether each is finite, [b] (rounding to uint8 would hide it)."""
     key = stream_key(seed, Stream.SAMPLING)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
@@ -70,5 +71,6 @@ def _generate(net: BoundNet, seed, indices, times, shape: tuple[int, ...], metho
     if classes := net.model.num_classes:
         label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes))(keys)
         net = net.replace(label=label)
-    x1 = sampling.sample(net, x0, times, method)
+    renoise_keys = jax.vmap(lambda key: jax.random.fold_in(key, _RENOISE))(keys)
+    x1 = sampling.sample(net, x0, times, method, sampling.Renoise(interpolant.make(path), renoise_keys))
     return data.to_examples(x1), jnp.all(jnp.isfinite(x1), axis=tuple(range(1, x1.ndim)))

@@ -42,6 +42,27 @@ class Interpolant:
 
         return x_t, dx_t
 
+    def mean_velocity(self, t: jax.Array, x0: jax.Array, x1: jax.Array, data: jax.Array) -> jax.Array:
+        """E[dx_t | x_t, data], like x1 [b, ...]: the mean of dx_t when x1 is one of data [B, ...], all equally likely.
+
+        The pair (x0, x1), x1 among the data, makes x_t. Which of the data made it is unknown given x_t alone: data[j]
+        did with probability w_j ~ exp(-|x_t - sigma_t data[j]|^2 / (2 alpha_t^2)) (the stable target field of Xu et al.
+        2023, arXiv 2302.00670). For data drawn independently its mean given x_t is v(t, x_t), like that of dx_t, and
+        its variance is less (Rao and Blackwell).
+        """
+        x_t, dx_t = self.sample(t, x0, x1)
+        # At t = 1 x_t is the datum that made it; there alpha must not divide 0 by 0.
+        alpha, sigma = jnp.maximum(self.alpha(t), jnp.finfo(t.dtype).eps), self.sigma(t)
+
+        def mean_data(x_t, alpha, sigma):
+            square = jnp.sum((x_t[None] - sigma * data) ** 2, axis=tuple(range(1, data.ndim)))
+            w = jax.nn.softmax(-square / (2 * alpha**2))
+            return jnp.tensordot(w, data, axes=1, precision="highest")
+
+        # dx_t is linear in x1 at fixed x_t: alpha' (x_t - sigma x1) / alpha + sigma' x1.
+        slope = self.dsigma(t) - self.dalpha(t) * sigma / alpha
+        return dx_t + expand_time(slope, x1) * (jax.vmap(mean_data)(x_t, alpha, sigma) - x1)
+
 
 _INTERPOLANTS = {
     "linear": Interpolant(

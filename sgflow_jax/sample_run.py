@@ -30,17 +30,18 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     """
     net, saved, _ = build.restore(workdir)
     paths.check_same(workdir, saved.to_dict(), config)
-    method = request.method or build.objective(saved).sampler
+    objective = build.objective(saved)
+    method = sampling.method_of(objective, request.method)
     target = Path(out)
     if target.suffix != ".npz" or target.is_dir() or not os.access(target.parent, os.W_OK):
         raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists and can be written to")
     for n in request.steps:
-        sampling.uniform_times(n, method)  # refuses what the method cannot spend, before any work
+        sampling.check_calls(objective, method, n)  # refuses what cannot be, before any work
 
     shape = data.shape(saved.data.name)
     arrays = {}
     for n in request.steps:
-        plan = generate.Plan(shape, n, method, request.seed, saved.eval.batch_size)
+        plan = generate.Plan(shape, n, method, request.seed, saved.eval.batch_size, objective.interpolant)
         arrays[f"steps_{n}"] = generate.examples(net, plan, request.num_samples)
     if jax.process_index() == 0:
         buffer = io.BytesIO()

@@ -1,6 +1,7 @@
 """How the times (t, u) of a batch are drawn, and which of its examples lie on the diagonal t = u."""
 
 import dataclasses
+import enum
 import fractions
 
 import jax
@@ -10,6 +11,16 @@ from sgflow_jax.interfaces import InputError
 
 LAWS = ("uniform", "logit_normal")
 MAX_GROUP = 64
+
+
+class Domain(enum.Enum):
+    """The times (t, u) at which a network learns F(t, u, x). The value says it in words."""
+
+    DIAGONAL = "t = u"
+    FORWARD = "t <= u"
+    BOTH = "all t and u"
+    TO_DATA = "u = 1"
+    DYADIC = "t = u, and u - t = 1, 1/2, 1/4, ..."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +46,10 @@ class TimeLaw:
             return jax.random.uniform(key, (n,), dtype)
         return jax.nn.sigmoid(self.logit_mean + self.logit_std * jax.random.normal(key, (n,), dtype))
 
-    def pair(self, key: jax.Array, n: int, dtype=jnp.float32) -> tuple[jax.Array, jax.Array]:
-        """(t, u), both [n]: two independent draws in order, t <= u."""
+    def pair(self, key: jax.Array, n: int, dtype=jnp.float32, both: bool = False) -> tuple[jax.Array, jax.Array]:
+        """(t, u), both [n]: two independent draws, in order (t <= u) unless `both` orders are wanted."""
         a, b = self.single(key, 2 * n, dtype).reshape(2, n)
-        return jnp.minimum(a, b), jnp.maximum(a, b)
+        return (a, b) if both else (jnp.minimum(a, b), jnp.maximum(a, b))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,9 +44,10 @@ class Monitor:
 
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-    """One optimiser step: step(state, monitor, batch, key) -> (state, monitor).
+    """One optimiser step: step(state, monitor, batch, key, teacher=None) -> (state, monitor).
 
     batch: "x" [B, ...] as `data.Source.batch` gives it, "label" [B]. key: of the run; each step folds its number in.
+    teacher: the trained network whose velocity is distilled; it sees the labels of the batch.
     """
 
     model: nn.Module
@@ -63,26 +64,27 @@ class TrainStep:
 
     def init_monitor(self, batch: dict[str, Any], state: TrainState) -> Monitor:
         """A monitor that has seen nothing. The names of the averages are those the objective returns."""
-        values = jax.eval_shape(lambda *args: self._update(*args)[1], state, batch, jax.random.key(0))
+        values = jax.eval_shape(lambda *args: self._update(*args, None)[1], state, batch, jax.random.key(0))
         collection = clu_metrics.Collection.create(**{k: clu_metrics.Average.from_output(k) for k in values})
         # Each counter a buffer of its own, so that all of them can be donated.
         averages = jax.tree.map(lambda a: np.array(a), collection.empty())
         return Monitor(averages, np.array(-1, np.int32), np.array(0, np.int32))
 
-    def _loss(self, params, state: TrainState, batch, key):
+    def _loss(self, params, state: TrainState, batch, key, teacher: BoundNet | None):
         key_noise, key_times, key_dropout = jax.random.split(jax.random.fold_in(key, state.step), 3)
         x1 = data.to_float(batch["x"])
         x0 = jax.random.normal(key_noise, x1.shape, x1.dtype)
 
         net = BoundNet(self.model, params, batch["label"], key_dropout)
-        out = self.objective(net, x0, x1, key_times, state.step)
+        teacher = None if teacher is None else teacher.replace(label=batch["label"])
+        out = self.objective(net, x0, x1, key_times, state.step, teacher)
 
         # The objective sums over coordinates; per coordinate, clipping and logs mean the same for any image size.
         coordinates = x1[0].size
         return jnp.mean(out.per_example) / coordinates, {k: v / coordinates for k, v in out.metrics.items()}
 
-    def _update(self, state: TrainState, batch, key):
-        (loss, metrics), grads = jax.value_and_grad(self._loss, has_aux=True)(state.params, state, batch, key)
+    def _update(self, state: TrainState, batch, key, teacher: BoundNet | None):
+        (loss, metrics), grads = jax.value_and_grad(self._loss, has_aux=True)(state.params, state, batch, key, teacher)
         updates, opt_state = self.optimiser.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = optim.update_average(state.average, params, state.step, self.ema_decay)
@@ -90,8 +92,10 @@ class TrainStep:
         metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state, average), metrics
 
-    def __call__(self, state: TrainState, monitor: Monitor, batch, key) -> tuple[TrainState, Monitor]:
-        new, metrics = self._update(state, batch, key)
+    def __call__(
+        self, state: TrainState, monitor: Monitor, batch, key, teacher: BoundNet | None = None
+    ) -> tuple[TrainState, Monitor]:
+        new, metrics = self._update(state, batch, key, teacher)
 
         loss, grad_norm = metrics["loss"], metrics["grad_norm"]
         finite = [jnp.isfinite(a) for a in (loss, grad_norm, optax.tree.norm(new.params))]
@@ -111,9 +115,9 @@ def several(step: Callable, count: int) -> Callable:
     if count == 1:
         return step
 
-    def run(state, monitor, batches, key):
+    def run(state, monitor, batches, key, teacher=None):
         def body(carry, batch):
-            return step(*carry, batch, key), None
+            return step(*carry, batch, key, teacher), None
 
         return jax.lax.scan(body, (state, monitor), batches)[0]
 

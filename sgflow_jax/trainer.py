@@ -2,13 +2,14 @@
 
 import functools
 import time
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sgflow_jax import build, data, figures, generate, sharding
+from sgflow_jax import build, data, figures, generate, sampling, sharding
 from sgflow_jax import workdir as paths
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.interfaces import InputError, Stream, stream_key
@@ -32,7 +33,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     build.check(config)
     step_fn = build.train_step(config)
-    start = _check_workdir(workdir, config)
+    start, saved = _check_workdir(workdir, config)
+    config, teacher = _with_teacher(config, saved)
     source = build.source(config)
     first_process = jax.process_index() == 0
     everywhere = sharding.replicated(sharding.mesh())
@@ -49,24 +51,40 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
         with log:
             log.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
             log.say(f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), from step {start}")
-            _Run(config, step_fn, source, checkpoints, log).run(state, start)
+            _Run(config, step_fn, source, checkpoints, log).run(state, start, teacher)
 
 
-def _check_workdir(workdir: str, config: ml_collections.ConfigDict) -> int:
-    """The step to start from; InputError if the directory holds another run, or a longer one. Writes nothing."""
-    paths.check_recorded(workdir, config)
+def _check_workdir(workdir: str, config: ml_collections.ConfigDict) -> tuple[int, dict[str, Any] | None]:
+    """The step to start from, and the configuration of the run that is there, if any.
+
+    InputError if the directory holds another run, or a longer one. Writes nothing.
+    """
+    if (saved := paths.recorded(workdir)) is not None:
+        paths.check_same(workdir, saved, config)
     if not paths.checkpoints(workdir).is_dir():
-        return 0
+        return 0, saved
     with Checkpoints(workdir, read_only=True) as checkpoints:
         start = checkpoints.latest() or 0
         if start:
-            paths.check_same(workdir, checkpoints.config(start), config)
+            saved = checkpoints.config(start)
+            paths.check_same(workdir, saved, config)
     if start > config.train.num_steps:
         raise InputError(
             f"--workdir={workdir} has a checkpoint of step {start}, and config.train.num_steps is "
             f"{config.train.num_steps}: raise it to go on, or use another --workdir"
         )
-    return start
+    return start, saved
+
+
+def _with_teacher(
+    config: ml_collections.ConfigDict, saved: dict[str, Any] | None
+) -> tuple[ml_collections.ConfigDict, BoundNet | None]:
+    """The configuration with the step of the teacher's checkpoint, which a continued run keeps, and the teacher."""
+    config = config.copy_and_resolve_references()
+    if saved is not None:
+        config.teacher.step = saved["teacher"]["step"]
+    teacher, config.teacher.step = build.teacher(config)
+    return config, teacher
 
 
 class _Run:
@@ -81,13 +99,13 @@ class _Run:
         self._mesh = sharding.mesh()
         self._clock = (0, 0.0)  # step and time since which the speed is measured
 
-    def run(self, state: TrainState, start: int) -> None:
+    def run(self, state: TrainState, start: int, teacher: BoundNet | None) -> None:
         train, everywhere = self._config.train, sharding.replicated(self._mesh)
         per_call = train.steps_per_dispatch
         split = sharding.split(self._mesh, axis=0 if per_call == 1 else 1)
         advance = jax.jit(
             several(self._step_fn, per_call),
-            in_shardings=(everywhere, everywhere, split, everywhere),
+            in_shardings=(everywhere, everywhere, split, everywhere, everywhere),
             out_shardings=everywhere,
             donate_argnums=(0, 1),
         )
@@ -98,7 +116,7 @@ class _Run:
         began = time.perf_counter()
         for step in range(start + per_call, train.num_steps + 1, per_call):
             batches = self._batches(step - per_call, per_call)
-            state, monitor = advance(state, monitor, sharding.to_devices(batches, split), key)
+            state, monitor = advance(state, monitor, sharding.to_devices(batches, split), key, teacher)
             self._log.advance(per_call)
             if step == start + per_call:
                 jax.block_until_ready(state)
@@ -161,12 +179,14 @@ class _Run:
         """The same noise in each number of steps, from the averaged parameters."""
         config = self._config
         net = BoundNet(self._step_fn.model, state.average)
-        shape, method = data.shape(config.data.name), self._step_fn.objective.sampler
+        shape, objective = data.shape(config.data.name), self._step_fn.objective
+        method = sampling.method_of(objective)
         count = PREVIEW_IMAGES if len(shape) == 3 else PREVIEW_POINTS
+        plan = generate.Plan(shape, 1, method, config.seed, count, objective.interpolant)
         try:
             made = {
-                calls: generate.examples(net, generate.Plan(shape, calls, method, config.seed, count), count)
-                for calls in PREVIEW_CALLS
+                calls: generate.examples(net, plan._replace(network_calls=calls), count)
+                for calls in sampling.possible_calls(objective, method, PREVIEW_CALLS)
             }
         except InputError as error:  # the state itself is sound, so training may recover
             self._log.say(f"no preview of step {step}: {error}")

@@ -20,6 +20,9 @@ MAY_CHANGE = (
     "train.keep_checkpoints",
 )
 
+# A run may be named without saying these: the value stands for whatever the run has.
+UNSAID = {"teacher.step": 0}
+
 
 def checkpoints(workdir: str) -> Path:
     """Where orbax keeps the checkpoints."""
@@ -69,12 +72,11 @@ def record(workdir: str, config: ml_collections.ConfigDict) -> None:
     write_atomically(_config_file(workdir), json.dumps(config.to_dict(), indent=2) + "\n")
 
 
-def check_recorded(workdir: str, config: ml_collections.ConfigDict) -> None:
-    """InputError if the directory is of a run of another configuration (`check_same`)."""
+def recorded(workdir: str) -> dict[str, Any] | None:
+    """The configuration that was written down, if there is one."""
     file = _config_file(workdir)
     try:
-        if file.exists():
-            check_same(workdir, json.loads(file.read_text()), config)
+        return json.loads(file.read_text()) if file.exists() else None
     except json.JSONDecodeError as error:
         raise InputError(f"{file} is damaged: remove it, the checkpoints have a copy") from error
     except OSError as error:
@@ -92,7 +94,9 @@ def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.Confi
     differing = [
         f"{name} (there {theirs.get(name, 'absent')!r}, here {ours.get(name, 'absent')!r})"
         for name in sorted(set(ours) | set(theirs))
-        if name not in MAY_CHANGE and ours.get(name, "absent") != theirs.get(name, "absent")
+        if name not in MAY_CHANGE
+        and not (name in UNSAID and ours.get(name) == UNSAID[name])
+        and ours.get(name, "absent") != theirs.get(name, "absent")
     ]
     if differing:
         raise InputError(

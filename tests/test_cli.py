@@ -30,7 +30,7 @@ QUICKSTART = "--config=configs/quickstart.py"
         ([QUICKSTART, "--config.optim.learning_rate=fast"], "learning_rate=fast: use a number"),
         ([QUICKSTART, "--config.data.flip=maybe"], "flip=maybe: use true or false"),
         ([QUICKSTART, "--config.model.channel_mult=1,x"], "channel_mult=1,x: use integers"),
-        ([QUICKSTART + ":mean_flow", "--config.objective.estimator=split"], "no field estimator.*adaptive_power"),
+        ([QUICKSTART + ":mean_flow", "--config.objective.estimator=split"], "no field estimator.*weight_power"),
     ],
 )
 def test_a_wrong_config_flag_names_what_is_allowed(arguments, match, monkeypatch):
@@ -51,10 +51,10 @@ def test_right_config_flags_pass(monkeypatch):
 
 
 def test_steps():
-    assert cli.positive_integers("steps", ["4", "1", " 10", "4"]) == (4, 1, 10)
+    assert cli.integers("steps", ["4", "1", " 10", "4"], least=1) == (4, 1, 10)
     for bad in ([], ["0"], ["-1"], ["1.5"], ["a"], ["1", ""]):
-        with pytest.raises(InputError, match="positive integers"):
-            cli.positive_integers("steps", bad)
+        with pytest.raises(InputError, match="integers from 1"):
+            cli.integers("steps", bad, least=1)
 
 
 def _run(*arguments):
@@ -76,7 +76,7 @@ def _run(*arguments):
         (["main.py", QUICKSTART, "--workdir={}/run", "--config.train.num_steps=abc"], "use an integer"),
         (["main.py", QUICKSTART, "--workdir={}/run", "--config.data.batch_size=63"], "not divisible by 2"),
         (["main.py", QUICKSTART, "--workdir={}/run", "--mode=sample", "--out={}/x.npz"], "no checkpoint"),
-        (["-m", "eval.fid_sweep", "--workdir={}/run", "--steps=1,0"], "positive integers"),
+        (["-m", "eval.fid_sweep", "--workdir={}/run", "--steps=1,0"], "integers from 1"),
         (["-m", "eval.fid_sweep", "--workdir={}/run", "--distributed"], "no cluster"),
         (["-m", "eval.fid_sweep", "--workdir={}/run"], "no checkpoint"),
     ],

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import flax.struct
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from eval import map_error
 from eval.features import make as make_features
 from eval.fid_sweep import Request, sweep
 from eval.frechet import frechet_distance
-from sgflow_jax import build, data, generate, sample_run, trainer
+from sgflow_jax import build, data, generate, models, sample_run, trainer
 from sgflow_jax.interfaces import InputError
 from tests import tiny
 
@@ -88,19 +89,24 @@ def test_what_is_there_is_not_measured_again(line_run, monkeypatch):
     assert [(row["steps"], row["seed"]) for row in rows] == [(1, 0), (3, 0), (4, 0), (1, 1)]
 
 
-def test_map_error_of_an_untrained_map_is_that_of_the_identity(line_run, monkeypatch):
+@flax.struct.dataclass
+class Exact(models.BoundNet):
+    """The network that everything is measured against."""
+
+    def __call__(self, t, u, x, label=None):
+        return data.oracle("mixture1d").average_velocity(t, u, x)
+
+
+def test_map_error_of_an_untrained_map_is_that_of_the_identity(line_run):
     """The tiny run has learnt nothing, so its error is about E |f(0, 1, x) - x|^2."""
-    law = data.oracle("mixture1d")
-    x = np.random.default_rng(0).standard_normal((20_000, 1)).astype(np.float32)
-    exact = law.flow_map(np.zeros(len(x), np.float32), np.ones(len(x), np.float32), x)
-    errors = map_error.map_error(line_run)
-    assert errors["one_jump"] == pytest.approx(np.sqrt(np.mean((exact - x) ** 2)), rel=0.05)
+    net, config, _ = build.restore(line_run)
+    against = map_error.targets("mixture1d", num_samples=500)
+    expected = np.sqrt(np.mean((against.path[-1] - against.noise) ** 2))
+    assert map_error.score(net, config, against)["one_jump"] == pytest.approx(expected, rel=0.05)
 
-    class Exact:
-        __call__ = staticmethod(law.average_velocity)
-
-    monkeypatch.setattr(build, "restore", lambda workdir: (Exact(), tiny.mixture(), 0))
-    assert max(map_error.map_error(line_run).values()) < 1e-3
+    errors = map_error.score(Exact(net.model, None), config, against)
+    assert max(errors[name] for name in ("one_jump", "all_jumps", "path")) < 1e-3
+    assert max(errors[f"distance_{calls}"] for calls in map_error.CALLS) < 0.4
 
 
 @pytest.mark.parametrize(
@@ -119,12 +125,12 @@ def test_what_cannot_be_measured_is_said_before_anything_is_written(request_, ma
     assert not (tmp_path / "eval").exists()
 
 
-def test_a_workdir_without_checkpoint(tmp_path, digits_run):
+def test_a_workdir_without_checkpoint(tmp_path):
     with pytest.raises(InputError, match="no checkpoint"):
         sweep(str(tmp_path / "none"), Request(steps=(1,)))
     assert not (tmp_path / "none").exists()
     with pytest.raises(InputError, match="exact map of digits is not known"):
-        map_error.map_error(digits_run)
+        map_error.targets("digits")
 
 
 @pytest.mark.parametrize("out", ["samples.txt", "nowhere/samples.npz"])

@@ -21,7 +21,7 @@ UNET = dict(
 MLP = dict(width=16, depth=2, time_dim=8, time_scale=10.0, num_classes=0, dtype="float32")
 
 
-def _bound(name, options, shape, label=None, offset=0.05):
+def bound(name, options, shape, label=None, offset=0.05):
     model = models.make(name, **options)
     t, x = jnp.zeros(1), jnp.zeros((1, *shape))
     params = jax.jit(model.init)(jax.random.key(0), t, t, x, None if label is None else label[:1])["params"]
@@ -38,7 +38,7 @@ CASES = [("unet", UNET, (8, 8, 3)), ("mlp", MLP, (2,))]
 
 @pytest.mark.parametrize("name, options, shape", CASES)
 def test_starts_at_zero_in_float32_parameters(name, options, shape):
-    net = _bound(name, {**options, "dtype": "bfloat16"}, shape, offset=0)
+    net = bound(name, {**options, "dtype": "bfloat16"}, shape, offset=0)
     x = jnp.ones((2, *shape))
     out = _call(net, jnp.array([0.1, 0.2]), jnp.array([0.3, 0.4]), x)
     assert out.shape == x.shape and out.dtype == jnp.float32
@@ -48,7 +48,7 @@ def test_starts_at_zero_in_float32_parameters(name, options, shape):
 
 @pytest.mark.parametrize("name, options, shape", CASES)
 def test_sees_both_times_each_example_apart(name, options, shape):
-    net = _bound(name, options, shape)
+    net = bound(name, options, shape)
     x = jax.random.normal(jax.random.key(1), (3, *shape))
     t, u = jnp.array([0.1, 0.1, 0.3]), jnp.array([0.5, 0.9, 0.5])
     out = _call(net, t, u, x)
@@ -60,7 +60,7 @@ def test_sees_both_times_each_example_apart(name, options, shape):
 @pytest.mark.parametrize("name, options, shape", CASES)
 def test_labels_condition_and_restrict(name, options, shape):
     label = jnp.array([3, 5])
-    net = _bound(name, {**options, "num_classes": 10}, shape, label, offset=0.0)
+    net = bound(name, {**options, "num_classes": 10}, shape, label, offset=0.0)
     net = net.replace(
         params=jax.tree.map(lambda p: p + 0.05 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), net.params)
     )
@@ -73,7 +73,7 @@ def test_labels_condition_and_restrict(name, options, shape):
 
 
 def test_bfloat16_is_close_to_float32():
-    net = _bound("unet", UNET, (8, 8, 3))
+    net = bound("unet", UNET, (8, 8, 3))
     half = net.replace(model=models.make("unet", **{**UNET, "dtype": "bfloat16"}))
     x, t = jax.random.normal(jax.random.key(1), (2, 8, 8, 3)), jnp.array([0.1, 0.7])
     difference = jnp.linalg.norm(_call(half, t, t, x) - _call(net, t, t, x)) / jnp.linalg.norm(_call(net, t, t, x))

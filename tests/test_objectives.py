@@ -1,4 +1,8 @@
-"""Objectives against an independent evaluation: NumPy in float64, every derivative a finite difference."""
+"""Every objective, its value and its gradient, against an independent evaluation (`independent`)."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -6,279 +10,249 @@ import numpy as np
 import pytest
 
 from sgflow_jax import objectives
-from sgflow_jax.interfaces import InputError
-from sgflow_jax.interpolant import make as make_interpolant
-from sgflow_jax.models import BoundNet
-from sgflow_jax.models import make as make_model
+from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonal
+from sgflow_jax.times import Domain
+from tests import independent
+from tests.independent import At, parameters, square
 
-B, D, WIDTH = 8, 2, 5
-SHAPES = {"W": (D + 2, WIDTH), "V": (WIDTH, D)}
-
-
-def _parameters(rng):
-    return {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+B = 8
 
 
-def _network(xp, params, t, u, x):
-    """A small network that can be evaluated by NumPy and by JAX."""
-    features = xp.concatenate([x, t[:, None], u[:, None]], axis=1)
-    return xp.tanh(features @ params["W"]) @ params["V"]
+class Case(NamedTuple):
+    """An objective, and the loss or, where the loss is its square, the residual that it should have."""
+
+    name: str
+    options: dict = {}
+    loss: Callable | None = None
+    residual: Callable | None = None
+    teacher: bool = False
+    step: int = 0
+
+    def expected(self, params, frozen, at):
+        return self.loss(params, frozen, at) if self.loss else square(self.residual(params, frozen, at))
+
+    @property
+    def label(self):
+        options = [f"{key}={value}" for key, value in self.options.items()] + ["teacher"] * self.teacher
+        return " ".join([self.name, *options, f"step={self.step}" * bool(self.step)])
+
+
+def _with(function, **fixed):
+    return functools.partial(function, **fixed)
+
+
+def _sgflow(lam, teacher=False, step=0, **options):
+    return Case("sgflow", options, _with(independent.sgflow, lam=lam), independent.sgflow_residual, teacher, step)
+
+
+def _split(lam, teacher=False, step=0, **options):
+    loss = _with(independent.sgflow_split, lam=lam)
+    return Case("sgflow", {"estimator": "split", **options}, loss, None, teacher, step)
+
+
+def _squares(name, **residuals):
+    """For every value of stopgrad, with and without a teacher where one may be."""
+    teachers = (False, True) if objectives.make(name).takes_teacher else (False,)
+    return [
+        Case(name, {"stopgrad": stopgrad}, None, residual, teacher)
+        for stopgrad, residual in residuals.items()
+        for teacher in teachers
+    ]
+
+
+_SCHEDULE = {"correction": 1.0, "final_correction": 0.25, "correction_steps": 8}
+_DISCRETE = {"initial_intervals": 4, "final_intervals": 16, "doubling_steps": 100}
+_CTM = {"loss": _with(independent.ctm, intervals=5), "residual": _with(independent.ctm_residual, intervals=5)}
+_SHORTCUT = {"residual": _with(independent.shortcut, num_steps=4)}
+_COMPOUND = {"loss": independent.improved_mean_flow, "residual": independent.improved_mean_flow_residual}
+
+CASES = [
+    Case("flow_matching", {}, independent.flow_matching),
+    Case("flow_matching", {"velocity_target": "batch"}, independent.flow_matching),
+    _sgflow(1.0),
+    _sgflow(1.0, teacher=True),
+    _sgflow(0.25, correction=0.25),
+    _sgflow(0.0, correction=0.0),
+    _sgflow(0.625, step=4, **_SCHEDULE),
+    _sgflow(0.25, step=20, **_SCHEDULE),
+    _sgflow(0.5, step=4, correction=0.0, final_correction=1.0, correction_steps=8),
+    _split(1.0),
+    _split(1.0, teacher=True),
+    _split(0.25, correction=0.25),
+    _split(0.0, correction=0.0),
+    _split(0.625, step=4, **_SCHEDULE),
+    Case("mean_flow", {}, independent.mean_flow),
+    Case("mean_flow", {}, independent.mean_flow, teacher=True),
+    Case("improved_mean_flow", {}, **_COMPOUND),
+    Case("improved_mean_flow", {}, **_COMPOUND, teacher=True),
+    *_squares("esd", full=independent.esd_full, convex=independent.esd_convex, none=independent.esd_none),
+    Case("slim_esd", {}, residual=independent.slim_esd),
+    Case("slim_esd", {}, residual=independent.slim_esd, teacher=True),
+    *_squares("lsd", convex=independent.lsd_convex, none=independent.lsd_none),
+    Case("slim_lsd", {}, residual=independent.slim_lsd),
+    Case("slim_lsd", {}, residual=independent.slim_lsd, teacher=True),
+    *_squares("psd", convex=independent.psd_midpoint_convex, none=independent.psd_midpoint_none),
+    Case("psd", {"split": "uniform", "stopgrad": "convex"}, residual=independent.psd_uniform_convex),
+    Case("psd", {"split": "uniform", "stopgrad": "none"}, residual=independent.psd_uniform_none),
+    Case("fmm", {}, independent.fmm),
+    Case("fmm", {"interpolant": "trigonometric"}, independent.fmm),
+    Case("fmm", {"velocity_target": "batch"}, independent.fmm),
+    Case("consistency", _DISCRETE, independent.consistency_discrete),
+    Case("consistency", {**_DISCRETE, "interpolant": "trigonometric"}, independent.consistency_discrete),
+    Case("consistency", _DISCRETE, independent.consistency_discrete, step=150),
+    Case("consistency", _DISCRETE, independent.consistency_distilled, teacher=True),
+    Case("consistency", {**_DISCRETE, "velocity_target": "batch"}, independent.consistency_distilled, step=1_000),
+    Case("consistency", {"continuous": True}, independent.consistency_continuous),
+    Case("consistency", {"continuous": True, "velocity_target": "batch"}, independent.consistency_continuous),
+    Case("consistency", {"continuous": True}, independent.consistency_continuous, teacher=True),
+    Case("ctm", {"intervals": 5}, **_CTM),
+    Case("ctm", {"intervals": 5}, **_CTM, teacher=True),
+    Case("shortcut", {"num_steps": 4}, **_SHORTCUT),
+    Case("shortcut", {"num_steps": 4}, **_SHORTCUT, teacher=True),
+]
+EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
+
+
+class Given(NamedTuple):
+    """What a case is tried on."""
+
+    params: dict
+    at: At
+    per_example: Callable  # of the parameters, [B]
+    residual: np.ndarray | None
 
 
 def _jax_net(params):
-    return lambda t, u, x: _network(jnp, params, t, u, x)
+    return lambda t, u, x: independent.network(jnp, params, t, u, x)
 
 
-def _batch(rng):
+def _times(objective, rng):
+    """Some (t, u) of the objective's own, in both orders where it may be."""
+    if objective.step_counts is not None:
+        size = np.array([1, 1 / 2, 1 / 4, 1 / 4, 1 / 2, 1 / 4, 1 / 4, 1])
+        t = size * np.array([0, 1, 0, 3, 0, 1, 2, 0])
+        return t, t + size
     t = rng.uniform(0.05, 0.6, B)
-    return t, t + rng.uniform(0.05, 0.35, B), rng.standard_normal((B, D)), rng.standard_normal((B, D))
+    u = t + rng.uniform(0.05, 0.35, B)
+    swap = (np.arange(B) % 3 == 0) & ("both" in getattr(objective, "directions", ()))
+    return np.where(swap, u, t), np.where(swap, t, u)
 
 
-def _directional(function, h=1e-3):
-    """d/dh function(h) at 0: central differences of sixth order."""
-    weights = {1: 3 / 4, 2: -3 / 20, 3: 1 / 60}
-    return sum(w * (function(k * h) - function(-k * h)) for k, w in weights.items()) / h
-
-
-# The losses as the papers state them. `frozen` are the parameters inside a stop-gradient.
-
-
-def _f(params, t, u, x):
-    return x + (u - t)[:, None] * _network(np, params, t, u, x)
-
-
-def _eulerian(params, t, u, x, direction):
-    return _directional(lambda h: _f(params, t + h, u, x + h * direction))
-
-
-def _spatial(params, t, u, x, direction):
-    return _directional(lambda h: _f(params, t, u, x + h * direction))
-
-
-def _sgflow(params, frozen, t, u, x, dx):
-    e = dx - _network(np, frozen, t, t, x)
-    return np.sum(_eulerian(params, t, u, x, dx) ** 2, axis=1) - np.sum(_spatial(params, t, u, x, e) ** 2, axis=1)
-
-
-def _sgflow_split(params, frozen, t, u, x, dx):
-    e = dx - _network(np, frozen, t, t, x)
-    plus = np.sum(_eulerian(params, t, u, x, dx) ** 2, axis=1)
-    minus = np.sum(_spatial(params, t, u, x, e) ** 2, axis=1)
-    return 2 * np.where(np.arange(B) % 2 == 0, plus, -minus)
-
-
-def _mean_flow_residual(params, frozen, t, u, x, dx):
-    DF = _directional(lambda h: _network(np, frozen, t + h, u, x + h * dx))
-    return np.sum((_network(np, params, t, u, x) - (dx + (u - t)[:, None] * DF)) ** 2, axis=1)
-
-
-def _mean_flow_adaptive(params, frozen, *batch):
-    return _mean_flow_residual(params, frozen, *batch) / (_mean_flow_residual(frozen, frozen, *batch) + 0.1) ** 0.75
-
-
-CASES = {
-    "sgflow paired": (objectives.make("sgflow"), _sgflow),
-    "sgflow split": (objectives.make("sgflow", estimator="split"), _sgflow_split),
-    "mean_flow": (objectives.make("mean_flow"), _mean_flow_residual),
-    "mean_flow adaptive": (
-        objectives.make("mean_flow", adaptive_power=0.75, adaptive_offset=0.1),
-        _mean_flow_adaptive,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_value_and_gradient_equal_an_independent_evaluation(name, x64):
-    objective, independent = CASES[name]
+def _given(case):
+    """The loss as a function of the parameters, on examples that `case.expected` is told too."""
     rng = np.random.default_rng(0)
-    params, batch = _parameters(rng), _batch(rng)
+    params, teacher = parameters(rng), parameters(rng)
+    x0, x1 = rng.standard_normal((2, B, independent.D))
+    objective = objectives.make(case.name, **case.options)
+    teacher_net = _jax_net(teacher) if case.teacher else None
+    batch = x1 if objective.domain in (Domain.DIAGONAL, Domain.TO_DATA) else rng.standard_normal((B, independent.D))
+    more = {
+        "path": independent.PATHS[objective.interpolant],
+        "batch": batch if objective.velocity_target == "batch" else None,
+        "teacher": teacher if case.teacher else None,
+    }
+    seen = []
 
-    def loss(params):
-        return jnp.sum(per_example(params))
+    def recording(t, u, x):
+        seen.append((t, u))
+        return x
 
-    def per_example(params):
-        return objective.weigh(objective.off_diagonal(_jax_net(params), *map(jnp.asarray, batch), None)[0])
+    if isinstance(objective, FlowMapObjective):
+        at = At.of(*_times(objective, rng), x0, x1, **more)
+        given = OffDiagonal(*map(jnp.asarray, (*at[:6], batch)), jax.random.key(3), case.step)
 
-    np.testing.assert_allclose(per_example(params), independent(params, params, *batch), rtol=1e-8)
+        def terms(net):
+            return objective.off_diagonal(net, given, teacher_net)
 
-    gradient = jax.grad(loss)(jax.tree.map(jnp.asarray, params))
-    for key, shape in SHAPES.items():
+        if case.options.get("split") == "uniform":
+            terms(recording)
+            at = at._replace(s=np.asarray(seen[0][1]))
+            assert np.all((at.s - at.t) * (at.u - at.s) > 0) and not np.allclose(at.s, (at.t + at.u) / 2, atol=1e-2)
+        return Given(params, at, lambda p: terms(_jax_net(p)).loss, terms(_jax_net(params)).residual)
+
+    def per_example(net):
+        return objective.loss(net, x0, x1, jax.random.key(3), case.step, teacher_net).per_example
+
+    if not case.options.get("continuous"):
+        per_example(recording)
+        t, u = (np.asarray(a) for a in seen[0])
+        s = np.asarray(seen[1][0]) if case.name == "consistency" else None
+    else:
+        t = np.asarray(objective.make_law().single(jax.random.key(3), B, jnp.float64))
+        u, s = np.ones(B), None
+    return Given(params, At.of(t, u, x0, x1, s=s, **more), lambda p: per_example(_jax_net(p)), None)
+
+
+@EVERY_CASE
+def test_value_and_gradient_equal_an_independent_evaluation(case, x64):
+    params, at, per_example, residual = _given(case)
+
+    np.testing.assert_allclose(per_example(params), case.expected(params, params, at), rtol=1e-8)
+    assert (residual is None) == (case.residual is None)
+    if residual is not None:
+        np.testing.assert_allclose(np.abs(residual), np.abs(case.residual(params, params, at)), rtol=1e-8, atol=1e-11)
+
+    gradient = jax.grad(lambda p: jnp.sum(per_example(p)))(jax.tree.map(jnp.asarray, params))
+    for key, shape in independent.SHAPES.items():
         for index in np.ndindex(shape):
 
             def along(h, key=key, index=index):
                 moved = {k: v.copy() for k, v in params.items()}
                 moved[key][index] += h
-                return np.sum(independent(moved, params, *batch))
+                return np.sum(case.expected(moved, params, at))
 
-            np.testing.assert_allclose(gradient[key][index], _directional(along), rtol=1e-6, atol=1e-6)
-
-
-def test_flow_matching_by_hand(x64):
-    """Recovers (t, x_t) from a network that reports them, and recomputes |F - dx_t|^2."""
-    seen = {}
-
-    def net(t, u, x):
-        seen.update(t=t, u=u, x=x)
-        return 2 * x
-
-    x0, x1 = jax.random.normal(jax.random.key(1), (2, B, D))
-    out = objectives.make("flow_matching")(net, x0, x1, jax.random.key(0))
-    np.testing.assert_array_equal(seen["t"], seen["u"])
-    t = np.asarray(seen["t"])[:, None]
-    x_t = (1 - t) * x0 + t * x1
-    np.testing.assert_allclose(seen["x"], x_t)
-    np.testing.assert_allclose(out.per_example, np.sum((2 * x_t - (x1 - x0)) ** 2, axis=1))
-    np.testing.assert_allclose(out.metrics["diagonal_loss"], np.mean(out.per_example))
+            np.testing.assert_allclose(gradient[key][index], independent.slope(along), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["sgflow", "mean_flow"])
-def test_diagonal_examples_are_flow_matching_and_only_they_have_equal_times(name, x64):
-    calls = []
-
-    def net(t, u, x):
-        calls.append((t, u))
-        return x * (1 + u[:, None])
-
-    x0, x1 = jax.random.normal(jax.random.key(1), (2, B, D))
-    out = objectives.make(name, prob_diagonal=0.25)(net, x0, x1, jax.random.key(0))
-    t, u = calls[0]
-    np.testing.assert_array_equal(t, u)
-    assert len(t) == B // 4
-    # Everything after the first call is about the other examples: derivatives at t < u, and vhat on their diagonal.
-    off = [(t, u) for t, u in calls[1:] if not np.array_equal(_value(t), _value(u))]
-    assert off and all(len(t) == 3 * B // 4 and np.all(_value(t) < _value(u)) for t, u in off)
-    assert all(len(t) == 3 * B // 4 for t, _ in calls[1:])
-    on = slice(None, None, 4)
-    x_t, dx_t = make_interpolant("linear").sample(t, x0[on], x1[on])
-    np.testing.assert_allclose(out.per_example[on], jnp.sum((x_t * (1 + t[:, None]) - dx_t) ** 2, axis=1))
-    assert out.per_example.shape == (B,)
+def test_every_objective_has_a_case():
+    assert {case.name for case in CASES} == set(objectives.names())
 
 
-def _value(t):
-    """The number in a traced time: the primal of a tangent."""
-    while isinstance(t, jax.core.Tracer):
-        t = t.primal
-    return np.asarray(t)
+@pytest.mark.parametrize("step, intervals", [(0, 4), (99, 4), (100, 8), (200, 16), (10**9, 16)])
+def test_consistency_looks_at_neighbours_on_a_grid_that_doubles(step, intervals, x64):
+    at = _given(Case("consistency", _DISCRETE, step=step)).at
+    np.testing.assert_array_equal(at.t * intervals, np.round(at.t * intervals))
+    np.testing.assert_allclose((at.s - at.t) * intervals, 1)
+    np.testing.assert_array_equal(at.u, 1)
+    assert len(set(at.t)) > 2 and np.all(at.s <= 1)
 
 
-@pytest.mark.parametrize("name", objectives.names())
-def test_metrics_are_returned_apart(name):
-    x0, x1 = jax.random.normal(jax.random.key(1), (2, B, D))
-    out = objectives.make(name)(lambda t, u, x: x, x0, x1, jax.random.key(0))
-    expected = (
-        {"diagonal_loss"} if name == "flow_matching" else {"diagonal_loss", "off_diagonal_loss", "residual_norm_sq"}
-    )
-    assert set(out.metrics) == expected
-    if name != "flow_matching":
-        parts = (out.metrics["diagonal_loss"] + out.metrics["off_diagonal_loss"]) / 2
-        np.testing.assert_allclose(jnp.mean(out.per_example), parts, rtol=1e-5)
+def _calls(case, monkeypatch):
+    """The network calls of the independent loss: (whether the differentiated parameters make it, t, u, x).
+
+    Twice: as it is, and with the differentiated parameters moved.
+    """
+    params, at, _, _ = _given(case)
+    evaluate = independent.F
+
+    def calls_with(differentiated):
+        calls = []
+
+        def recording(given, t, u, x):
+            calls.append((given is differentiated, t, u, x))
+            return evaluate(given, t, u, x)
+
+        monkeypatch.setattr(independent, "F", recording)
+        case.expected(differentiated, params, at)
+        return calls
+
+    return calls_with(dict(params)), calls_with({key: value + 0.1 for key, value in params.items()})
 
 
-def test_warm_up_then_ramp():
-    objective = objectives.make("sgflow", warmup_steps=10, ramp_steps=4)
-    weights = [float(objective.ramp(step)) for step in (0, 9, 10, 11, 14, 100)]
-    np.testing.assert_allclose(weights, [0, 0, 0.2, 0.4, 1, 1], rtol=1e-6)
-    assert float(objectives.make("sgflow").ramp(0)) == 1
-
-    x0, x1 = jax.random.normal(jax.random.key(1), (2, B, D))
-    out = objective(lambda t, u, x: x, x0, x1, jax.random.key(0), step=5)
-    np.testing.assert_array_equal(out.per_example[1::2], 0)
-    assert np.all(out.per_example[::2] > 0)
+def _an_input_moves(before, after):
+    return any(np.any(x != y) for (*_, x), (*_, y) in zip(before, after, strict=True))
 
 
-def test_labels_follow_their_examples():
-    """The label of every example a network sees is the one it came with, whatever the split."""
-
-    def check(net_label, x):
-        np.testing.assert_array_equal(net_label, jnp.round(x[:, 0]))
-
-    class Spy(BoundNet):
-        def __call__(self, t, u, x, label=None):
-            jax.debug.callback(check, self.label, jax.lax.stop_gradient(x))
-            return x * 0
-
-        def restrict(self, select):
-            return Spy(self.model, self.params, select(self.label))
-
-    label = jnp.arange(B)
-    x = jnp.broadcast_to(label[:, None].astype(jnp.float32), (B, D))
-    for name, options in [("sgflow", {}), ("sgflow", {"estimator": "split"}), ("mean_flow", {}), ("flow_matching", {})]:
-        # x0 = x1, so x_t is the same number at every time.
-        objectives.make(name, **options)(Spy(None, None, label), x, x, jax.random.key(0))
-    jax.effects_barrier()
+@pytest.mark.parametrize("case", [case for case in CASES if not case.teacher], ids=lambda case: case.label)
+def test_nested_is_said_where_a_gradient_passes_through_one_call_into_another(case, monkeypatch, x64):
+    """In the independent loss the input of a call moves with the differentiated parameters just where it does."""
+    assert objectives.make(case.name, **case.options).nested == _an_input_moves(*_calls(case, monkeypatch))
 
 
-def test_metrics_are_unweighted():
-    x0, x1 = jax.random.normal(jax.random.key(1), (2, B, D))
-    plain, weighted = (
-        objectives.make("mean_flow", adaptive_power=p)(lambda t, u, x: x, x0, x1, jax.random.key(0)) for p in (0.0, 1.0)
-    )
-    assert np.any(plain.per_example != weighted.per_example)
-    jax.tree.map(np.testing.assert_array_equal, plain.metrics, weighted.metrics)
-
-
-@pytest.mark.parametrize("estimator", ["paired", "split"])
-def test_every_call_of_one_term_has_one_batch_size(estimator):
-    """Dropout masks depend on it: vhat and the derivatives must be of one function."""
-    sizes = []
-    net = lambda t, u, x: sizes.append(len(t)) or x  # noqa: E731
-    x0, x1 = jax.random.normal(jax.random.key(1), (2, 16, D))
-    objectives.make("sgflow", estimator=estimator, prob_diagonal=0.75)(net, x0, x1, jax.random.key(0))
-    assert sizes[0] == 12 and set(sizes[1:]) == {4}
-
-
-def test_one_dropout_key_is_one_mask():
-    model = make_model("unet", **_UNET, dropout=0.5)
-    t, x = jnp.array([0.2, 0.4]), jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
-    params = model.init(jax.random.key(1), t, t, x)["params"]
-    params = jax.tree.map(lambda p: p + 0.1, params)
-    net = BoundNet(model, params, dropout_key=jax.random.key(2))
-    np.testing.assert_array_equal(net(t, t, x), net(t, t, x))
-    assert np.any(net(t, t, x) != net.replace(dropout_key=jax.random.key(3))(t, t, x))
-    assert np.any(net(t, t, x) != net.replace(dropout_key=None)(t, t, x))
-
-
-_UNET = dict(
-    channels=4, channel_mult=(1,), num_blocks=1, attention_sizes=(), time_scale=10.0, num_classes=0, dtype="float32"
-)
-
-
-def test_a_teacher_gives_sgflow_its_velocity(x64):
-    """With the exact velocity as teacher, vhat is exact whatever the network's own diagonal."""
-    rng = np.random.default_rng(0)
-    params, other, batch = _parameters(rng), _parameters(rng), _batch(rng)
-    got, _ = objectives.make("sgflow").off_diagonal(_jax_net(params), *map(jnp.asarray, batch), _jax_net(other))
-    np.testing.assert_allclose(got, _sgflow(params, other, *batch), rtol=1e-8)
-
-
-@pytest.mark.parametrize(
-    "name, options, match",
-    [
-        ("nope", {}, "'nope'.*sgflow, flow_matching, mean_flow"),
-        ("sgflow", {"estimater": "split"}, "estimater.*estimator"),
-        ("sgflow", {"estimator": "both"}, "'both'.*paired, split"),
-        ("sgflow", {"prob_diagonal": 1.0}, "prob_diagonal"),
-        ("sgflow", {"time_law": "beta"}, "'beta'.*uniform, logit_normal"),
-        ("sgflow", {"interpolant": "cubic"}, "'cubic'.*linear"),
-        ("sgflow", {"warmup_steps": -1}, "warmup_steps"),
-        ("sgflow", {"logit_std": float("nan")}, "logit_std is nan"),
-        ("sgflow", {"prob_diagonal": float("nan")}, "prob_diagonal is nan"),
-        ("flow_matching", {"prob_diagonal": 0.5}, "prob_diagonal"),
-        ("mean_flow", {"adaptive_offset": 0.0}, "adaptive_offset"),
-    ],
-)
-def test_bad_options_name_the_fault_and_what_is_allowed(name, options, match):
-    with pytest.raises(InputError, match=match):
-        objectives.make(name, **options)
-
-
-def test_objectives_are_hashable_and_equal_by_value():
-    assert objectives.make("sgflow") == objectives.make("sgflow")
-    assert len({objectives.make("sgflow"), objectives.make("sgflow", estimator="split")}) == 2
-
-
-def test_no_use_for_a_teacher_is_said():
-    x = jnp.zeros((B, D))
-    for name in ("flow_matching", "mean_flow"):
-        with pytest.raises(InputError, match="takes no teacher"):
-            objectives.make(name)(lambda t, u, x: x, x, x, jax.random.key(0), teacher=lambda t, u, x: x)
+@EVERY_CASE
+def test_regression_is_said_where_one_prediction_alone_has_a_gradient(case, monkeypatch, x64):
+    """The differentiated parameters make the network's value at one point only, and no other call depends on it."""
+    before, after = _calls(case, monkeypatch)
+    points = {np.column_stack(point).tobytes() for differentiated, *point in before if differentiated}
+    alone = len(points) == 1 and not _an_input_moves(before, after)
+    assert objectives.make(case.name, **case.options).regression == alone

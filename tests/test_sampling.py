@@ -3,14 +3,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgflow_jax import oracles, sampling
+from sgflow_jax import interpolant, objectives, oracles, sampling
 from sgflow_jax.interfaces import InputError
 
 ORACLE = oracles.gaussian_mixture((0.7, 0.3), (-1.0, 2.0), (0.5, 0.4))
 
 
-def _noise():
-    return jax.random.normal(jax.random.key(0), (64, 1))
+def _noise(n=64):
+    return jax.random.normal(jax.random.key(0), (n, 1))
+
+
+def _renoise(n=64, path="linear"):
+    return sampling.Renoise(interpolant.make(path), jax.random.split(jax.random.key(1), n))
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
@@ -39,7 +43,34 @@ def test_integrators_look_at_the_diagonal_only(method):
     assert np.all(np.isfinite(sampling.sample(net, _noise(), jnp.linspace(0, 1, 4), method)))
 
 
-@pytest.mark.parametrize("method, calls", [("flow_map", 5), ("euler", 5), ("heun", 6)])
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("path", ["linear", "trigonometric"])
+def test_consistency_sampling_with_the_exact_map_keeps_the_law_of_the_data(steps, path, x64):
+    oracle, n = oracles.gaussian_mixture((0.7, 0.3), (-1.0, 2.0), (0.5, 0.4), path), 10_000
+    net = lambda t, u, x: jnp.where((u == 1)[:, None], oracle.average_velocity(t, u, x), jnp.nan)  # noqa: E731
+    x = sampling.sample(net, _noise(n), jnp.linspace(0, 1, steps + 1), "consistency", _renoise(n, path))
+    for threshold, probability in [(-1.0, 0.35), (0.5, 0.7), (2.0, 0.85)]:
+        assert abs(np.mean(x < threshold) - probability) < 4 * np.sqrt(0.25 / n)
+    mean, variance = -0.1, 0.7 * (0.25 + 0.81) + 0.3 * (0.16 + 4.41)
+    assert abs(np.mean(x) - mean) < 4 * np.sqrt(variance / n) and abs(np.var(x) / variance - 1) < 0.06
+
+
+def test_consistency_sampling_takes_fresh_noise_at_every_step_for_every_example():
+    """With F = 0, a step to time u makes u x + (1 - u) noise: independent noises add up in squares."""
+    n, (a, b) = 20_000, (0.5, 0.6)
+    zero, times = lambda t, u, x: 0 * x, jnp.array([0.0, a, b, 1.0])
+    x = sampling.sample(zero, jnp.zeros((n, 2)), times, "consistency", _renoise(n))
+    variance = (1 - b) ** 2 + (b * (1 - a)) ** 2
+    np.testing.assert_allclose(np.cov(x.T), variance * np.eye(2), atol=0.05 * variance)
+    assert len(np.unique(x)) > 1.9 * n
+
+
+def test_consistency_sampling_needs_a_path_and_keys():
+    with pytest.raises(InputError, match="pass renoise"):
+        sampling.sample(ORACLE.average_velocity, _noise(), jnp.linspace(0, 1, 3), "consistency")
+
+
+@pytest.mark.parametrize("method, calls", [("flow_map", 5), ("euler", 5), ("heun", 6), ("consistency", 5)])
 def test_network_calls_are_what_was_asked_for(method, calls):
     counted = []
 
@@ -47,7 +78,7 @@ def test_network_calls_are_what_was_asked_for(method, calls):
         jax.debug.callback(lambda: counted.append(1))
         return x
 
-    sampling.sample(net, _noise(), sampling.uniform_times(calls, method), method)
+    sampling.sample(net, _noise(), sampling.uniform_times(calls, method), method, _renoise())
     jax.effects_barrier()
     assert len(counted) == calls
 
@@ -55,15 +86,46 @@ def test_network_calls_are_what_was_asked_for(method, calls):
 def test_times_are_free():
     """An uneven grid, not from 0 to 1: constant velocity 2 over a gap of 0.6."""
     net = lambda t, u, x: jnp.full_like(x, 2.0)  # noqa: E731
-    for method in sampling.METHODS:
+    for method in ("flow_map", "euler", "heun"):
         got = sampling.sample(net, jnp.zeros((1, 1)), jnp.array([0.1, 0.2, 0.7]), method)
         np.testing.assert_allclose(got, 1.2, rtol=1e-6)
 
 
 def test_bad_requests():
-    with pytest.raises(InputError, match="'rk4'.*flow_map, euler, heun"):
+    with pytest.raises(InputError, match="'rk4'.*flow_map, euler, heun, consistency"):
         sampling.sample(ORACLE.average_velocity, _noise(), jnp.linspace(0, 1, 3), "rk4")
     with pytest.raises(InputError, match="heun cannot spend 3.*multiple of 2"):
         sampling.uniform_times(3, "heun")
     with pytest.raises(InputError, match="cannot spend 0"):
         sampling.uniform_times(0)
+
+
+def test_an_objective_is_sampled_where_it_was_trained():
+    allowed = {name: ("flow_map", "euler", "heun") for name in objectives.names()}
+    allowed |= {"flow_matching": ("euler", "heun"), "consistency": ("consistency",)}
+    for name, methods in allowed.items():
+        objective = objectives.make(name)
+        assert sampling.method_of(objective) == methods[0]
+        for method in sampling.METHODS:
+            if method in methods:
+                assert sampling.method_of(objective, method) == method
+            else:
+                with pytest.raises(InputError, match=f"{type(objective).__name__}.*{method} cannot.*{methods[0]}"):
+                    sampling.method_of(objective, method)
+    with pytest.raises(InputError, match="'rk4'.*flow_map"):
+        sampling.method_of(objectives.make("sgflow"), "rk4")
+    assert sampling.method_of(objectives.make("sgflow", direction="both"), "heun") == "heun"
+
+
+def test_only_as_many_calls_as_there_are_jumps_for():
+    shortcut, sgflow = objectives.make("shortcut", num_steps=8), objectives.make("sgflow")
+    with pytest.raises(InputError, match="Shortcut.*cannot sample it in 3 steps: use 1, 2, 4, 8, or the method euler"):
+        sampling.check_calls(shortcut, "flow_map", 3)
+    with pytest.raises(InputError, match="heun cannot spend 3"):
+        sampling.check_calls(shortcut, "heun", 3)
+    candidates = (1, 2, 3, 4, 8, 16)
+    assert sampling.possible_calls(shortcut, "flow_map", candidates) == (1, 2, 4, 8)
+    assert sampling.possible_calls(shortcut, "euler", candidates) == candidates
+    assert sampling.possible_calls(shortcut, "heun", candidates) == (2, 4, 8, 16)
+    assert sampling.possible_calls(sgflow, "flow_map", candidates) == candidates
+    assert sampling.possible_calls(sgflow, "heun", (1, 3)) == ()

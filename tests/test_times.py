@@ -17,6 +17,15 @@ def test_pairs_are_ordered_and_uniform_on_the_triangle():
     assert abs(u.mean() - 2 / 3) < four_sigma
 
 
+def test_pairs_in_both_orders_are_independent():
+    t, u = TimeLaw().pair(jax.random.key(0), N, both=True)
+    ordered = TimeLaw().pair(jax.random.key(0), N)
+    np.testing.assert_array_equal(ordered, (np.minimum(t, u), np.maximum(t, u)))
+    assert abs(np.mean(t > u) - 1 / 2) < 4 * np.sqrt(0.25 / N)
+    assert abs(np.corrcoef(t, u)[0, 1]) < 4 / np.sqrt(N)
+    assert abs(t.mean() - 1 / 2) < 4 * np.sqrt(1 / 12 / N) and abs(u.mean() - 1 / 2) < 4 * np.sqrt(1 / 12 / N)
+
+
 def test_logit_normal_has_its_quantiles():
     t = TimeLaw("logit_normal", logit_mean=-0.6, logit_std=1.6).single(jax.random.key(0), N)
     # P(t < sigmoid(mean + z std)) = Phi(z).

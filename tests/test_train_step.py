@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from sgflow_jax import build, data, sharding
+from sgflow_jax import build, data, models, sharding
 from sgflow_jax.interfaces import LossOut
 from sgflow_jax.train_step import FAULTS, several
 from tests import tiny
@@ -51,6 +52,22 @@ def test_every_step_draws_its_own_noise_and_times():
     assert len(set(losses)) == 3
 
 
+def test_the_teacher_sees_the_labels_of_the_batch():
+    step, batches, state, _ = _setup()
+    x1, half, label = jnp.asarray(batches[0]["x"]), jnp.full(16, 0.5), jnp.arange(16) % 10
+    model = models.make(**{**tiny.mixture().model, "num_classes": 10})
+    params = model.init(jax.random.key(2), half, half, x1, label)["params"]
+    teacher = models.BoundNet(model, jax.tree.map(lambda p: p + 0.1, params))
+
+    def output(net, x0, x1, key, step, teacher):
+        return LossOut(teacher(half, half, x1)[:, 0], {})
+
+    step = dataclasses.replace(step, objective=output)
+    loss, _ = step._loss(state.params, state, {"x": x1, "label": label}, jax.random.key(1), teacher)
+    np.testing.assert_allclose(loss, jnp.mean(teacher(half, half, x1, label)), rtol=1e-6)
+    assert abs(loss - jnp.mean(teacher(half, half, x1, 0 * label))) > 1e-3
+
+
 def test_loss_is_per_coordinate():
     """F = 0 at the start, so flow matching's loss is the mean of dx_t^2 over examples and coordinates."""
     config = tiny.digits("flow_matching")
@@ -68,8 +85,12 @@ def test_several_steps_in_one_call_are_the_same_steps():
     assert_close(together[0], _run(step, batches, state, monitor)[0])
 
 
-def test_four_devices_take_the_same_step_as_one():
-    step, batches, state, monitor = _setup()
+@pytest.mark.parametrize("target", ["pair", "batch"])
+def test_four_devices_take_the_same_step_as_one(target):
+    """Also where an example depends on the others."""
+    config = tiny.mixture()
+    config.objective.velocity_target = target
+    step, batches, state, monitor = _setup(config)
     mesh = sharding.mesh()
     assert mesh.size == 4
     batches_split = [sharding.to_devices(batch, sharding.split(mesh)) for batch in batches]
@@ -96,7 +117,7 @@ def test_a_loss_out_of_bounds_is_a_fault():
 
 
 def test_a_gradient_that_is_not_finite_is_a_fault():
-    def infinite_slope(net, x0, x1, key, step):
+    def infinite_slope(net, x0, x1, key, step, teacher):
         """sqrt(|p|^2) at p = 0: the value is 0, the slope is not a number."""
         length = jnp.sqrt(sum(jnp.sum((p * 0) ** 2) for p in jax.tree.leaves(net.params)))
         return LossOut(jnp.broadcast_to(length, x1.shape[:1]), {})

@@ -57,6 +57,17 @@ def test_a_run_leaves_everything_needed_to_use_it(objective, tmp_path):
     assert net(t, t + 1, x).shape == x.shape
 
 
+@pytest.mark.parametrize("objective", ["ctm", "fmm", "shortcut", "consistency", "psd", "lsd"])
+def test_what_differs_between_objectives_trains_and_is_previewed(objective, tmp_path):
+    """Networks inside networks, both directions of time, few step sizes, no diagonal: two steps and a picture."""
+    config = tiny.mixture(objective, num_steps=2)
+    config.train.preview_every = 2
+    trainer.train(config, str(tmp_path))
+    assert (tmp_path / "previews" / "step_0000002.png").exists()
+    (row,) = _rows(tmp_path)
+    assert row["grad_norm"] > 0 and all(np.isfinite(value) for value in row.values())
+
+
 def test_averaged_and_raw_parameters_differ(tmp_path):
     trainer.train(tiny.mixture(), str(tmp_path))
     averaged, raw = (build.restore_net(str(tmp_path), ema=ema).params for ema in (True, False))

@@ -5,14 +5,31 @@ from typing import Any
 
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.objectives.base import Objective
+from sgflow_jax.objectives.consistency import Consistency
+from sgflow_jax.objectives.ctm import CTM
+from sgflow_jax.objectives.eulerian import ESD, SlimESD
 from sgflow_jax.objectives.flow_matching import FlowMatching
-from sgflow_jax.objectives.mean_flow import MeanFlow
+from sgflow_jax.objectives.fmm import FMM
+from sgflow_jax.objectives.lagrangian import LSD, SlimLSD
+from sgflow_jax.objectives.mean_flow import ImprovedMeanFlow, MeanFlow
+from sgflow_jax.objectives.progressive import PSD
 from sgflow_jax.objectives.sgflow import SGFlow
+from sgflow_jax.objectives.shortcut import Shortcut
 
 _OBJECTIVES: dict[str, type[Objective]] = {
     "sgflow": SGFlow,
     "flow_matching": FlowMatching,
     "mean_flow": MeanFlow,
+    "improved_mean_flow": ImprovedMeanFlow,
+    "esd": ESD,
+    "slim_esd": SlimESD,
+    "lsd": LSD,
+    "slim_lsd": SlimLSD,
+    "psd": PSD,
+    "fmm": FMM,
+    "consistency": Consistency,
+    "ctm": CTM,
+    "shortcut": Shortcut,
 }
 
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from sgflow_jax import interpolant
 from sgflow_jax.interfaces import LossOut
-from sgflow_jax.objectives.base import Objective, diagonal_loss, no_teacher
+from sgflow_jax.objectives.base import Objective, diagonal_loss
+from sgflow_jax.times import Domain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +18,12 @@ class FlowMatching(Objective):
     Stationary at F(t, t, x) = v(t, x). It says nothing about t < u: samples are drawn by integrating F(t, t, .).
     """
 
-    sampler = "euler"
+    domain = Domain.DIAGONAL
+    regression = True
 
-    def __call__(self, net, x0, x1, key, step=0, teacher=None):
-        no_teacher(self, teacher)
+    def loss(self, net, x0, x1, key, step, teacher):
         t = self.make_law().single(key, x1.shape[0], x1.dtype)
-        x_t, dx_t = interpolant.make(self.interpolant).sample(t, x0, x1)
+        x_t, dx_t = self.draw(t, x0, x1, x1)
 
         loss = diagonal_loss(net, t, x_t, dx_t)
 

@@ -1,54 +1,68 @@
-"""MeanFlow: regression of the average velocity on its own identity."""
+"""MeanFlow and improved MeanFlow: regression of the average velocity on its own identity.
+
+Both start from d_t f + (d_x f) v = 0, which with f = x + (u - t) F reads F = v + (u - t) (d_t F + (d_x F) v), and let
+no gradient pass through the derivative.
+"""
 
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from sgflow_jax import flow_map
-from sgflow_jax.interfaces import InputError, expand_time, squared_norm
-from sgflow_jax.objectives.base import FlowMapObjective, no_teacher
+from sgflow_jax.interfaces import expand_time, squared_norm
+from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
+
+sg = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class MeanFlow(FlowMapObjective):
-    """MeanFlow (Geng et al. 2025, Algorithm 1), in this project's direction of time.
+    """MeanFlow (Geng et al. 2025, arXiv 2505.13447, Algorithm 1), in this project's direction of time.
 
-        |F(t, u, x_t) - sg[dx_t + (u - t) (d_t F + (d_x F) dx_t)]|^2
+        |F - sg[dx_t + (u - t) (d_t F + (d_x F) dx_t)]|^2,   F = F(t, u, x_t)
 
-    on t < u, and flow matching on t = u. The target follows from d_t f + (d_x f) v = 0 with f = x + (u - t) F; dx_t
-    stands for v, to which it averages. No gradient passes through the derivative.
-
-    adaptive_power: p of the paper's adaptive weight sg[1 / (|residual|^2 + adaptive_offset)^p], applied to diagonal
-        and off-diagonal examples alike; 0 (default) is none, the paper uses 0.5 to 1. The weight depends on the
-        noise of dx_t, so it moves the stationary point away from the true map wherever dx_t given x_t is not
-        symmetric: use it to reproduce the paper, not to learn the exact map.
-    adaptive_offset: c > 0, in units of |x|^2.
+    on t < u, and flow matching on t = u. dx_t stands for v, to which it averages; a teacher's velocity takes its place.
+    The paper has weight "adaptive" with power 0.5 to 1; it is off here, as it moves the stationary point away from the
+    true map wherever dx_t given x_t is not symmetric.
     """
 
-    adaptive_power: float = 0.0
-    adaptive_offset: float = 1e-3
+    weight_offset: float = 1e-3
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.adaptive_power < 0 or self.adaptive_offset <= 0:
-            raise InputError(
-                "adaptive_power must be 0 or more and adaptive_offset positive: correct the one that is not"
-            )
+    weights = ("none", "adaptive")
+    takes_teacher = True
+    regression = True
 
-    def weigh(self, squared_residual):
-        if not self.adaptive_power:
-            return squared_residual
-        return squared_residual * jax.lax.stop_gradient(
-            (squared_residual + self.adaptive_offset) ** -self.adaptive_power
-        )
+    def off_diagonal(self, net, at, teacher):
+        v = at.dx_t if teacher is None else velocity(net, teacher, at.t, at.x_t)
 
-    def off_diagonal(self, net, t, u, x_t, dx_t, teacher):
-        no_teacher(self, teacher)
+        F, DF = flow_map.average_velocity_derivative(net, at.t, at.u, at.x_t, flow_map.backward_tangent(at.t, v))
 
-        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, dx_t))
+        target = v + expand_time(at.u - at.t, at.x_t) * DF
 
-        target = jax.lax.stop_gradient(dx_t + expand_time(u - t, x_t) * DF)
+        return Terms(squared_norm(F - sg(target)))
 
-        squared_residual = squared_norm(F - target)
-        return squared_residual, {"residual_norm_sq": jnp.mean(squared_residual)}
+
+@dataclasses.dataclass(frozen=True)
+class ImprovedMeanFlow(FlowMapObjective):
+    """Improved MeanFlow (Geng et al. 2025, arXiv 2512.02012, eq. 11), in this project's direction of time.
+
+        |F - (u - t) sg[d_t F + (d_x F) vhat] - dx_t|^2,   vhat = sg[F(t, t, x_t)]
+
+    on t < u, and flow matching on t = u. The derivative is along the model's own velocity, or a teacher's, so the noise
+    of dx_t enters the target alone and R = F - (u - t) (d_t F + (d_x F) vhat) - vhat is free of it.
+    """
+
+    weight_offset: float = 1e-3
+
+    weights = ("none", "residual", "adaptive")
+    takes_teacher = True
+    regression = True
+
+    def off_diagonal(self, net, at, teacher):
+        vhat = sg(velocity(net, teacher, at.t, at.x_t))
+
+        F, DF = flow_map.average_velocity_derivative(net, at.t, at.u, at.x_t, flow_map.backward_tangent(at.t, vhat))
+
+        V = F - expand_time(at.u - at.t, at.x_t) * sg(DF)
+
+        return Terms(squared_norm(V - at.dx_t), V - vhat)

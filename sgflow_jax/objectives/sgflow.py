@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import InputError, expand_time, inner, squared_norm
-from sgflow_jax.objectives.base import FlowMapObjective, velocity
+from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
 
 ESTIMATORS = ("paired", "split")
 
@@ -19,23 +20,39 @@ class SGFlow(FlowMapObjective):
 
     on t < u, and flow matching on t = u. With mass on both, the only stationary point is the true flow map: given x_t,
     e has mean zero once vhat is the marginal velocity, and the expectation becomes |d_t f + (d_x f) v|^2. Gradients
-    pass through the derivatives of f, not through vhat. The value may be negative and is no measure of progress.
+    pass through the derivatives of f, not through vhat, which a teacher's velocity may replace. The value may be
+    negative and is no measure of progress. With R = d_t f + (d_x f) vhat the difference of squares factors into
+
+        |R|^2 + 2 lam <R, (d_x f) e>,   lam = 1,
+
+    and the truth stays stationary for every lam once the diagonal is fitted; see `correction`.
 
     estimator:
-        "paired": both terms on every example, as the difference of squares factors,
-            |R|^2 + 2 <R, (d_x f) e>,   R = d_t f + (d_x f) vhat.
-            Two tangents at one point; the same value and gradient as the formula above, and more exact in float32.
-        "split" (the paper): each example takes one of the two terms, with weight 2 and its sign. One tangent; the
-            same expectation, several times the variance. R is not computed: the metrics are its two terms,
-            eulerian_norm_sq = |D f|^2 and noise_norm_sq = |(d_x f) e|^2.
+        "paired": both terms on every example. Two tangents at one point; the same value and gradient as the formula
+            above, and more exact in float32.
+        "split" (the paper): each example takes one of the two terms of |R + lam (d_x f) e|^2 - |lam (d_x f) e|^2, with
+            weight 2 and its sign. One tangent; the same expectation, several times the variance. R is not computed: the
+            metrics are its two terms, eulerian_norm_sq and noise_norm_sq.
+    correction: lam, 1 in the paper. Less lets an error of vhat in at first order times 1 - lam and keeps out the noise
+        of e times lam; 0 is ESD with stopgrad "convex".
+    final_correction, correction_steps: with correction_steps > 0, lam goes linearly from correction to final_correction
+        over that many steps of training.
     """
 
     estimator: str = "paired"
+    correction: float = 1.0
+    final_correction: float = 0.0
+    correction_steps: int = 0
+
+    takes_teacher = True
 
     def __post_init__(self):
         super().__post_init__()
-        if self.estimator not in ESTIMATORS:
-            raise InputError(f"unknown estimator {self.estimator!r}: use one of {', '.join(ESTIMATORS)}")
+        self._one_of("estimator", ESTIMATORS)
+        if self.estimator == "split" and self.weight == "residual":
+            raise InputError("estimator 'split' does not compute the residual: use weight 'none', or 'paired'")
+        if self.correction_steps < 0:
+            raise InputError(f"correction_steps is {self.correction_steps}: use 0 (constant) or a number of steps")
 
     @property
     def batch_multiple(self) -> int:
@@ -44,35 +61,42 @@ class SGFlow(FlowMapObjective):
         # Both terms must take the same number of examples.
         return strata.group * (2 if self.estimator == "split" and off % 2 else 1)
 
-    def off_diagonal(self, net, t, u, x_t, dx_t, teacher):
+    def lam(self, step) -> jax.Array:
+        """The weight of the correction at a training step."""
+        if not self.correction_steps:
+            return jnp.float32(self.correction)
+        share = jnp.clip(jnp.asarray(step, jnp.float32) / self.correction_steps, 0, 1)
+        return self.correction + share * (self.final_correction - self.correction)
+
+    def off_diagonal(self, net, at, teacher):
+        vhat = jax.lax.stop_gradient(velocity(net, teacher, at.t, at.x_t))
+        lam = self.lam(at.step).astype(at.x_t.dtype)
         estimator = self._paired if self.estimator == "paired" else self._split
-        return estimator(net, t, u, x_t, dx_t, teacher)
+        return estimator(net, at, vhat, at.dx_t - vhat, lam)
 
-    def _paired(self, net, t, u, x_t, dx_t, teacher):
-        vhat = velocity(net, teacher, t, x_t)
-        e = dx_t - vhat
+    def _paired(self, net, at, vhat, e, lam):
+        point = at.t, at.u, at.x_t
 
-        R, Je = flow_map.derivatives(net, t, u, x_t, flow_map.backward_tangent(t, vhat), flow_map.spatial_tangent(t, e))
+        if self.correction == 0 and not self.correction_steps:
+            return Terms.square(flow_map.derivative(net, *point, flow_map.backward_tangent(at.t, vhat)))
 
-        loss = squared_norm(R) + 2 * inner(R, Je)
+        R, Je = flow_map.derivatives(
+            net, *point, flow_map.backward_tangent(at.t, vhat), flow_map.spatial_tangent(at.t, e)
+        )
 
-        return loss, {"residual_norm_sq": jnp.mean(squared_norm(R))}
+        return Terms(squared_norm(R) + 2 * lam * inner(R, Je), R)
 
-    def _split(self, net, t, u, x_t, dx_t, teacher):
-        if t.shape[0] % 2:
+    def _split(self, net, at, vhat, e, lam):
+        if at.t.shape[0] % 2:
             raise InputError(
-                f"estimator 'split' got {t.shape[0]} off-diagonal examples: use a batch with an even number"
+                f"estimator 'split' got {at.t.shape[0]} off-diagonal examples: use a batch with an even number"
             )
 
-        # vhat is evaluated on all examples although half of them need it: dropout then has the mask of the derivative.
-        e = dx_t - velocity(net, teacher, t, x_t)
+        # Even examples take |R + lam (d_x f) e|^2, odd examples -|lam (d_x f) e|^2. vhat was evaluated on all of them
+        # although half need it: dropout then has the mask of the derivative.
+        even = (jnp.arange(at.t.shape[0]) % 2 == 0).astype(at.t.dtype)
+        direction = lam * e + expand_time(even, e) * vhat
+        squares = squared_norm(flow_map.derivative(net, at.t, at.u, at.x_t, (even, jnp.zeros_like(even), direction)))
 
-        # Even examples take |D f|^2, odd examples -|(d_x f) e|^2.
-        even = (jnp.arange(t.shape[0]) % 2 == 0).astype(t.dtype)
-        sign = 2 * even - 1
-        direction = jnp.where(expand_time(even, x_t) == 1, dx_t, e)
-        Df_or_Je = flow_map.derivative(net, t, u, x_t, (even, jnp.zeros_like(t), direction))
-
-        squares = squared_norm(Df_or_Je)
         terms = {"eulerian_norm_sq": 2 * jnp.mean(even * squares), "noise_norm_sq": 2 * jnp.mean((1 - even) * squares)}
-        return 2 * sign * squares, terms
+        return Terms(2 * (2 * even - 1) * squares, metrics=terms)

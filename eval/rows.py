@@ -1,0 +1,110 @@
+"""Tables that are measured row by row: each row is a file, so a run that was stopped goes on, and rows can run apart.
+
+A row is identified by a dictionary of plain values, its settings; measuring gives another. Both are in its file.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+
+Settings = dict[str, Any]
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """The rows under a directory."""
+
+    folder: Path
+
+    def find(self, settings: Settings) -> Row | None:
+        """The row measured with exactly these settings: both dictionaries in one; None if there is none."""
+        file = self._file(settings)
+        try:
+            return json.loads(file.read_text()) if file.exists() else None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{file} is damaged: remove it, and the row is measured again") from error
+
+    def write(self, settings: Settings, values: Row) -> None:
+        """Keeps a row."""
+        paths.write_atomically(self._file(settings), json.dumps({**settings, **values}, indent=1) + "\n")
+
+    def _file(self, settings: Settings) -> Path:
+        text = json.dumps(settings, sort_keys=True)
+        name = "-".join(str(value) for value in settings.values() if isinstance(value, str))
+        readable = "".join(c if c.isalnum() or c in "-=._" else "_" for c in name)[:80]
+        return self.folder / "rows" / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+
+
+def complete(
+    store: Store, wanted: list[Settings], measure: Callable[[Settings], Row], module: str, processes: int
+) -> list[Row]:
+    """All wanted rows, in order; those the store lacks are measured first.
+
+    processes: 0 measures here. Otherwise each row has a process of its own, `python -m module --row=SETTINGS`, this
+    many at a time.
+    """
+    missing = [settings for settings in wanted if store.find(settings) is None]
+    began = time.perf_counter()
+
+    def one(settings: Settings) -> None:
+        if processes:
+            _apart(store, settings, module)
+        else:
+            store.write(settings, measure(settings))
+        done = sum(store.find(s) is not None for s in missing)
+        seconds = time.perf_counter() - began
+        name = ", ".join(f"{k} {v}" for k, v in settings.items())
+        left = seconds / max(done, 1) * (len(missing) - done)
+        print(f"[{done}/{len(missing)}] {name} ({seconds:.0f} s, about {left:.0f} s to go)", flush=True)
+
+    with ThreadPoolExecutor(max(processes, 1)) as pool:
+        for _ in pool.map(one, missing):
+            pass
+    return [store.find(settings) for settings in wanted]
+
+
+def _apart(store: Store, settings: Settings, module: str) -> None:
+    command = [sys.executable, "-m", module, f"--out={store.folder}", f"--row={json.dumps(settings)}"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"the row {json.dumps(settings)} failed ({last}): run it alone with --row to see all of it")
+
+
+def define_flags(out: str) -> None:
+    """The flags of a command whose table is measured row by row; out: its default directory."""
+    flags.DEFINE_string("out", out, "Directory of the rows and of what is made from them.")
+    flags.DEFINE_integer("processes", 0, "Rows measured at a time, each in a process of its own; 0: here.", 0, 64)
+    flags.DEFINE_string("row", None, "Measure this row alone: its settings as JSON.")
+
+
+def from_flag(text: str) -> Settings:
+    """The settings given by --row; InputError if they are none."""
+    try:
+        settings = json.loads(text)
+        if not isinstance(settings, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise InputError(f"--row={text} is not a JSON object ({error}): copy one from a file under rows/") from error
+    return settings
+
+
+def markdown(columns: dict[str, Callable[[Row], str]], rows: list[Row]) -> str:
+    """A Markdown table: a column for each title, whose function makes the cell from the row."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,153 @@
+"""The paper's Table 1, measured: python -m eval.table1 --doc=docs/objectives.md.
+
+What each objective can do and what it costs, from the attributes of its class, from the tables that eval.stationarity
+and eval.toy_table wrote (--results), and from the gradient of one network (--config's). Replaces the part of the
+document between the lines that name this command, or prints the table without --doc.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from eval import cost, rows, variants
+from sgflow_jax import cli
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.objectives.base import Objective
+from sgflow_jax.times import Domain
+
+BEGIN, END = "<!-- python -m eval.table1: begin -->", "<!-- python -m eval.table1: end -->"
+
+
+def measure(config, results: Path) -> list[rows.Row]:
+    """A row for each objective and each option of its own."""
+    found = {name: _read(results / f"{name}.json") for name in ("stationarity", "toy_table")}
+    baseline = cost.gradient_cost(config, variants.parse("flow_matching").make())
+    table = []
+    for variant in variants.own():
+        objective = variant.make()
+        spent = cost.gradient_cost(config, objective)
+        table.append(
+            {
+                "objective": variant.name,
+                "any steps": _any_steps(objective),
+                "simulation-free": _yes(simulation_free(objective)),
+                "regression": _yes(objective.regression),
+                "no inverse": _yes(objective.domain is not Domain.BOTH),
+                "nested": _yes(objective.nested),
+                "z": _largest_z(found["stationarity"], variant.name),
+                "path": _path(found["toy_table"], variant.name),
+                "FLOPs": f"{spent.flops / baseline.flops:.2f}",
+                "memory": f"{spent.residual_bytes / baseline.residual_bytes:.2f}",
+            }
+        )
+    return table
+
+
+COLUMNS = {
+    "objective": "objective",
+    "any number of steps": "any steps",
+    "follows the ODE: path error": "path",
+    "simulation-free": "simulation-free",
+    "regression": "regression",
+    "no inverse": "no inverse",
+    "stationary at the truth: z": "z",
+    "back-propagates through nested calls": "nested",
+    "FLOPs": "FLOPs",
+    "residual memory": "memory",
+}
+
+
+def simulation_free(objective: Objective) -> bool:
+    """Whether the network is only ever evaluated at points of the interpolant, never at what a network made.
+
+    Seen from a network whose output is not a number: nowhere may its input be one that is not.
+    """
+    spoiled = []
+
+    def net(t, u, x):
+        jax.debug.callback(lambda bad: spoiled.append(bool(bad)), jnp.any(jnp.isnan(jax.lax.stop_gradient(x))))
+        return x * jnp.nan
+
+    x = jnp.ones((objective.batch_multiple * 4, 2))
+    objective(net, x, x, jax.random.key(0), cost.TRAINED)
+    jax.effects_barrier()
+    return not any(spoiled)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _any_steps(objective: Objective) -> str:
+    if objective.domain is Domain.TO_DATA:
+        return "by returning to noise"
+    if objective.domain is Domain.DIAGONAL:
+        return "by integration"
+    return "yes" if objective.step_counts is None else f"powers of 2 up to {objective.step_counts[-1]}"
+
+
+def _largest_z(found: list[rows.Row], name: str) -> str:
+    z = [row["exact"]["z"] for row in found if row["objective"] == name]
+    if not z:
+        return "not measured"
+    return f"{max(z):.1f}" if variants.parse(name).make().exact else f"{max(z):.1f}, by discretisation"
+
+
+def _path(found: list[rows.Row], name: str) -> str:
+    values = [
+        row["path"]
+        for row in found
+        if (row["objective"], row["data"], row["budget"]) == (name, "mixture1d", "steps") and not row["diverged"]
+    ]
+    return f"{np.mean(values):.3f}" if values else "not measured"
+
+
+def _read(file: Path) -> list[rows.Row]:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{file} cannot be read ({type(error).__name__}): run python -m eval.{file.stem} and give --results"
+        ) from error
+
+
+def replace(document: str, table: str) -> str:
+    """The document with what stands between the two lines replaced. InputError if they are not there."""
+    head, begin, rest = document.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise InputError(f"--doc has no place for the table: add the lines {BEGIN} and {END}")
+    return f"{head}{BEGIN}\n\n{table}\n{END}{tail}"
+
+
+def define_flags() -> None:
+    """Only for the program: two modules with the same flags could not be imported together otherwise."""
+    config_flags.DEFINE_config_file("config", "configs/quickstart.py", "The network whose gradient is measured.")
+    flags.DEFINE_string("results", "docs/results", "Where stationarity.json and toy_table.json are.")
+    flags.DEFINE_string("doc", None, "The document to put the table into.")
+
+
+def main(_):
+    given = flags.FLAGS
+    cli.start_jax()
+    table = rows.markdown(
+        {title: lambda row, key=key: row[key] for title, key in COLUMNS.items()},
+        measure(given.config, Path(given.results)),
+    )
+    print(table)
+    if given.doc:
+        document = Path(given.doc)
+        if not document.is_file():
+            raise InputError(f"--doc={document}: there is no such file; name one with the line {BEGIN}")
+        paths.write_atomically(document, replace(document.read_text(), table))
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

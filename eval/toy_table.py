@@ -1,0 +1,208 @@
+"""Every objective on data whose exact flow map is known: python -m eval.toy_table --out=DIR --seeds=0,1,2,3,4.
+
+Trains each objective on each data set with each seed, at equal steps (those of the config) and at equal training time,
+and compares with the exact map. Writes DIR/toy_table.md, toy_table.json and toy_maps.png; a row that is there is not
+measured again.
+"""
+
+import io
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import flags
+
+from configs import mixture1d, toy2d
+from eval import map_error, plots, rows, variants
+from sgflow_jax import build, cli, data, flow_map, trainer
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+
+DATA = {"mixture1d": mixture1d, "eight_gaussians": toy2d}
+PER_CALL = 50  # training steps in one call of the device: these networks are small
+TRIAL_STEPS = 400  # of the run that measures the speed
+SHOWN = 400  # points of the learned map kept for the figure
+BUDGETS = ("steps", "seconds")
+
+
+def config_of(name: str, variant: variants.Variant, seed: int, num_steps: int | None) -> ml_collections.ConfigDict:
+    """The configuration of one run: the data set's own config but for seed and length, and without pictures."""
+    config = DATA[name].get_config(variant.objective)
+    for key, value in variant.options:
+        config.objective[key] = value
+    config.seed = seed
+    config.train.num_steps = num_steps or config.train.num_steps
+    config.train.steps_per_dispatch = PER_CALL
+    config.train.preview_every = 0
+    config.train.checkpoint_every = config.train.num_steps
+    config.train.log_every = PER_CALL * 2
+    return config
+
+
+def measure(settings: rows.Settings, folder: Path) -> rows.Row:
+    """One row: a run and its errors. A run that diverges is a row too."""
+    variant = variants.parse(settings["objective"])
+
+    def train(num_steps: int, workdir: Path) -> ml_collections.ConfigDict:
+        config = config_of(settings["data"], variant, settings["seed"], num_steps)
+        trainer.train(config, str(workdir))
+        return config
+
+    name = "-".join(str(value) for value in settings.values())
+    workdir, trial = folder / "runs" / name, folder / "runs" / f"{name}-trial"
+    amount = settings["amount"]
+    try:
+        if settings["budget"] == "seconds":
+            per_second = _speed(train(TRIAL_STEPS, trial), trial)
+            amount = max(1, int(amount * per_second / PER_CALL)) * PER_CALL
+        config = train(amount, workdir)
+        net, _, _ = build.restore(str(workdir))
+        row = {
+            "diverged": None,
+            "num_steps": amount,
+            "steps_per_second": _speed(config, workdir),
+            **map_error.score(net, config, _targets(settings["data"], folder)),
+            **_shown(net, config),
+        }
+    except trainer.Stopped as stopped:
+        row = {"diverged": str(stopped), "num_steps": amount}
+    for path in (workdir, trial):
+        shutil.rmtree(path, ignore_errors=True)
+    return row
+
+
+def _targets(name: str, folder: Path) -> map_error.Targets:
+    """What to compare with; kept in a file, as it takes longer than a run."""
+    file = folder / f"exact_{name}.npz"
+    if not file.exists():
+        buffer = io.BytesIO()
+        np.savez(buffer, **map_error.targets(name)._asdict())
+        paths.write_atomically(file, buffer.getvalue())
+    with np.load(file) as arrays:
+        return map_error.Targets(**arrays)
+
+
+def _speed(config: ml_collections.ConfigDict, workdir: Path) -> float:
+    """Training steps a second, the median over the lines of the log after the first."""
+    lines = [json.loads(line) for line in paths.metrics_file(str(workdir)).read_text().splitlines()]
+    return float(np.median([line["images_per_second"] for line in lines[1:]])) / config.data.batch_size
+
+
+def _shown(net, config: ml_collections.ConfigDict) -> dict:
+    """Points and where the learned and the exact map carry them from time 0 to time 1."""
+    shape = data.shape(config.data.name)
+    x = jnp.linspace(-3, 3, SHOWN)[:, None] if shape == (1,) else jax.random.normal(jax.random.key(0), (SHOWN, *shape))
+    zero, one = jnp.zeros(SHOWN), jnp.ones(SHOWN)
+    oracle = data.oracle(config.data.name, config.objective.interpolant)
+    maps = {"noise": x, "learned": flow_map.apply(net, 0.0, 1.0, x), "exact": oracle.flow_map(zero, one, x)}
+    return {name: np.round(np.asarray(points), 4).tolist() for name, points in maps.items()}
+
+
+def summary(found: list[rows.Row]) -> list[rows.Row]:
+    """One row for each data set, budget and objective: lists over its seeds."""
+    groups = defaultdict(list)
+    for row in found:
+        groups[row["data"], row["budget"], row["amount"], row["objective"]].append(row)
+    return [
+        {"data": key[0], "budget": key[1], "amount": key[2], "objective": key[3], "rows": group}
+        for key, group in groups.items()
+    ]
+
+
+def _cell(name: str):
+    """Mean and standard deviation over the seeds that did not diverge."""
+
+    def cell(group: rows.Row) -> str:
+        values = [row[name] for row in group["rows"] if not row["diverged"]]
+        if not values or values[0] is None:
+            return "-"
+        spread = f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else ""
+        return f"{np.mean(values):.3g}{spread}"
+
+    return cell
+
+
+COLUMNS = {
+    "objective": lambda group: group["objective"],
+    "RMSE f(0, 1, .)": _cell("one_jump"),
+    "RMSE t < u": _cell("all_jumps"),
+    **{f"distance, {n} step{'s' * (n > 1)}": _cell(f"distance_{n}") for n in map_error.CALLS},
+    "path": _cell("path"),
+    "steps": _cell("num_steps"),
+    "steps/s": _cell("steps_per_second"),
+    "seeds": lambda group: str(len(group["rows"])),
+    "diverged": lambda group: str(sum(row["diverged"] is not None for row in group["rows"])),
+}
+
+
+def tables(groups: list[rows.Row]) -> str:
+    """A Markdown table for each data set and budget."""
+    parts = []
+    for name, budget, amount in dict.fromkeys((g["data"], g["budget"], g["amount"]) for g in groups):
+        chosen = [g for g in groups if (g["data"], g["budget"], g["amount"]) == (name, budget, amount)]
+        parts.append(f"### {name}, {amount:,} {budget} of training\n\n{rows.markdown(COLUMNS, chosen)}")
+    return "\n".join(parts)
+
+
+def wanted(given: flags.FlagValues) -> list[rows.Settings]:
+    """The settings of all rows, seeds outermost, so that a part of the work is a table of fewer seeds."""
+    names = given.objectives or [variant.name for variant in variants.own()]
+    for name in names:
+        variants.parse(name)
+    for flag, items, allowed in (("data", given.data, DATA), ("budgets", given.budgets, BUDGETS)):
+        if not set(items) <= set(allowed):
+            raise InputError(f"--{flag}={','.join(items)}: use {', '.join(allowed)}")
+    seeds = cli.integers("seeds", given.seeds)
+    settings = []
+    for seed in seeds:
+        for name in given.data:
+            for budget in given.budgets:
+                steps = given.num_steps or DATA[name].get_config().train.num_steps
+                if steps % (2 * PER_CALL):
+                    raise InputError(f"--num_steps={steps}: use a multiple of {2 * PER_CALL}")
+                amount = steps if budget == "steps" else given.seconds
+                settings += [
+                    {"data": name, "objective": o, "budget": budget, "amount": amount, "seed": seed} for o in names
+                ]
+    return settings
+
+
+def define_flags() -> None:
+    """Only for the program: two modules with the same flags could not be imported together otherwise."""
+    rows.define_flags("runs/toy_table")
+    flags.DEFINE_list("objectives", [], "Objectives or variants like 'psd(split=uniform)'; all by default.")
+    flags.DEFINE_list("data", list(DATA), "Data sets.")
+    flags.DEFINE_list("budgets", list(BUDGETS), "Equal steps, equal seconds of training, or both.")
+    flags.DEFINE_list("seeds", ["0"], "Seeds of the runs.")
+    flags.DEFINE_integer("num_steps", None, "Training steps of the first budget; the config's by default.", 1)
+    flags.DEFINE_float("seconds", 10.0, "Training time of the second budget, without compiling.", 0.1)
+
+
+def main(_):
+    given = flags.FLAGS
+    cli.start_jax()
+    store = rows.Store(Path(given.out))
+    if given.row:
+        settings = rows.from_flag(given.row)
+        store.write(settings, measure(settings, store.folder))
+        return
+    found = rows.complete(
+        store, wanted(given), lambda settings: measure(settings, store.folder), "eval.toy_table", given.processes
+    )
+    groups = summary(found)
+    table = tables(groups)
+    print(table)
+    without_points = [{k: v for k, v in row.items() if k not in ("noise", "learned", "exact")} for row in found]
+    paths.write_atomically(store.folder / "toy_table.json", json.dumps(without_points, indent=1) + "\n")
+    paths.write_atomically(store.folder / "toy_table.md", table)
+    paths.write_atomically(store.folder / "toy_maps.png", plots.toy_maps(found))
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,90 @@
+"""The objectives and options that the audits and tables go through, under readable names like `esd(stopgrad=none)`."""
+
+import dataclasses
+from typing import Any
+
+from sgflow_jax import objectives
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.objectives.base import Objective
+
+# Option values beside the defaults, for every objective that has them.
+_EVERYWHERE = [{"velocity_target": "batch"}, {"direction": "both"}, {"weight": "residual"}]
+# Option values of single objectives.
+_OWN = {
+    "sgflow": [{"estimator": "split"}, {"correction": 0.3}, {"correction": 0.0}],
+    "esd": [{"stopgrad": "convex"}, {"stopgrad": "none"}],
+    "lsd": [{"stopgrad": "none"}],
+    "psd": [{"split": "uniform"}, {"stopgrad": "none"}],
+    "consistency": [{"continuous": True}],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """An objective with some options set: make() gives it."""
+
+    objective: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`objective`, or `objective(option=value,...)`."""
+        inside = ",".join(f"{key}={value}" for key, value in self.options)
+        return f"{self.objective}({inside})" if inside else self.objective
+
+    def make(self, **more: Any) -> Objective:
+        """The objective, with `more` options."""
+        return objectives.make(self.objective, **{**dict(self.options), **more})
+
+
+def own() -> list[Variant]:
+    """Every registered objective with its defaults and with the options of its own."""
+    return [
+        Variant(name, tuple(options.items())) for name in objectives.names() for options in [{}, *_OWN.get(name, [])]
+    ]
+
+
+def every() -> list[Variant]:
+    """`own`, and the options that objectives share, wherever they are accepted."""
+    shared = [
+        Variant(name, tuple(options.items()))
+        for name in objectives.names()
+        for options in _EVERYWHERE
+        if _accepted(name, options)
+    ]
+    return sorted(own() + shared, key=lambda variant: objectives.names().index(variant.objective))
+
+
+def parse(name: str) -> Variant:
+    """The variant of a name. InputError if there is no such objective or option."""
+    objective, _, inside = name.rstrip(")").partition("(")
+    defaults = objectives.default_options(objective)
+    options = {}
+    for item in filter(None, inside.split(",")):
+        key, _, value = item.partition("=")
+        if key not in defaults:
+            raise InputError(f"{objective} has no option {key!r}: its options are {', '.join(defaults)}")
+        options[key] = _convert(objective, key, value, defaults[key])
+    variant = Variant(objective, tuple(options.items()))
+    variant.make()
+    return variant
+
+
+def _convert(objective: str, key: str, value: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        return value.lower() in ("true", "1")
+    try:
+        return type(default)(value)
+    except ValueError as error:
+        raise InputError(f"{objective}: {key}={value} is no {type(default).__name__}: correct it") from error
+
+
+def _accepted(name: str, options: dict[str, Any]) -> bool:
+    defaults = objectives.default_options(name)
+    if all(defaults.get(key) == value for key, value in options.items()):
+        return False  # it is the default
+    try:
+        objectives.make(name, **options)
+    except InputError:
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""Consistency training: f(., 1, .) is constant along a path, in discrete time and in its limit."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from sgflow_jax import flow_map
+from sgflow_jax.interfaces import InputError, LossOut, expand_time, squared_norm
+from sgflow_jax.objectives.base import Objective, velocity
+from sgflow_jax.times import Domain
+
+sg = jax.lax.stop_gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class Consistency(Objective):
+    """Consistency models (Song et al. 2023, arXiv 2303.01469, Algorithm 3; Song & Dhariwal 2024, arXiv 2310.14189).
+
+        discrete:    |f(t, 1, x_t) - sg[f(s, 1, x_s)]|^2 / (s - t),   t = n / N,   s = (n + 1) / N
+        continuous:  |f(t, 1, x_t) - sg[f(t, 1, x_t) + D f]|^2,   D f = d_t f + (d_x f) dx_t
+
+    Only u = 1 is trained: sampling in several steps returns to noise in between. x_s lies on the path of the same pair;
+    with a teacher, or with velocity_target "batch", it is an Euler step from x_t (consistency distillation). The
+    discrete loss is biased by a term of order 1 / N; the continuous one, whose gradient is the limit of the other's
+    (Song et al., Theorem 6), is not, and its value is only the size of D f, mostly noise.
+
+    continuous: which of the two.
+    initial_intervals, final_intervals, doubling_steps: N starts at the first, doubles every doubling_steps steps of
+        training, and stops at the second (Song & Dhariwal, section 3.4).
+    """
+
+    continuous: bool = False
+    initial_intervals: int = 8
+    final_intervals: int = 64
+    doubling_steps: int = 500
+
+    domain = Domain.TO_DATA
+    takes_teacher = True
+    regression = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= self.initial_intervals <= self.final_intervals or self.doubling_steps < 1:
+            raise InputError(
+                f"initial_intervals is {self.initial_intervals}, final_intervals {self.final_intervals}, doubling_steps"
+                f" {self.doubling_steps}: use 1 <= initial_intervals <= final_intervals and a positive doubling_steps"
+            )
+
+    @property
+    def exact(self) -> bool:
+        return self.continuous
+
+    def intervals(self, step) -> jax.Array:
+        """N at a training step."""
+        doublings = jnp.asarray(step) // self.doubling_steps
+        # The exponent is bounded so that the power cannot overflow late in training.
+        return jnp.minimum(self.initial_intervals * 2.0 ** jnp.minimum(doublings, 30), self.final_intervals)
+
+    def loss(self, net, x0, x1, key, step, teacher):
+        t = self.make_law().single(key, x1.shape[0], x1.dtype)
+        loss = (self._continuous if self.continuous else self._discrete)(net, t, x0, x1, step, teacher)
+        return LossOut(loss, {"consistency_loss": jnp.mean(loss)})
+
+    def _continuous(self, net, t, x0, x1, step, teacher):
+        x_t, v = self._velocity(net, t, x0, x1, teacher)
+
+        f, Df = flow_map.map_and_derivative(net, t, jnp.ones_like(t), x_t, flow_map.backward_tangent(t, v))
+
+        return squared_norm(f - sg(f + Df))
+
+    def _discrete(self, net, t, x0, x1, step, teacher):
+        N = self.intervals(step).astype(t.dtype)
+        t = jnp.floor(t * N) / N
+        s = t + 1 / N
+
+        x_t, v = self._velocity(net, t, x0, x1, teacher)
+        if teacher is None and self.velocity_target == "pair":
+            x_s, _ = self.draw(s, x0, x1, x1)
+        else:
+            x_s = x_t + expand_time(s - t, x_t) * v
+
+        one = jnp.ones_like(t)
+        difference = flow_map.apply(net, t, one, x_t) - sg(flow_map.apply(net, s, one, x_s))
+
+        return squared_norm(difference) / (s - t)
+
+    def _velocity(self, net, t, x0, x1, teacher):
+        """x_t, and what stands for the velocity there."""
+        x_t, dx_t = self.draw(t, x0, x1, x1)
+        return x_t, dx_t if teacher is None else velocity(net, teacher, t, x_t)

@@ -1,0 +1,52 @@
+"""Consistency trajectory models: a jump from x_t equals the jump from one solver step later."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from sgflow_jax import flow_map
+from sgflow_jax.interfaces import InputError, expand_time
+from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
+
+
+@dataclasses.dataclass(frozen=True)
+class CTM(FlowMapObjective):
+    """CTM (Kim et al. 2024, arXiv 2310.02279, eq. 7), without its adversarial term and with squared distance.
+
+        |g(f(t, u, x_t)) - sg[g(f(s, u, x_s))]|^2 / (s - t),   g(x) = sg-net f(u, 1, x),   s = min(t + 1 / intervals, u)
+
+    on t < u, and flow matching on t = u. x_s = x_t + (s - t) v is one Euler step along the model's own velocity
+    v = F(t, t, x_t), or a teacher's; both ends are compared at time 1 through the map with its parameters detached.
+    The Euler step leaves a bias of order 1 / intervals.
+    """
+
+    intervals: int = 64
+
+    directions = ("forward",)
+    exact = False
+    takes_teacher = True
+    nested = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.intervals < 1:
+            raise InputError(f"intervals of CTM is {self.intervals}: use a positive integer")
+
+    def off_diagonal(self, net, at, teacher):
+        t, u, x_t = at.t, at.u, at.x_t
+        s = jnp.minimum(t + 1 / self.intervals, u)
+        step = expand_time(s - t, x_t)
+
+        x_s = x_t + step * velocity(net, teacher, t, x_t)
+
+        def g(x):
+            return flow_map.apply(flow_map.detached(net), u, jnp.ones_like(u), x)
+
+        here, later = flow_map.apply(net, t, u, x_t), flow_map.apply(net, s, u, x_s)
+        difference = g(here) - jax.lax.stop_gradient(g(later))
+
+        # Of the size of the residual of the differential equation, whatever the step; t = u would divide 0 by 0.
+        R = difference / jnp.maximum(step, jnp.finfo(x_t.dtype).tiny)
+        square = Terms.square(R)
+        return square._replace(loss=(s - t) * square.loss)

@@ -1,0 +1,64 @@
+"""Lagrangian self-distillation: d_u f(t, u, x) = v(u, f(t, u, x)) for the model's own velocity."""
+
+import dataclasses
+
+import jax
+
+from sgflow_jax import flow_map
+from sgflow_jax.interfaces import expand_time
+from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
+
+sg = jax.lax.stop_gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class LSD(FlowMapObjective):
+    """LSD (Boffi et al. 2025, arXiv 2505.18825, eq. 14; the SGFlow paper's "Lagrange").
+
+        |d_u f - v(u, f)|^2,   f = f(t, u, x_t),   v(u, f) = F(u, u, f), or a teacher's velocity
+
+    on t < u, and flow matching on t = u.
+
+    stopgrad: "convex" (default, Boffi et al.'s choice) is d_u f - sg[v(u, f)]; "none" lets the gradient into v and,
+        through f, into its input (the SGFlow paper's baseline).
+    """
+
+    stopgrad: str = "convex"
+
+    takes_teacher = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._one_of("stopgrad", ("none", "convex"))
+
+    @property
+    def nested(self) -> bool:
+        return self.stopgrad == "none"
+
+    def off_diagonal(self, net, at, teacher):
+        f, d_u_f = flow_map.map_and_derivative(net, at.t, at.u, at.x_t, flow_map.forward_tangent(at.u, at.x_t))
+
+        v = velocity(net, teacher, at.u, f if self.stopgrad == "none" else sg(f))
+
+        return Terms.square(d_u_f - (v if self.stopgrad == "none" else sg(v)))
+
+
+@dataclasses.dataclass(frozen=True)
+class SlimLSD(FlowMapObjective):
+    """Slim LSD (Shen et al. 2026, arXiv 2609.16222): only the direct prediction carries a gradient.
+
+        |F - sg[v(u, f) - (u - t) d_u F]|^2,   F = F(t, u, x_t),   v(u, f) = F(u, u, f), or a teacher's velocity
+
+    on t < u, and flow matching on t = u. The same residual as LSD, as d_u f = F + (u - t) d_u F.
+    """
+
+    takes_teacher = True
+    regression = True
+
+    def off_diagonal(self, net, at, teacher):
+        F, d_u_F = flow_map.average_velocity_derivative(net, at.t, at.u, at.x_t, flow_map.forward_tangent(at.u, at.x_t))
+        gap = expand_time(at.u - at.t, at.x_t)
+
+        f = sg(at.x_t + gap * F)
+
+        return Terms.square(F - sg(velocity(net, teacher, at.u, f) - gap * d_u_F))

@@ -1,0 +1,48 @@
+"""The average velocity of an ODE by a Runge-Kutta method of order 8 (Dormand and Prince) with fixed steps."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.integrate import DOP853
+
+from sgflow_jax.interfaces import expand_time
+
+Velocity = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def average_velocity(
+    velocity: Velocity, t: jax.Array, u: jax.Array, x: jax.Array, steps: int, refine: jax.Array | None = None
+) -> jax.Array:
+    """F(t, u, x) for dx/ds = velocity(s, x), like x [B, ...], for t <= u and for u < t, and v on the diagonal.
+
+    Solves for the average itself, so that nothing cancels however small u - t is: x_s = x + (u - t) q with
+
+        s = t + (u - t) theta(tau),   dq/dtau = theta'(tau) v(s, x + (u - t) q),   q = 0 at 0 and F at tau = 1.
+
+    refine [B]: the last steps in s are about refine^2 times the first ones, theta'(1) = refine^2 theta'(0). Equal steps
+    by default. The precision is that of x; forward and reverse mode pass through the steps.
+    """
+    dtype, gap = x.dtype, expand_time(u - t, x)
+    r = jnp.ones_like(t) if refine is None else refine
+    A, B, C = (jnp.asarray(a, dtype) for a in (DOP853.A, DOP853.B, DOP853.C))
+
+    def combine(weights, slopes):
+        return jnp.tensordot(weights / steps, slopes, 1, precision="highest")
+
+    @jax.checkpoint  # reverse mode keeps one array a step and not one a stage
+    def step(q, i):
+        def stage(slopes, row):
+            j, a, c = row
+            tau = (i + c) / steps
+            theta, dtheta = tau / (tau + (1 - tau) * r), r / (tau + (1 - tau) * r) ** 2
+
+            slope = expand_time(dtheta, x) * velocity(t + (u - t) * theta, x + gap * (q + combine(a, slopes)))
+
+            return slopes.at[j].set(slope), None
+
+        slopes, _ = jax.lax.scan(stage, jnp.zeros((len(C), *x.shape), dtype), (np.arange(len(C)), A, C))
+        return q + combine(B, slopes), None
+
+    return jax.lax.scan(step, jnp.zeros_like(x), jnp.arange(steps, dtype=dtype))[0]
