@@ -4,7 +4,6 @@ python -m eval.ablations --out=DIR --seeds=0,1 writes DIR/ablations.md, ablation
 """
 
 import json
-import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -56,14 +55,12 @@ def _config(settings: rows.Settings) -> ml_collections.ConfigDict:
 def measure(settings: rows.Settings, folder: Path) -> rows.Row:
     """One row: a run and its errors. A run that diverges, or whose samples are not finite, is a row too."""
     config = _config(settings)
-    workdir = folder / "runs" / "-".join(str(value) for value in settings.values())
-    try:
-        trainer.train(config, str(workdir))
-        row = {"diverged": None, **(_distances if settings["data"] == "digits" else _errors)(config, str(workdir))}
-    except trainer.Stopped as stopped:
-        row = {"diverged": str(stopped)}
-    shutil.rmtree(workdir, ignore_errors=True)
-    return row
+    with rows.fresh_workdir(folder, settings) as workdir:
+        try:
+            trainer.train(config, workdir)
+            return {"diverged": None, **(_distances if settings["data"] == "digits" else _errors)(config, workdir)}
+        except trainer.Stopped as stopped:
+            return {"diverged": str(stopped)}
 
 
 def _errors(config: ml_collections.ConfigDict, workdir: str) -> dict:
@@ -81,8 +78,8 @@ def wanted(given: flags.FlagValues) -> list[rows.Settings]:
     """The settings of all rows of both ablations, seeds outermost, so that a part of the work is fewer seeds."""
     if not set(given.data) <= set(DATA):
         raise InputError(f"--data={','.join(given.data)}: use {', '.join(DATA)}")
-    chosen = given.objectives or objectives.names()
-    cases = [(variants.parse(name).name, scale) for name in chosen for scale in TIME_SCALES]
+    chosen = variants.from_flag(given.objectives) or objectives.names()
+    cases = [(name, scale) for name in chosen for scale in TIME_SCALES]
     if "sgflow" in chosen:
         cases += [(name, DEFAULT_SCALE) for name in _corrections()]
     steps = {"digits": given.digits_steps, "mixture1d": given.toy_steps}

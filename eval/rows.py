@@ -3,14 +3,16 @@
 A row is identified by a dictionary of plain values, its settings; measuring gives another. Both are in its file.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,17 @@ class Store:
         name = "-".join(str(value) for value in settings.values() if isinstance(value, str))
         readable = "".join(c if c.isalnum() or c in "-=._" else "_" for c in name)[:80]
         return self.folder / "rows" / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+
+
+@contextlib.contextmanager
+def fresh_workdir(folder: Path, settings: Settings) -> Iterator[str]:
+    """The directory of a row's training run, empty at the start, even if an earlier attempt was stopped; gone after."""
+    workdir = folder / "runs" / "-".join(str(value) for value in settings.values())
+    shutil.rmtree(workdir, ignore_errors=True)
+    try:
+        yield str(workdir)
+    finally:
+        shutil.rmtree(workdir, ignore_errors=True)
 
 
 def complete(

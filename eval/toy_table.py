@@ -7,7 +7,6 @@ measured again.
 
 import io
 import json
-import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -48,32 +47,29 @@ def measure(settings: rows.Settings, folder: Path) -> rows.Row:
     """One row: a run and its errors. A run that diverges is a row too."""
     variant = variants.parse(settings["objective"])
 
-    def train(num_steps: int, workdir: Path) -> ml_collections.ConfigDict:
-        config = config_of(settings["data"], variant, settings["seed"], num_steps)
-        trainer.train(config, str(workdir))
-        return config
+    def config_for(num_steps: int) -> ml_collections.ConfigDict:
+        return config_of(settings["data"], variant, settings["seed"], num_steps)
 
-    name = "-".join(str(value) for value in settings.values())
-    workdir, trial = folder / "runs" / name, folder / "runs" / f"{name}-trial"
-    amount = settings["amount"]
+    num_steps = settings["amount"]
     try:
         if settings["budget"] == "seconds":
-            per_second = _speed(train(TRIAL_STEPS, trial), trial)
-            amount = max(1, int(amount * per_second / PER_CALL)) * PER_CALL
-        config = train(amount, workdir)
-        net, _, _ = build.restore(str(workdir))
-        row = {
-            "diverged": None,
-            "num_steps": amount,
-            "steps_per_second": _speed(config, workdir),
-            **map_error.score(net, config, _targets(settings["data"], folder)),
-            **_shown(net, config),
-        }
+            trial = config_for(TRIAL_STEPS)
+            with rows.fresh_workdir(folder, {**settings, "trial": True}) as workdir:
+                trainer.train(trial, workdir)
+                num_steps = max(1, int(settings["amount"] * _speed(trial, workdir) / PER_CALL)) * PER_CALL
+        config = config_for(num_steps)
+        with rows.fresh_workdir(folder, settings) as workdir:
+            trainer.train(config, workdir)
+            net = build.restore_net(workdir)
+            return {
+                "diverged": None,
+                "num_steps": num_steps,
+                "steps_per_second": _speed(config, workdir),
+                **map_error.score(net, config, _targets(settings["data"], folder)),
+                **_shown(net, config),
+            }
     except trainer.Stopped as stopped:
-        row = {"diverged": str(stopped), "num_steps": amount}
-    for path in (workdir, trial):
-        shutil.rmtree(path, ignore_errors=True)
-    return row
+        return {"diverged": str(stopped), "num_steps": num_steps}
 
 
 def _targets(name: str, folder: Path) -> map_error.Targets:
@@ -87,10 +83,11 @@ def _targets(name: str, folder: Path) -> map_error.Targets:
         return map_error.Targets(**arrays)
 
 
-def _speed(config: ml_collections.ConfigDict, workdir: Path) -> float:
+def _speed(config: ml_collections.ConfigDict, workdir: str) -> float:
     """Training steps a second, the median over the lines of the log after the first."""
-    lines = [json.loads(line) for line in paths.metrics_file(str(workdir)).read_text().splitlines()]
-    return float(np.median([line["images_per_second"] for line in lines[1:]])) / config.data.batch_size
+    lines = [json.loads(line) for line in paths.metrics_file(workdir).read_text().splitlines()]
+    # The first line has the compilation; a run of one line has no other.
+    return float(np.median([line["images_per_second"] for line in lines[1:] or lines])) / config.data.batch_size
 
 
 def _shown(net, config: ml_collections.ConfigDict) -> dict:
@@ -151,9 +148,7 @@ def tables(groups: list[rows.Row]) -> str:
 
 def wanted(given: flags.FlagValues) -> list[rows.Settings]:
     """The settings of all rows, seeds outermost, so that a part of the work is a table of fewer seeds."""
-    names = given.objectives or [variant.name for variant in variants.own()]
-    for name in names:
-        variants.parse(name)
+    names = variants.from_flag(given.objectives) or [variant.name for variant in variants.own()]
     for flag, items, allowed in (("data", given.data, DATA), ("budgets", given.budgets, BUDGETS)):
         if not set(items) <= set(allowed):
             raise InputError(f"--{flag}={','.join(items)}: use {', '.join(allowed)}")

@@ -1,6 +1,7 @@
 """The objectives and options that the audits and tables go through, under readable names like `esd(stopgrad=none)`."""
 
 import dataclasses
+import re
 from typing import Any
 
 from sgflow_jax import objectives
@@ -12,7 +13,7 @@ _EVERYWHERE = [{"velocity_target": "batch"}, {"direction": "both"}, {"weight": "
 # Option values of single objectives.
 _OWN = {
     "sgflow": [{"estimator": "split"}, {"correction": 0.3}, {"correction": 0.0}],
-    "esd": [{"stopgrad": "convex"}, {"stopgrad": "none"}],
+    "esd": [{"stopgrad": "full"}, {"stopgrad": "none"}],
     "lsd": [{"stopgrad": "none"}],
     "psd": [{"split": "uniform"}, {"stopgrad": "none"}],
     "consistency": [{"continuous": True}],
@@ -68,6 +69,12 @@ def parse(name: str) -> Variant:
     variant = Variant(objective, tuple(options.items()))
     variant.make()
     return variant
+
+
+def from_flag(items: list[str]) -> list[str]:
+    """The names in a list flag, which is split at the commas inside parentheses too. InputError for what is no name."""
+    names = re.findall(r"[^,(]+(?:\([^)]*\))?", ",".join(items))
+    return [parse(name.strip()).name for name in names]
 
 
 def _convert(objective: str, key: str, value: str, default: Any) -> Any:

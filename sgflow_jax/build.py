@@ -54,7 +54,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     models.make(**config.model).check(shape)
 
     wanted = objective(config)
-    require("teacher.step", config.teacher.step >= 0, "0 (the newest) or the step of a checkpoint")
+    step = config.teacher.step
+    allowed = "0 (the newest) or, with teacher.workdir, the step of a checkpoint"
+    require("teacher.step", step == 0 or (step > 0 and config.teacher.workdir), allowed)
     allowed = f"'', {config.objective.name} uses no velocity that a teacher could give"
     require("teacher.workdir", wanted.takes_teacher or not config.teacher.workdir, allowed)
     allowed = "'pair': the batch is of all classes, and the velocity of a labelled network of one"

@@ -57,9 +57,16 @@ eval.features.pixels
 eval.features
 eval.frechet
 eval.results
+eval.rows
 eval.plots
 eval.fid_sweep
 eval.map_error
+eval.variants
+eval.stationarity
+eval.toy_table
+eval.ablations
+eval.cost
+eval.table1
 main
 """.split()
 

@@ -119,24 +119,26 @@ def _independent(oracle, t, u, x, tangent):
     return solution.y[:, -1].reshape(2, *x.shape)
 
 
+SHARP = oracles.gaussian_mixture((0.4, 0.6), (-0.1, 0.1), (0.02, 0.02))
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("oracle, dim", ORACLES)
+@pytest.mark.parametrize("oracle, dim", [*ORACLES, pytest.param(SHARP, 1, id="sharp")])
 def test_average_velocity_and_its_derivatives_near_the_diagonal(oracle, dim, dtype, x64):
     switch = float(jnp.finfo(dtype).eps) ** (1 / 9) / 2
-    gap = jnp.outer(jnp.array([-1, 1]), switch * jnp.array([0, 1e-6, 1e-3, 0.1, 0.5, 0.99, 1.01, 2])).ravel()
-    n = 3 * gap.size  # each gap along t, u and x
-    gap, which = jnp.tile(gap, 3), jnp.repeat(jnp.arange(3), gap.size)
-    t = jax.random.uniform(jax.random.key(1), (n,), minval=0.4, maxval=0.6).astype(dtype)
-    u = t + gap.astype(dtype)
-    x0, x1, direction = (jax.random.normal(jax.random.key(k), (n, dim)) for k in (2, 3, 4))
-    x = oracle.path.sample(t, x0, x1)[0].astype(dtype)
+    gap = jnp.outer(jnp.array([-1, 1]), switch * jnp.array([0, 1e-6, 1e-3, 0.1, 0.99, 1.01, 2, 0.5 / switch])).ravel()
+    gap, which = jnp.tile(gap, 6), jnp.repeat(jnp.arange(3), 2 * gap.size)  # each gap twice along t, u and x
+    t = jax.random.uniform(jax.random.key(1), gap.shape).astype(dtype)
+    u = jnp.clip(t + gap.astype(dtype), 0, 1)
+    x0, direction = (jax.random.normal(jax.random.key(k), (gap.size, dim)) for k in (2, 3))
+    x = oracle.path.sample(t, x0, oracle.sample(jax.random.key(4), gap.size))[0].astype(dtype)
     tangent = (1.0 * (which == 0), 1.0 * (which == 1), jnp.where((which == 2)[:, None], direction, 0))
     tangent = tuple(a.astype(dtype) for a in tangent)
 
     found = flow_map.average_velocity_derivative(oracle.average_velocity, t, u, x, tangent)
     assert found[0].dtype == found[1].dtype == dtype
     expected = _independent(oracle, *jax.tree.map(lambda a: a.astype("float64"), (t, u, x, tangent)))
-    rtol = {"float64": (1e-12, 1e-10), "float32": (1e-5, 3e-4)}[dtype]
+    rtol = {"float64": (1e-12, 1e-10), "float32": (1e-5, 1e-3)}[dtype]
     np.testing.assert_allclose(found[0], expected[0], rtol=rtol[0], atol=rtol[0])
     np.testing.assert_allclose(found[1], expected[1], rtol=rtol[1], atol=rtol[1])
 
@@ -191,14 +193,14 @@ def test_mixture_keeps_its_tails_in_float32():
 
 @pytest.mark.parametrize("means, stds, dim", MIXTURES)
 def test_samples_of_a_mixture_have_the_moments(means, stds, dim):
-    n = 40_000
+    n = 160_000
     x = np.asarray(oracles.gaussian_mixture(WEIGHTS, means, stds).sample(jax.random.key(0), n))
     assert x.shape == (n, dim)
     means, stds = np.reshape(means, (-1, dim)), np.reshape(stds, (-1, dim))
     mean = WEIGHTS @ means
     cov = np.diag(WEIGHTS @ stds**2) + (means - mean).T @ np.diag(WEIGHTS) @ (means - mean)
     np.testing.assert_allclose(x.mean(axis=0), mean, atol=4 * np.sqrt(cov.max() / n))
-    np.testing.assert_allclose(np.cov(x.T).reshape(dim, dim), cov, atol=0.1)
+    np.testing.assert_allclose(np.cov(x.T).reshape(dim, dim), cov, atol=4 * cov.max() * np.sqrt(2 / n))
 
 
 def test_samples_of_a_gaussian_have_the_moments():

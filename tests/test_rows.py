@@ -90,6 +90,14 @@ def test_names_of_variants_and_back():
     assert variants.parse("esd").make(stopgrad="none").stopgrad == "none"
 
 
+def test_names_in_a_flag():
+    series = "consistency(initial_intervals=8,final_intervals=8)"
+    assert variants.from_flag(f"esd,{series}, lsd(stopgrad=none)".split(",")) == ["esd", series, "lsd(stopgrad=none)"]
+    assert variants.from_flag([]) == []
+    with pytest.raises(InputError, match="'nope'"):
+        variants.from_flag(["esd", "nope"])
+
+
 @pytest.mark.parametrize(
     "name, match",
     [

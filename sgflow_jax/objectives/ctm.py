@@ -12,7 +12,7 @@ from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
 
 @dataclasses.dataclass(frozen=True)
 class CTM(FlowMapObjective):
-    """CTM (Kim et al. 2024, arXiv 2310.02279, eq. 7), without its adversarial term and with squared distance.
+    """CTM (Kim et al. 2024, arXiv 2310.02279), without its adversarial term and with squared distance.
 
         |g(f(t, u, x_t)) - sg[g(f(s, u, x_s))]|^2 / (s - t),   g(x) = sg-net f(u, 1, x),   s = min(t + 1 / intervals, u)
 

@@ -14,17 +14,18 @@ sg = jax.lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True)
 class ESD(FlowMapObjective):
-    """ESD (Boffi et al. 2025, arXiv 2505.18825, eq. 15; the SGFlow paper's "Euler").
+    """ESD (Boffi et al. 2025, arXiv 2505.18825; the SGFlow paper's "Euler").
 
         |d_t f + (d_x f) v|^2,   v = F(t, t, x_t), or a teacher's velocity
 
     on t < u, and flow matching on t = u.
 
-    stopgrad: "full" (default, Boffi et al.'s choice) is d_t f + sg[(d_x f) v]; "convex" is d_t f + (d_x f) sg[v], which
-        is sgflow with correction 0; "none" lets the gradient into v too (the SGFlow paper's baseline).
+    stopgrad: "convex" (default) is d_t f + (d_x f) sg[v], sgflow with correction 0; "full" (Boffi et al.'s choice) is
+        d_t f + sg[(d_x f) v], which diverges in some of our runs, as it did in theirs; "none" lets the gradient into v
+        too (the SGFlow paper's baseline).
     """
 
-    stopgrad: str = "full"
+    stopgrad: str = "convex"
 
     takes_teacher = True
 

@@ -9,7 +9,7 @@ from sgflow_jax.objectives.base import FlowMapObjective, Terms
 
 @dataclasses.dataclass(frozen=True)
 class FMM(FlowMapObjective):
-    """Flow map matching (Boffi et al. 2024, arXiv 2406.07507, eq. 19).
+    """Flow map matching (Boffi et al. 2024, arXiv 2406.07507).
 
         |d_u f(t, u, y) - dx_u|^2 + |f(t, u, y) - x_u|^2,   y = f(u, t, x_u)
 

@@ -13,7 +13,7 @@ sg = jax.lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True)
 class LSD(FlowMapObjective):
-    """LSD (Boffi et al. 2025, arXiv 2505.18825, eq. 14; the SGFlow paper's "Lagrange").
+    """LSD (Boffi et al. 2025, arXiv 2505.18825; the SGFlow paper's "Lagrange").
 
         |d_u f - v(u, f)|^2,   f = f(t, u, x_t),   v(u, f) = F(u, u, f), or a teacher's velocity
 

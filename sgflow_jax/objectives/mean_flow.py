@@ -44,15 +44,14 @@ class MeanFlow(FlowMapObjective):
 
 @dataclasses.dataclass(frozen=True)
 class ImprovedMeanFlow(FlowMapObjective):
-    """Improved MeanFlow (Geng et al. 2025, arXiv 2512.02012, eq. 11), in this project's direction of time.
+    """Improved MeanFlow (Geng et al. 2025, arXiv 2512.02012), in this project's direction of time.
 
         |F - (u - t) sg[d_t F + (d_x F) vhat] - dx_t|^2,   vhat = sg[F(t, t, x_t)]
 
     on t < u, and flow matching on t = u. The derivative is along the model's own velocity, or a teacher's, so the noise
-    of dx_t enters the target alone and R = F - (u - t) (d_t F + (d_x F) vhat) - vhat is free of it.
+    of dx_t enters the target alone and R = F - (u - t) (d_t F + (d_x F) vhat) - vhat is free of it. The adaptive weight
+    of the paper has weight_offset 1e-3.
     """
-
-    weight_offset: float = 1e-3
 
     weights = ("none", "residual", "adaptive")
     takes_teacher = True

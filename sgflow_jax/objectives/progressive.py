@@ -11,7 +11,7 @@ from sgflow_jax.objectives.base import FlowMapObjective, Terms
 
 @dataclasses.dataclass(frozen=True)
 class PSD(FlowMapObjective):
-    """PSD (Boffi et al. 2025, arXiv 2505.18825, eq. 16 and 20; the SGFlow paper's "Progressive").
+    """PSD (Boffi et al. 2025, arXiv 2505.18825; the SGFlow paper's "Progressive").
 
         |F(t, u, x_t) - (g F(t, s, x_t) + (1 - g) F(s, u, f(t, s, x_t)))|^2,   s = t + g (u - t)
 

@@ -12,7 +12,7 @@ from sgflow_jax.times import Domain
 
 @dataclasses.dataclass(frozen=True)
 class Shortcut(FlowMapObjective):
-    """Shortcut models (Frans et al. 2025, arXiv 2410.12557, eq. 5).
+    """Shortcut models (Frans et al. 2025, arXiv 2410.12557).
 
         |F(t, u, x_t) - sg[F(t, m, x_t) + F(m, u, f(t, m, x_t))] / 2|^2,   m = (t + u) / 2
 

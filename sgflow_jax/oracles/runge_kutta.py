@@ -13,7 +13,7 @@ Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def average_velocity(
-    velocity: Velocity, t: jax.Array, u: jax.Array, x: jax.Array, steps: int, refine: jax.Array | None = None
+    velocity: Velocity, t: jax.Array, u: jax.Array, x: jax.Array, steps: int, refine: jax.Array
 ) -> jax.Array:
     """F(t, u, x) for dx/ds = velocity(s, x), like x [B, ...], for t <= u and for u < t, and v on the diagonal.
 
@@ -21,11 +21,10 @@ def average_velocity(
 
         s = t + (u - t) theta(tau),   dq/dtau = theta'(tau) v(s, x + (u - t) q),   q = 0 at 0 and F at tau = 1.
 
-    refine [B]: the last steps in s are about refine^2 times the first ones, theta'(1) = refine^2 theta'(0). Equal steps
-    by default. The precision is that of x; forward and reverse mode pass through the steps.
+    refine [B]: the last steps in s are about refine^2 times the first ones, theta'(1) = refine^2 theta'(0).
+    The precision is that of x; forward and reverse mode pass through the steps.
     """
     dtype, gap = x.dtype, expand_time(u - t, x)
-    r = jnp.ones_like(t) if refine is None else refine
     A, B, C = (jnp.asarray(a, dtype) for a in (DOP853.A, DOP853.B, DOP853.C))
 
     def combine(weights, slopes):
@@ -36,7 +35,7 @@ def average_velocity(
         def stage(slopes, row):
             j, a, c = row
             tau = (i + c) / steps
-            theta, dtheta = tau / (tau + (1 - tau) * r), r / (tau + (1 - tau) * r) ** 2
+            theta, dtheta = tau / (tau + (1 - tau) * refine), refine / (tau + (1 - tau) * refine) ** 2
 
             slope = expand_time(dtheta, x) * velocity(t + (u - t) * theta, x + gap * (q + combine(a, slopes)))
 

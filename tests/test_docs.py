@@ -1,0 +1,35 @@
+"""What the documents tell readers to write works as written."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from eval import stationarity
+from sgflow_jax import build, objectives
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_the_example_of_an_added_objective(monkeypatch, x64):
+    code = re.findall(r"```python\n(.*?)```", (DOCS / "objectives.md").read_text(), re.DOTALL)
+    file, line = code[-2:]
+    names = {}
+    exec(compile(file, "both_ends.py", "exec"), names)
+    monkeypatch.setitem(objectives._OBJECTIVES, *eval("{" + line + "}", names).popitem())
+
+    for name in ("cifar10", "quickstart", "toy2d", "mixture1d"):
+        config = importlib.import_module(f"configs.{name}").get_config("both_ends")
+        config.objective.balance = 0.5
+        build.check(config)
+
+    settings = {"objective": "both_ends", "law": "gaussian", "seed": 3, "max_samples": 2**15, "tolerance": 0.02}
+    assert stationarity.verdict({**settings, **stationarity.measure(settings)}) == "stops"
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/objectives.md"])
+def test_links_lead_somewhere(document):
+    file = DOCS.parent / document
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text()):
+        assert link.startswith("https://") or (file.parent / link).exists(), link
