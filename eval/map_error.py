@@ -80,8 +80,11 @@ def score(net: BoundNet, config: ml_collections.ConfigDict, against: Targets, se
 
     times = sampling.uniform_times(PATH_STEPS, method)
     renoise = sampling.Renoise(interpolant.make(objective.interpolant), jax.random.split(jax.random.key(seed), count))
-    visited = [sampling.sample(net, against.noise, times[: k + 1], method, renoise) for k in range(1, len(times))]
-    scores["path"] = _rms(jnp.stack(visited) - against.path)
+    one_step = jax.jit(lambda x, interval, keys: sampling.sample(net, x, interval, method, renoise._replace(keys=keys)))
+    visited = [against.noise]
+    for k in range(PATH_STEPS):
+        visited.append(one_step(visited[-1], times[k : k + 2], renoise.at(k).keys))
+    scores["path"] = _rms(jnp.stack(visited[1:]) - against.path)
     return scores
 
 

@@ -19,6 +19,14 @@ def small(monkeypatch):
     exact = map_error.targets
     monkeypatch.setattr(map_error, "targets", lambda name, path="linear", num_samples=0: exact(name, path, 200))
     monkeypatch.setattr(toy_table, "TRIAL_STEPS", 200)
+    config_of = toy_table.config_of
+
+    def small_config(*arguments):
+        config = config_of(*arguments)
+        config.model.depth, config.model.width, config.data.batch_size = 1, 8, 64
+        return config
+
+    monkeypatch.setattr(toy_table, "config_of", small_config)
 
 
 class Exact:
