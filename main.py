@@ -11,8 +11,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
 _OUT = flags.DEFINE_string("out", None, "sample: the .npz file to write.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "sample: examples for each number of steps.", lower_bound=1)
-_STEPS = flags.DEFINE_list("steps", ["1", "2", "4", "10"], "sample: numbers of steps (network calls).")
-_METHOD = flags.DEFINE_string("method", None, "sample: flow_map, euler or heun; the objective's own by default.")
+_STEPS = flags.DEFINE_list("steps", None, "sample: numbers of steps (network calls); by default of 1,2,4,10.")
+_METHOD = flags.DEFINE_string(
+    "method", None, "sample: flow_map, euler, heun or consistency; the objective's own by default."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEED)
 
 

@@ -13,7 +13,7 @@ from absl import flags
 
 from configs import quickstart
 from eval import fid_sweep, map_error, plots, rows, toy_table, variants
-from sgflow_jax import build, cli, objectives, sampling, trainer
+from sgflow_jax import build, cli, generate, objectives, sampling, trainer
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -23,6 +23,8 @@ DEFAULT_SCALE = 10.0
 CALLS = (1, 4)
 CHANNELS = 16
 DATA = ("digits", "mixture1d")
+# The settings of a row, and what each may be.
+SETTINGS = {"data": DATA, "objective": str, "time_scale": float, "num_steps": int, "seed": int}
 # What the figures show of each data set.
 SHOWN = {"digits": ("distance_1", "distance_4"), "mixture1d": ("one_jump",)}
 LABELS = {
@@ -45,9 +47,6 @@ def _config(settings: rows.Settings) -> ml_collections.ConfigDict:
         config.train.preview_every = 0
         # One level and one block: over a hundred runs must fit into an hour of a laptop.
         config.model.channel_mult, config.model.channels = (1,), CHANNELS
-    # A schedule of the correction ends with the run.
-    if config.objective.get("correction_steps", 0):
-        config.objective.correction_steps = settings["num_steps"]
     config.model.time_scale = settings["time_scale"]
     return config
 
@@ -58,16 +57,14 @@ def measure(settings: rows.Settings, folder: Path) -> rows.Row:
     with rows.fresh_workdir(folder, settings) as workdir:
         try:
             trainer.train(config, workdir)
-            return {"diverged": None, **(_distances if settings["data"] == "digits" else _errors)(config, workdir)}
-        except trainer.Stopped as stopped:
+            return {"diverged": None, **_measure(config, workdir, folder)}
+        except (trainer.Stopped, generate.NotFinite) as stopped:
             return {"diverged": str(stopped)}
 
 
-def _errors(config: ml_collections.ConfigDict, workdir: str) -> dict:
-    return map_error.score(build.restore_net(workdir), config, map_error.targets(config.data.name, num_samples=5000))
-
-
-def _distances(config: ml_collections.ConfigDict, workdir: str) -> dict:
+def _measure(config: ml_collections.ConfigDict, workdir: str, folder: Path) -> dict:
+    if config.data.name != "digits":
+        return map_error.score(build.restore_net(workdir), config, toy_table.targets(config, folder))
     objective = build.objective(config)
     calls = sampling.possible_calls(objective, sampling.method_of(objective), CALLS)
     found = fid_sweep.sweep(workdir, fid_sweep.Request(steps=calls))
@@ -76,24 +73,28 @@ def _distances(config: ml_collections.ConfigDict, workdir: str) -> dict:
 
 def wanted(given: flags.FlagValues) -> list[rows.Settings]:
     """The settings of all rows of both ablations, seeds outermost, so that a part of the work is fewer seeds."""
-    if not set(given.data) <= set(DATA):
+    if not given.data or not set(given.data) <= set(DATA):
         raise InputError(f"--data={','.join(given.data)}: use {', '.join(DATA)}")
     chosen = variants.from_flag(given.objectives) or objectives.names()
-    cases = [(name, scale) for name in chosen for scale in TIME_SCALES]
-    if "sgflow" in chosen:
-        cases += [(name, DEFAULT_SCALE) for name in _corrections()]
+    if given.toy_steps % toy_table.PER_CALL:
+        raise InputError(f"--toy_steps={given.toy_steps}: use a multiple of {toy_table.PER_CALL}")
     steps = {"digits": given.digits_steps, "mixture1d": given.toy_steps}
+
+    def cases(num_steps: int) -> list[tuple[str, float]]:
+        scales = [(name, scale) for name in chosen for scale in TIME_SCALES]
+        return scales + [(name, DEFAULT_SCALE) for name in _corrections(num_steps) if "sgflow" in chosen]
+
     return [
         {"data": name, "objective": objective, "time_scale": scale, "num_steps": steps[name], "seed": seed}
         for seed in cli.integers("seeds", given.seeds)
         for name in given.data
-        for objective, scale in cases
+        for objective, scale in cases(steps[name])
     ]
 
 
-def _corrections() -> list[str]:
+def _corrections(num_steps: int) -> list[str]:
     weights = [f"sgflow(correction={weight})" for weight in CORRECTIONS if weight != 1.0]
-    return [*weights, "sgflow(correction_steps=1)"]  # the last goes from 1 to 0 over the run
+    return [*weights, f"sgflow(correction_steps={num_steps})"]  # the last goes from 1 to 0 over the run
 
 
 def _series(found: list[rows.Row], x_of) -> dict:
@@ -111,20 +112,27 @@ def _series(found: list[rows.Row], x_of) -> dict:
 
 
 def figures(found: list[rows.Row]) -> dict[str, bytes]:
-    """time_scale.png, and correction.png if sgflow is among the rows."""
-    plain = [row for row in found if "(" not in row["objective"]]
-    pictures = {
-        "time_scale.png": plots.ablation(
-            _series(plain, lambda row: (row["objective"], row["time_scale"])), "highest frequency of the time embedding"
+    """time_scale.png and correction.png, as far as there are rows for them."""
+
+    def weight(row: rows.Row) -> str | None:
+        """The weight of sgflow's correction, where only it differs from the default."""
+        options = dict(variants.parse(row["objective"]).options)
+        if not row["objective"].startswith("sgflow") or row["time_scale"] != DEFAULT_SCALE:
+            return None
+        return {(): "1", ("correction",): f"{options.get('correction', 1):g}", ("correction_steps",): "1 to 0"}.get(
+            tuple(options)
         )
+
+    plain = [row for row in found if "(" not in row["objective"]]
+    corrected = sorted((row for row in found if weight(row)), key=weight)
+    drawn = {
+        "time_scale.png": (
+            _series(plain, lambda row: (row["objective"], row["time_scale"])),
+            "highest frequency of the time embedding",
+        ),
+        "correction.png": (_series(corrected, lambda row: ("sgflow", weight(row))), "weight of the correction"),
     }
-    weights = {"sgflow": "1", "sgflow(correction_steps=1)": "1 to 0"}
-    weights.update({f"sgflow(correction={weight})": f"{weight:g}" for weight in CORRECTIONS})
-    corrected = [row for row in found if row["objective"] in weights and row["time_scale"] == DEFAULT_SCALE]
-    if corrected:
-        series = _series(corrected, lambda row: ("sgflow", weights[row["objective"]]))
-        pictures["correction.png"] = plots.ablation(series, "weight of the correction")
-    return pictures
+    return {name: plots.ablation(*arguments) for name, arguments in drawn.items() if arguments[0]}
 
 
 def table(found: list[rows.Row]) -> str:
@@ -170,7 +178,7 @@ def main(_):
     cli.start_jax()
     store = rows.Store(Path(given.out))
     if given.row:
-        settings = rows.from_flag(given.row)
+        settings = rows.from_flag(given.row, SETTINGS)
         store.write(settings, measure(settings, store.folder))
         return
     found = rows.complete(

@@ -20,12 +20,13 @@ from sgflow_jax.interfaces import MAX_SEED, InputError
 
 SHOWN_IMAGES = (8, 8)  # rows and columns of samples_N.png
 SHOWN_POINTS = 4096
+STEPS = (1, 2, 4, 10, 50, 100)  # those of them that the objective is trained for, unless asked otherwise
 
 
 class Request(NamedTuple):
     """What to measure. None takes what the run has: eval.num_samples, eval.features, data.data_dir, its own method."""
 
-    steps: tuple[int, ...]
+    steps: tuple[int, ...] | None = None
     num_samples: int | None = None
     features: str | None = None
     method: str | None = None
@@ -78,8 +79,7 @@ def _identities(config: ml_collections.ConfigDict, checkpoint_step: int, request
         raise InputError(f"--num_samples={num_samples}: use at least 2, a distance needs a covariance")
     objective = build.objective(config)
     method = sampling.method_of(objective, request.method)
-    for steps in request.steps:
-        sampling.check_calls(objective, method, steps)
+    asked = sampling.choose_calls(objective, method, request.steps, STEPS)
     return [
         results.Identity(
             objective=config.objective.name,
@@ -92,7 +92,7 @@ def _identities(config: ml_collections.ConfigDict, checkpoint_step: int, request
             num_samples=num_samples,
             seed=request.seed,
         )
-        for steps in request.steps
+        for steps in asked
     ]
 
 
@@ -125,10 +125,12 @@ def _picture(examples: np.ndarray) -> bytes:
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
     flags.DEFINE_string("workdir", None, "Directory of a trained run.")
-    flags.DEFINE_list("steps", ["1", "2", "4", "10", "50", "100"], "Numbers of steps (network calls).")
+    flags.DEFINE_list(
+        "steps", None, "Numbers of steps (network calls); of 1,2,4,10,50,100 what the run can by default."
+    )
     flags.DEFINE_integer("num_samples", None, "Generated examples; the run's eval.num_samples by default.")
     flags.DEFINE_string("features", None, "What is compared; the run's eval.features by default.")
-    flags.DEFINE_string("method", None, "flow_map, euler or heun; the objective's own by default.")
+    flags.DEFINE_string("method", None, "One of flow_map, euler, heun and consistency; the objective's own by default.")
     flags.DEFINE_string("data_dir", None, "Where the reference data lie; as in training by default.")
     flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=MAX_SEED)
 

@@ -1,5 +1,6 @@
 """How far a trained map is from the exact one: python -m eval.map_error --workdir=DIR, for data whose law is known."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from absl import flags
 from sgflow_jax import build, cli, data, flow_map, generate, interpolant, sampling
 from sgflow_jax.interfaces import MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
+from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
 
 CALLS = (1, 2, 4, 10)
@@ -60,13 +62,13 @@ def targets(name: str, path: str = "linear", num_samples: int = 20_000, seed: in
 def score(net: BoundNet, config: ml_collections.ConfigDict, against: Targets, seed: int = 0) -> dict[str, float | None]:
     """Errors against the exact flow map, in units of x; None for what the objective does not train.
 
-    one_jump: root mean square error of f(0, 1, x) over x ~ N(0, I). all_jumps: of f(t, u, x) over uniform t < u and x
+    one_jump: root mean square error of f(0, 1, x) (`jump`) over x ~ N(0, I). all_jumps: of f(t, u, x) over uniform t < u and x
     distributed as x_t. distance_N: sliced 1-Wasserstein distance (in one dimension the distance itself) of samples made
     in N network calls to as many exact ones. path: root mean square distance between the points sampling visits in
     PATH_STEPS steps and the exact path from the same noise. seed: of the samples.
     """
     objective, count = build.objective(config), len(against.noise)
-    learned = jax.jit(lambda t, u, x: flow_map.apply(net, t, u, x))
+    learned = jax.jit(functools.partial(jump, net, objective))
     scores = {"one_jump": _rms(learned(0.0, 1.0, against.noise) - against.path[-1]), "all_jumps": None}
     if objective.domain in (Domain.FORWARD, Domain.BOTH, Domain.DIAGONAL):
         scores["all_jumps"] = _rms(learned(against.t, against.u, against.start) - against.end)
@@ -78,6 +80,9 @@ def score(net: BoundNet, config: ml_collections.ConfigDict, against: Targets, se
         made = generate.examples(net, plan, count) if calls in possible else None
         scores[f"distance_{calls}"] = None if made is None else _sliced_wasserstein(made, against.data)
 
+    scores["path"] = None
+    if not sampling.possible_calls(objective, method, (PATH_STEPS,)):
+        return scores
     times = sampling.uniform_times(PATH_STEPS, method)
     renoise = sampling.Renoise(interpolant.make(objective.interpolant), jax.random.split(jax.random.key(seed), count))
     one_step = jax.jit(lambda x, interval, keys: sampling.sample(net, x, interval, method, renoise._replace(keys=keys)))
@@ -88,8 +93,18 @@ def score(net: BoundNet, config: ml_collections.ConfigDict, against: Targets, se
     return scores
 
 
+def jump(net: BoundNet, objective: Objective, t, u, x: jax.Array) -> jax.Array:
+    """f(t, u, x) as the objective trains it: without u != t, that is one Euler step."""
+    if objective.domain is Domain.DIAGONAL:
+        return flow_map.apply(lambda t, u, x: net(t, t, x), t, u, x)
+    return flow_map.apply(net, t, u, x)
+
+
 def _rms(error: jax.Array) -> float:
-    return float(jnp.sqrt(jnp.mean(error**2)))
+    value = float(jnp.sqrt(jnp.mean(error**2)))
+    if not np.isfinite(value):
+        raise generate.NotFinite("the learned map is not finite: its training diverged; use an earlier checkpoint")
+    return value
 
 
 def _sliced_wasserstein(a: np.ndarray, b: np.ndarray) -> float:

@@ -83,7 +83,7 @@ def stationarity(found: list[Row]) -> bytes:
 
 
 def toy_maps(found: list[Row]) -> bytes:
-    """Learned against exact f(0, 1, .): a panel for each objective and data set, from the first seed at equal steps."""
+    """Learned against exact f(0, 1, .): a panel for each objective and data set, its first row that did not diverge."""
     first = {}
     for row in found:
         if not row["diverged"]:
@@ -114,8 +114,8 @@ def toy_maps(found: list[Row]) -> bytes:
 
 
 def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabel: str) -> bytes:
-    """A panel for each title `what: quantity`, a line for each objective: the mean over seeds and their range against
-    the value of a setting. Runs that diverged (inf) are drawn at the top: PNG.
+    """A panel for each title `what: quantity`, a line for each objective: the geometric mean over seeds and their range
+    against the value of a setting. A run that diverged (inf) counts as twice the largest value: PNG.
     """
     figure, axes = plt.subplots(1, len(series), figsize=(5 * len(series), 4.6), squeeze=False, layout="constrained")
     for ax, (title, lines) in zip(axes[0], series.items(), strict=True):

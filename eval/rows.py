@@ -105,15 +105,22 @@ def define_flags(out: str) -> None:
     flags.DEFINE_string("row", None, "Measure this row alone: its settings as JSON.")
 
 
-def from_flag(text: str) -> Settings:
-    """The settings given by --row; InputError if they are none."""
+def from_flag(text: str, allowed: dict[str, type | tuple[str, ...]]) -> Settings:
+    """The settings given by --row: exactly the names of `allowed`, each of its type or one of its choices.
+
+    What else a row's file holds is left out. InputError if something is missing or wrong.
+    """
     try:
-        settings = json.loads(text)
-        if not isinstance(settings, dict):
-            raise ValueError("not an object")
+        given = json.loads(text)
     except ValueError as error:
-        raise InputError(f"--row={text} is not a JSON object ({error}): copy one from a file under rows/") from error
-    return settings
+        raise InputError(f"--row={text} is not JSON ({error}): copy what a file under rows/ begins with") from error
+    for name, kind in allowed.items():
+        value = given.get(name) if isinstance(given, dict) else None
+        fits = value in kind if isinstance(kind, tuple) else isinstance(value, (int, float) if kind is float else kind)
+        if not fits or isinstance(value, bool):
+            what = " or ".join(kind) if isinstance(kind, tuple) else f"a value of type {kind.__name__}"
+            raise InputError(f"--row={text}: {name} is {value!r}; use {what}")
+    return {name: given[name] for name in allowed}
 
 
 def markdown(columns: dict[str, Callable[[Row], str]], rows: list[Row]) -> str:

@@ -103,15 +103,20 @@ def _path(found: list[rows.Row], name: str) -> str:
     values = [
         row["path"]
         for row in found
-        if (row["objective"], row["data"], row["budget"]) == (name, "mixture1d", "steps") and not row["diverged"]
+        if (row["objective"], row["data"], row["budget"]) == (name, "mixture1d", "steps")
+        and row.get("path") is not None
     ]
-    return f"{np.mean(values):.3f}" if values else "not measured"
+    return f"{np.mean(values):.3f}" if values else "diverged or not measured"
 
 
 def _read(file: Path) -> list[rows.Row]:
     try:
-        return json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        found = json.loads(file.read_text())
+        missing = {"stationarity": {"exact"}, "toy_table": {"data", "budget", "diverged"}}[file.stem]
+        if not all(missing | {"objective"} <= row.keys() for row in found):
+            raise ValueError("rows of another kind")
+        return found
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"{file} cannot be read ({type(error).__name__}): run python -m eval.{file.stem} and give --results"
         ) from error

@@ -18,7 +18,7 @@ from absl import flags
 
 from configs import mixture1d, toy2d
 from eval import map_error, plots, rows, variants
-from sgflow_jax import build, cli, data, flow_map, trainer
+from sgflow_jax import build, cli, data, generate, trainer
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -27,6 +27,8 @@ PER_CALL = 50  # training steps in one call of the device: these networks are sm
 TRIAL_STEPS = 400  # of the run that measures the speed
 SHOWN = 400  # points of the learned map kept for the figure
 BUDGETS = ("steps", "seconds")
+# The settings of a row, and what each may be.
+SETTINGS = {"data": tuple(DATA), "objective": str, "budget": BUDGETS, "amount": float, "seed": int}
 
 
 def config_of(name: str, variant: variants.Variant, seed: int, num_steps: int | None) -> ml_collections.ConfigDict:
@@ -56,7 +58,7 @@ def measure(settings: rows.Settings, folder: Path) -> rows.Row:
             trial = config_for(TRIAL_STEPS)
             with rows.fresh_workdir(folder, {**settings, "trial": True}) as workdir:
                 trainer.train(trial, workdir)
-                num_steps = max(1, int(settings["amount"] * _speed(trial, workdir) / PER_CALL)) * PER_CALL
+                num_steps = max(2, int(settings["amount"] * _speed(trial, workdir) / PER_CALL)) * PER_CALL
         config = config_for(num_steps)
         with rows.fresh_workdir(folder, settings) as workdir:
             trainer.train(config, workdir)
@@ -65,19 +67,20 @@ def measure(settings: rows.Settings, folder: Path) -> rows.Row:
                 "diverged": None,
                 "num_steps": num_steps,
                 "steps_per_second": _speed(config, workdir),
-                **map_error.score(net, config, _targets(settings["data"], folder)),
+                **map_error.score(net, config, targets(config, folder)),
                 **_shown(net, config),
             }
-    except trainer.Stopped as stopped:
+    except (trainer.Stopped, generate.NotFinite) as stopped:
         return {"diverged": str(stopped), "num_steps": num_steps}
 
 
-def _targets(name: str, folder: Path) -> map_error.Targets:
+def targets(config: ml_collections.ConfigDict, folder: Path) -> map_error.Targets:
     """What to compare with; kept in a file, as it takes longer than a run."""
-    file = folder / f"exact_{name}.npz"
+    name, path = config.data.name, config.objective.interpolant
+    file = folder / f"exact_{name}_{path}.npz"
     if not file.exists():
         buffer = io.BytesIO()
-        np.savez(buffer, **map_error.targets(name)._asdict())
+        np.savez(buffer, **map_error.targets(name, path)._asdict())
         paths.write_atomically(file, buffer.getvalue())
     with np.load(file) as arrays:
         return map_error.Targets(**arrays)
@@ -96,7 +99,8 @@ def _shown(net, config: ml_collections.ConfigDict) -> dict:
     x = jnp.linspace(-3, 3, SHOWN)[:, None] if shape == (1,) else jax.random.normal(jax.random.key(0), (SHOWN, *shape))
     zero, one = jnp.zeros(SHOWN), jnp.ones(SHOWN)
     oracle = data.oracle(config.data.name, config.objective.interpolant)
-    maps = {"noise": x, "learned": flow_map.apply(net, 0.0, 1.0, x), "exact": oracle.flow_map(zero, one, x)}
+    learned = map_error.jump(net, build.objective(config), 0.0, 1.0, x)
+    maps = {"noise": x, "learned": learned, "exact": oracle.flow_map(zero, one, x)}
     return {name: np.round(np.asarray(points), 4).tolist() for name, points in maps.items()}
 
 
@@ -150,7 +154,7 @@ def wanted(given: flags.FlagValues) -> list[rows.Settings]:
     """The settings of all rows, seeds outermost, so that a part of the work is a table of fewer seeds."""
     names = variants.from_flag(given.objectives) or [variant.name for variant in variants.own()]
     for flag, items, allowed in (("data", given.data, DATA), ("budgets", given.budgets, BUDGETS)):
-        if not set(items) <= set(allowed):
+        if not items or not set(items) <= set(allowed):
             raise InputError(f"--{flag}={','.join(items)}: use {', '.join(allowed)}")
     seeds = cli.integers("seeds", given.seeds)
     settings = []
@@ -183,7 +187,7 @@ def main(_):
     cli.start_jax()
     store = rows.Store(Path(given.out))
     if given.row:
-        settings = rows.from_flag(given.row)
+        settings = rows.from_flag(given.row, SETTINGS)
         store.write(settings, measure(settings, store.folder))
         return
     found = rows.complete(

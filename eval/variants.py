@@ -78,11 +78,11 @@ def from_flag(items: list[str]) -> list[str]:
 
 
 def _convert(objective: str, key: str, value: str, default: Any) -> Any:
-    if isinstance(default, bool):
-        return value.lower() in ("true", "1")
     try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
         return type(default)(value)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"{objective}: {key}={value} is no {type(default).__name__}: correct it") from error
 
 

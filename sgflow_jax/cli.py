@@ -28,8 +28,13 @@ def require(**values) -> None:
             raise InputError(f"--{name} is missing: give --{name}=...")
 
 
-def integers(flag: str, items: list[str], least: int = 0) -> tuple[int, ...]:
-    """The items of a list flag as integers >= least, in order and without repeats; InputError otherwise."""
+def integers(flag: str, items: list[str] | None, least: int = 0) -> tuple[int, ...] | None:
+    """The items of a list flag as integers >= least, in order and without repeats; None for a flag that is not given.
+
+    InputError for anything else.
+    """
+    if items is None:
+        return None
     if not items or not all(item.strip().isdecimal() and int(item) >= least for item in items):
         raise InputError(f"--{flag}={','.join(items)}: use integers from {least}, like --{flag}=1,2,4,10")
     return tuple(dict.fromkeys(int(item) for item in items))

@@ -17,6 +17,10 @@ from sgflow_jax.models import BoundNet
 _NOISE, _LABEL, _RENOISE = range(3)
 
 
+class NotFinite(InputError):
+    """A network whose samples are not numbers."""
+
+
 class Plan(NamedTuple):
     """How examples are made.
 
@@ -50,7 +54,7 @@ def batches(net: BoundNet, plan: Plan, num_samples: int) -> Iterator[np.ndarray]
         made = _generate(net, plan.seed, sharding.to_devices(indices, split), times, plan.shape, plan.method, plan.path)
         examples, finite = multihost_utils.process_allgather(made, tiled=True)
         if not np.all(finite):
-            raise InputError(
+            raise NotFinite(
                 f"the network gives examples that are not finite in {plan.network_calls} steps of {plan.method}: "
                 "its training diverged; use an earlier checkpoint or train again"
             )

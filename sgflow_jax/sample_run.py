@@ -13,11 +13,14 @@ from sgflow_jax import build, data, generate, sampling
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
+STEPS = (1, 2, 4, 10)
+
 
 class Request(NamedTuple):
-    """steps: numbers of network calls. method: None for the objective's own. seed: of the noise."""
+    """steps: numbers of network calls; None for those of 1, 2, 4, 10 that the run can. method: None for the
+    objective's own. seed: of the noise."""
 
-    steps: tuple[int, ...]
+    steps: tuple[int, ...] | None
     num_samples: int
     method: str | None
     seed: int
@@ -35,12 +38,11 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     target = Path(out)
     if target.suffix != ".npz" or target.is_dir() or not os.access(target.parent, os.W_OK):
         raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists and can be written to")
-    for n in request.steps:
-        sampling.check_calls(objective, method, n)  # refuses what cannot be, before any work
+    steps = sampling.choose_calls(objective, method, request.steps, STEPS)  # refuses what cannot be, before any work
 
     shape = data.shape(saved.data.name)
     arrays = {}
-    for n in request.steps:
+    for n in steps:
         plan = generate.Plan(shape, n, method, request.seed, saved.eval.batch_size, objective.interpolant)
         arrays[f"steps_{n}"] = generate.examples(net, plan, request.num_samples)
     if jax.process_index() == 0:

@@ -115,6 +115,17 @@ def check_calls(objective: Objective, method: str, network_calls: int) -> None:
         )
 
 
+def choose_calls(
+    objective: Objective, method: str, asked: tuple[int, ...] | None, usual: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The numbers of network calls asked for, all checked; without, those of the usual ones that are possible."""
+    if asked is None:
+        return possible_calls(objective, method, usual)
+    for network_calls in asked:
+        check_calls(objective, method, network_calls)
+    return asked
+
+
 def possible_calls(objective: Objective, method: str, candidates: tuple[int, ...]) -> tuple[int, ...]:
     """Those of the candidates that `check_calls` lets pass."""
 

@@ -46,7 +46,7 @@ def evaluation(workdir: str) -> Path:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader, or a kill, finds the old content or the new, never a part. InputError if not."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write one file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content.encode() if isinstance(content, str) else content)

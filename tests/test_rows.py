@@ -68,10 +68,13 @@ def test_damage_and_bad_rows_are_named(tmp_path):
     next((tmp_path / "rows").iterdir()).write_text("{")
     with pytest.raises(InputError, match="is damaged"):
         store.find(WANTED[0])
-    for bad in ("{", "3", "[]"):
+    allowed = {"objective": str, "seed": int}
+    for bad in ("{", "3", "[]", "{}", '{"objective": 1, "seed": 0}', '{"objective": "esd", "seed": true}'):
         with pytest.raises(InputError, match="--row="):
-            rows.from_flag(bad)
-    assert rows.from_flag(json.dumps(WANTED[0])) == WANTED[0]
+            rows.from_flag(bad, allowed)
+    assert rows.from_flag(json.dumps({**WANTED[0], "value": 3}), allowed) == WANTED[0]
+    with pytest.raises(InputError, match="use lsd or psd"):
+        rows.from_flag(json.dumps(WANTED[0]), {"objective": ("lsd", "psd")})
 
 
 def test_markdown():
@@ -104,6 +107,7 @@ def test_names_in_a_flag():
         ("nope", "'nope'"),
         ("esd(x=1)", "no option 'x'"),
         ("ctm(intervals=a)", "is no int"),
+        ("consistency(continuous=yes)", "is no bool"),
         ("fmm(weight=residual)", "weight"),
     ],
 )

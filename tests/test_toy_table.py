@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from eval import ablations, cost, map_error, plots, table1, toy_table, variants
-from sgflow_jax import data, trainer
+from sgflow_jax import data, generate, sampling, trainer
 from sgflow_jax.interfaces import InputError
 from tests import tiny
 
@@ -41,8 +41,6 @@ class Exact:
 
 
 def test_the_exact_map_has_no_error(monkeypatch):
-    from sgflow_jax import generate, sampling
-
     net, config = Exact("mixture1d"), tiny.mixture()
     against = map_error.targets("mixture1d", num_samples=500)
 
@@ -90,13 +88,14 @@ def test_equal_time_and_two_dimensions(tmp_path, small):
     settings = _settings("flow_matching", "seconds", 0.5, "eight_gaussians")
     row = toy_table.measure(settings, tmp_path)
     assert row["num_steps"] % toy_table.PER_CALL == 0 and row["num_steps"] > 0
-    assert (tmp_path / "exact_eight_gaussians.npz").exists()
+    assert (tmp_path / "exact_eight_gaussians_linear.npz").exists()
     assert plots.toy_maps([{**settings, **row}])[:4] == b"\x89PNG"
 
 
-def test_a_run_that_diverges_is_a_row(tmp_path, small, monkeypatch):
+@pytest.mark.parametrize("fault", [trainer.Stopped, generate.NotFinite])
+def test_a_run_that_diverges_is_a_row(fault, tmp_path, small, monkeypatch):
     def diverge(config, workdir):
-        raise trainer.Stopped("the loss is not finite")
+        raise fault("the loss is not finite")
 
     monkeypatch.setattr(trainer, "train", diverge)
     settings = _settings("esd")
@@ -127,14 +126,15 @@ def test_what_is_wanted():
 
     both = ablations.wanted(_flags(ablations, "--seeds=0"))
     assert {row["time_scale"] for row in both} == set(ablations.TIME_SCALES)
-    assert {"sgflow(correction=0.0)", "sgflow(correction_steps=1)"} <= {row["objective"] for row in both}
-    with pytest.raises(InputError):
-        ablations.wanted(_flags(ablations, "--data=cifar10"))
+    assert {"sgflow(correction=0.0)", "sgflow(correction_steps=1500)"} <= {row["objective"] for row in both}
+    for argument in ("--data=cifar10", "--data=", "--toy_steps=33", "--objectives=nope"):
+        with pytest.raises(InputError):
+            ablations.wanted(_flags(ablations, argument))
 
 
 def test_ablations(tmp_path, small):
     found = []
-    for objective, scale in (("sgflow", 10.0), ("sgflow(correction_steps=1)", 10.0), ("lsd", 1.0)):
+    for objective, scale in (("sgflow", 10.0), ("sgflow(correction_steps=100)", 10.0), ("lsd", 1.0)):
         settings = {"data": "mixture1d", "objective": objective, "time_scale": scale, "num_steps": 100, "seed": 0}
         found.append({**settings, **ablations.measure(settings, tmp_path)})
     digits = {**found[0], "data": "digits", "one_jump": None, "diverged": "lost"}

@@ -70,7 +70,7 @@ class Consistency(Objective):
 
     def _discrete(self, net, t, x0, x1, step, teacher):
         N = self.intervals(step).astype(t.dtype)
-        t = jnp.floor(t * N) / N
+        t = jnp.minimum(jnp.floor(t * N), N - 1) / N  # float32 may round a time up to 1
         s = t + 1 / N
 
         x_t, v = self._velocity(net, t, x0, x1, teacher)
