@@ -62,10 +62,11 @@ def targets(name: str, path: str = "linear", num_samples: int = 20_000, seed: in
 def score(net: BoundNet, config: ml_collections.ConfigDict, against: Targets, seed: int = 0) -> dict[str, float | None]:
     """Errors against the exact flow map, in units of x; None for what the objective does not train.
 
-    one_jump: root mean square error of f(0, 1, x) (`jump`) over x ~ N(0, I). all_jumps: of f(t, u, x) over uniform t < u and x
-    distributed as x_t. distance_N: sliced 1-Wasserstein distance (in one dimension the distance itself) of samples made
-    in N network calls to as many exact ones. path: root mean square distance between the points sampling visits in
-    PATH_STEPS steps and the exact path from the same noise. seed: of the samples.
+    one_jump: root mean square error of f(0, 1, x) (see `jump`) over x ~ N(0, I). all_jumps: of f(t, u, x) over uniform
+    t < u and x distributed as x_t. distance_N: sliced 1-Wasserstein distance (in one dimension the distance itself) of
+    samples made in N network calls to as many exact ones. path: root mean square distance between the points sampling
+    visits in PATH_STEPS steps and the exact path from the same noise. seed: of the samples. `generate.NotFinite` if the
+    network gives no numbers.
     """
     objective, count = build.objective(config), len(against.noise)
     learned = jax.jit(functools.partial(jump, net, objective))
