@@ -78,7 +78,7 @@ def stationarity(found: list[Row]) -> bytes:
         ax.grid(axis="y", alpha=0.2)
     axes[0, 0].set_yticks(range(len(names)), names, fontsize="small")
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
-    axes[0, -1].legend(fontsize="small", loc="upper left")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside upper right", ncols=3)
     return _png(figure)
 
 
@@ -122,15 +122,19 @@ def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabe
         finite = [v for line in lines.values() for values in line.values() for v in values if np.isfinite(v)]
         top = 2 * max(finite, default=1)
         ticks = list(dict.fromkeys(x for line in lines.values() for x in line))
+        ticks.sort(key=lambda x: float(x) if not isinstance(x, str) else 0.0)  # text stays in its order
         for number, (name, line) in enumerate(lines.items()):
-            x = [ticks.index(value) for value in line]
-            clipped = [np.minimum(values, top) for values in line.values()]
+            x = sorted(map(ticks.index, line))
+            clipped = [np.minimum(line[ticks[place]], top) for place in x]
             mean = [np.exp(np.mean(np.log(values))) for values in clipped]
             colour, style = f"C{number % 10}", ("-", "--", ":")[number // 10 % 3]
             ax.plot(x, mean, color=colour, linestyle=style, marker="o", markersize=3, label=name)
             ax.vlines(x, [min(v) for v in clipped], [max(v) for v in clipped], color=colour, alpha=0.5)
         ax.set_xticks(range(len(ticks)), [value if isinstance(value, str) else f"{value:g}" for value in ticks])
-        ax.set_yscale("log")
+        if top > 6 * min(finite, default=top):
+            ax.set_yscale("log")
+        else:
+            ax.set_ylim(bottom=0)
         what, _, quantity = title.partition(": ")
         ax.set(title=what, xlabel=xlabel, ylabel=quantity)
         ax.grid(alpha=0.3)
