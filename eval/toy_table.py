@@ -134,7 +134,7 @@ COLUMNS = {
     "RMSE t < u": _cell("all_jumps"),
     **{f"distance, {n} step{'s' * (n > 1)}": _cell(f"distance_{n}") for n in map_error.CALLS},
     "path": _cell("path"),
-    "steps": _cell("num_steps"),
+    "steps": lambda group: f"{np.mean([row['num_steps'] for row in group['rows']]):,.0f}",
     "steps/s": _cell("steps_per_second"),
     "seeds": lambda group: str(len(group["rows"])),
     "diverged": lambda group: str(sum(row["diverged"] is not None for row in group["rows"])),
