@@ -68,7 +68,8 @@ def stationarity(found: list[Row]) -> bytes:
         for place, (marker, colour, label) in places.items():
             chosen = [row for row in found if row["law"] == law]
             z = [max(row[place]["z"], 0.1) for row in chosen]
-            ax.scatter(z, [names.index(row["objective"]) for row in chosen], 30, colour, marker, label=label)
+            y = [names.index(row["objective"]) for row in chosen]
+            ax.scatter(z, y, s=30, color=colour, marker=marker, label=label)
         ax.axvspan(0.1, 4, color="tab:green", alpha=0.12)
         ax.axvline(8, color="tab:red", linewidth=1, linestyle="--")
         ax.set_xscale("log")
@@ -103,8 +104,8 @@ def toy_maps(found: list[Row]) -> bytes:
             ax.set_xlim(-3, 3)
         else:
             ax.plot(*np.stack([exact, learned], axis=2).transpose(1, 2, 0), color="tab:red", linewidth=0.4, alpha=0.5)
-            ax.scatter(*exact.T, 2, "tab:gray", label="exact")
-            ax.scatter(*learned.T, 2, "tab:blue", label="learned")
+            ax.scatter(*exact.T, s=2, color="tab:gray", label="exact")
+            ax.scatter(*learned.T, s=2, color="tab:blue", label="learned")
             ax.set(xlim=(-2.8, 2.8), ylim=(-2.8, 2.8), aspect="equal")
         ax.set_title(f"{objective}\n{name}, RMSE {row['one_jump']:.3f}", fontsize="x-small")
         ax.tick_params(labelsize="x-small")
@@ -145,6 +146,6 @@ def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabe
 
 def _png(figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=150)
     plt.close(figure)
     return buffer.getvalue()

@@ -183,7 +183,7 @@ def measure(settings: rows.Settings) -> rows.Row:
         max_samples,
     )
     row = {"exact": exact.flat(), **{name: found.flat() for name, found in wrong.items()}, "response": None}
-    if objective.takes_teacher:
+    if objective.takes_teacher and name not in CONTROLS:
         row["response"] = _response(objective, oracle, dim, seed, max_samples)
     return row
 

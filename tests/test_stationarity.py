@@ -16,20 +16,26 @@ def _row(name, law, max_samples=2**15, tolerance=0.02):
     return {**settings, **stationarity.measure(settings)}
 
 
+@pytest.fixture
+def without_response(monkeypatch):
+    """Most tests do not look at the response to a wrong velocity, which is a second compilation."""
+    monkeypatch.setattr(stationarity, "_response", lambda *_: None)
+
+
 @pytest.mark.parametrize("name", [n for n in objectives.names() if variants.parse(n).make().exact])
-def test_stops_at_the_truth_and_nowhere_near(name, x64):
+def test_stops_at_the_truth_and_nowhere_near(name, x64, without_response):
     assert stationarity.verdict(_row(name, "gaussian", max_samples=2**16)) == "stops"
 
 
 @pytest.mark.parametrize("name", ["sgflow(estimator=split)", "mean_flow(velocity_target=batch)", "lsd(direction=both)"])
-def test_stops_on_a_mixture(name, x64):
+def test_stops_on_a_mixture(name, x64, without_response):
     row = _row(name, "mixture")
     assert row["exact"]["z"] < 4 and row["perturbed"]["z"] > 8 and row["velocity"]["z"] > 8
 
 
 @pytest.mark.parametrize("name", stationarity.CONTROLS)
 def test_controls_are_caught(name, x64):
-    assert stationarity.verdict(_row(name, "mixture", 2**17, 0.001)) == "control, caught"
+    assert stationarity.verdict(_row(name, "mixture", 2**16, 0.001)) == "control, caught"
 
 
 def test_a_symmetric_law_does_not_see_the_adaptive_weight(x64):
@@ -37,7 +43,7 @@ def test_a_symmetric_law_does_not_see_the_adaptive_weight(x64):
     assert row["exact"]["z"] < 4 and "not visible" in stationarity.verdict(row)
 
 
-def test_the_bias_of_a_discretisation_shrinks(x64):
+def test_the_bias_of_a_discretisation_shrinks(x64, without_response):
     for name in ("shortcut", "ctm"):
         found = [stationarity.bias(_row(each, "gaussian")) for each in stationarity.SERIES[name][:2]]
         assert found[1] < found[0] / 2, name
@@ -50,7 +56,7 @@ def test_sgflow_tolerates_a_wrong_velocity_and_esd_does_not(x64):
 
 
 @pytest.mark.parametrize("options", [{"interpolant": "trigonometric"}, {"time_law": "logit_normal"}])
-def test_options_keep_the_stationary_point(options, x64):
+def test_options_keep_the_stationary_point(options, x64, without_response):
     (key, value), *_ = options.items()
     assert stationarity.verdict(_row(f"sgflow({key}={value})", "gaussian")) == "stops"
 
