@@ -63,7 +63,8 @@ class Objective(abc.ABC):
     def _one_of(self, field: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, field)
         if value not in allowed:
-            raise InputError(f"{field} of {type(self).__name__} is {value!r}: use one of {', '.join(allowed)}")
+            choice = f"one of {', '.join(allowed)}" if len(allowed) > 1 else repr(allowed[0])
+            raise InputError(f"{field} of {type(self).__name__} is {value!r}: use {choice}")
 
     def make_law(self) -> TimeLaw:
         return TimeLaw(self.time_law, self.logit_mean, self.logit_std)
