@@ -176,20 +176,16 @@ def define_flags() -> None:
 def main(_):
     given = flags.FLAGS
     cli.start_jax()
-    store = rows.Store(Path(given.out))
-    if given.row:
-        settings = rows.from_flag(given.row, SETTINGS)
-        store.write(settings, measure(settings, store.folder))
+    out = Path(given.out)
+    found = rows.from_command("eval.ablations", SETTINGS, lambda: wanted(given), lambda row: measure(row, out))
+    if found is None:
         return
-    found = rows.complete(
-        store, wanted(given), lambda settings: measure(settings, store.folder), "eval.ablations", given.processes
-    )
     text = table(found)
     print(text)
-    paths.write_atomically(store.folder / "ablations.json", json.dumps(found, indent=1) + "\n")
-    paths.write_atomically(store.folder / "ablations.md", text)
+    paths.write_atomically(out / "ablations.json", json.dumps(found, indent=1) + "\n")
+    paths.write_atomically(out / "ablations.md", text)
     for name, picture in figures(found).items():
-        paths.write_atomically(store.folder / name, picture)
+        paths.write_atomically(out / name, picture)
 
 
 if __name__ == "__main__":

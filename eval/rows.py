@@ -98,6 +98,22 @@ def _apart(store: Store, settings: Settings, module: str) -> None:
         raise InputError(f"the row {json.dumps(settings)} failed ({last}): run it alone with --row to see all of it")
 
 
+def from_command(
+    module: str,
+    allowed: dict[str, type | tuple[str, ...]],
+    wanted: Callable[[], list[Settings]],
+    measure: Callable[[Settings], Row],
+) -> list[Row] | None:
+    """What the flags ask for: the rows `wanted`, or None when it was to measure the one of --row (see `from_flag`)."""
+    given = flags.FLAGS
+    store = Store(Path(given.out))
+    if given.row:
+        settings = from_flag(given.row, allowed)
+        store.write(settings, measure(settings))
+        return None
+    return complete(store, wanted(), measure, module, given.processes)
+
+
 def define_flags(out: str) -> None:
     """The flags of a command whose table is measured row by row; out: its default directory."""
     flags.DEFINE_string("out", out, "Directory of the rows and of what is made from them.")

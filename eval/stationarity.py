@@ -38,8 +38,6 @@ LAWS = {
     "mixture": (lambda path: oracles.gaussian_mixture((0.5, 0.3, 0.2), (-1.2, 1.0, 2.8), (0.5, 0.35, 0.25), path), 1),
     "gaussian": (lambda path: oracles.gaussian([0.8, -0.5], [[1.6, 0.7], [0.7, 0.6]], path), 2),
 }
-
-
 # The settings of a row, and what each may be.
 SETTINGS = {"objective": str, "law": tuple(LAWS), "seed": int, "max_samples": int, "tolerance": float}
 
@@ -301,18 +299,19 @@ def main(_):
     given = flags.FLAGS
     cli.start_jax()
     jax.config.update("jax_enable_x64", True)  # finite samples are the only error then
-    store = rows.Store(Path(given.out))
-    if given.row:
-        settings = rows.from_flag(given.row, SETTINGS)
-        store.write(settings, measure(settings))
+    out = Path(given.out)
+
+    def asked():
+        return wanted(variants.from_flag(given.objectives), given.laws, given.seed, given.max_samples, given.tolerance)
+
+    found = rows.from_command("eval.stationarity", SETTINGS, asked, measure)
+    if found is None:
         return
-    asked = wanted(variants.from_flag(given.objectives), given.laws, given.seed, given.max_samples, given.tolerance)
-    found = rows.complete(store, asked, measure, "eval.stationarity", given.processes)
     table = rows.markdown(COLUMNS, found)
     print(table)
-    paths.write_atomically(store.folder / "stationarity.json", json.dumps(found, indent=1) + "\n")
-    paths.write_atomically(store.folder / "stationarity.md", table)
-    paths.write_atomically(store.folder / "stationarity.png", plots.stationarity(found))
+    paths.write_atomically(out / "stationarity.json", json.dumps(found, indent=1) + "\n")
+    paths.write_atomically(out / "stationarity.md", table)
+    paths.write_atomically(out / "stationarity.png", plots.stationarity(found))
 
 
 if __name__ == "__main__":

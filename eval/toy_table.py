@@ -185,21 +185,17 @@ def define_flags() -> None:
 def main(_):
     given = flags.FLAGS
     cli.start_jax()
-    store = rows.Store(Path(given.out))
-    if given.row:
-        settings = rows.from_flag(given.row, SETTINGS)
-        store.write(settings, measure(settings, store.folder))
+    out = Path(given.out)
+    found = rows.from_command("eval.toy_table", SETTINGS, lambda: wanted(given), lambda row: measure(row, out))
+    if found is None:
         return
-    found = rows.complete(
-        store, wanted(given), lambda settings: measure(settings, store.folder), "eval.toy_table", given.processes
-    )
     groups = summary(found)
     table = tables(groups)
     print(table)
     without_points = [{k: v for k, v in row.items() if k not in ("noise", "learned", "exact")} for row in found]
-    paths.write_atomically(store.folder / "toy_table.json", json.dumps(without_points, indent=1) + "\n")
-    paths.write_atomically(store.folder / "toy_table.md", table)
-    paths.write_atomically(store.folder / "toy_maps.png", plots.toy_maps(found))
+    paths.write_atomically(out / "toy_table.json", json.dumps(without_points, indent=1) + "\n")
+    paths.write_atomically(out / "toy_table.md", table)
+    paths.write_atomically(out / "toy_maps.png", plots.toy_maps(found))
 
 
 if __name__ == "__main__":
