@@ -67,8 +67,8 @@ def _measure(config: ml_collections.ConfigDict, workdir: str, folder: Path) -> d
         return map_error.score(build.restore_net(workdir), config, toy_table.targets(config, folder))
     objective = build.objective(config)
     calls = sampling.possible_calls(objective, sampling.method_of(objective), CALLS)
-    found = fid_sweep.sweep(workdir, fid_sweep.Request(steps=calls))
-    return {f"distance_{row.identity.steps}": row.value for row in found}
+    found = fid_sweep.sweep([workdir], fid_sweep.Request(steps=calls, features="pixels"))[workdir]
+    return {f"distance_{row.identity.steps}": row.scores.value for row in found}
 
 
 def wanted(given: flags.FlagValues) -> list[rows.Settings]:

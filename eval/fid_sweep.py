@@ -1,148 +1,287 @@
-"""Quality against steps: python -m eval.fid_sweep --workdir=DIR --steps=1,2,4,10,50,100.
+"""Quality against steps: python -m eval.fid_sweep --workdir=DIR[,DIR,...] --steps=1,2,4,10,50,100.
 
-Restores the averaged parameters from the workdir alone, samples with each number of steps from the same noise, and
-writes DIR/eval/fid.jsonl, fid_table.md, fid_curve.png and samples_N.png. What is in fid.jsonl is not measured again.
+Restores each run from its workdir alone, samples with each number of steps from the same noise, and writes
+DIR/eval/fid.jsonl, fid_table.md, fid_curve.png and samples/. What is in fid.jsonl is not measured again.
 """
 
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 from absl import flags
+from tqdm import tqdm
 
-from eval import features, plots, results
-from eval.frechet import Moments, frechet_distance
-from sgflow_jax import build, cli, data, figures, generate, sampling
+from eval import features, measure, plots, reference, results
+from sgflow_jax import build, cli, data, figures, generate, sampling, sharding
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError
+from sgflow_jax.models import BoundNet
 
-SHOWN_IMAGES = (8, 8)  # rows and columns of samples_N.png
+SHOWN_IMAGES = (8, 8)  # rows and columns of a picture of samples
 SHOWN_POINTS = 4096
 STEPS = (1, 2, 4, 10, 50, 100)  # those of them that the objective is trained for, unless asked otherwise
 
 
 class Request(NamedTuple):
-    """What to measure. None takes what the run has: eval.num_samples, eval.features, data.data_dir, its own method."""
+    """What to measure. None takes what the run has: eval.num_samples, eval.features, data.data_dir, its own method,
+    its newest checkpoint.
+
+    features, weights, resize: see `features.make`. reference: a file of `eval.reference`, in place of the run's data.
+    parameters: "ema" or "raw". grid: of `sampling.GRIDS`.
+    """
 
     steps: tuple[int, ...] | None = None
     num_samples: int | None = None
     features: str | None = None
+    weights: str | None = None
+    resize: str | None = None
+    reference: str | None = None
     method: str | None = None
-    seed: int = 0
+    grid: str = "uniform"
+    seeds: tuple[int, ...] = (0,)
+    checkpoints: tuple[int, ...] | None = None
+    parameters: str = "ema"
     data_dir: str | None = None
 
 
-def sweep(workdir: str, request: Request) -> list[results.Row]:
-    """Measures what fid.jsonl lacks, draws table and curve anew, and returns the rows asked for.
+class _Checkpoint(NamedTuple):
+    """One checkpoint of a workdir."""
+
+    workdir: str
+    config: ml_collections.ConfigDict
+    step: int
+    method: str
+    steps: tuple[int, ...]
+
+
+def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.Row]]:
+    """Measures what fid.jsonl lacks, draws table and curve anew, and returns the rows asked for of each workdir (on the
+    first process; the others get none).
 
     InputError, before anything is written, for what cannot be measured.
     """
-    net, config, checkpoint_step = build.restore(workdir)
-    asked = _identities(config, checkpoint_step, request)
-    extract = features.make(asked[0].features)
-    folder = paths.evaluation(workdir)
-    first_process = jax.process_index() == 0
+    workdirs = tuple(dict.fromkeys(workdirs))
+    checkpoints = [checkpoint for workdir in workdirs for checkpoint in _checkpoints(workdir, request)]
+    extract, target = _target([checkpoint.config for checkpoint in checkpoints], request)
+    asked = [_identities(checkpoint, request, target.identity) for checkpoint in checkpoints]
+    known = {workdir: {row.identity for row in results.read(workdir)} for workdir in workdirs}
+    # The processes must agree, and one may see a file the other does not see yet.
+    missing = sharding.from_first_process(
+        [
+            [place for place, identity in enumerate(identities) if identity not in known[checkpoint.workdir]]
+            for checkpoint, identities in zip(checkpoints, asked, strict=True)
+        ]
+    )
+    if any(missing):
+        todo = [[each[place] for place in places] for each, places in zip(asked, missing, strict=True)]
+        _measure(list(zip(checkpoints, todo, strict=True)), extract, target)
+    if jax.process_index():
+        return {}
 
-    rows = results.read(workdir)
-    known = {row.identity for row in rows}
-    missing = [identity for identity in asked if identity not in known]
-    if missing:
-        if request.data_dir is not None:
-            config.data.data_dir = request.data_dir
-        examples = build.source(config).reference()
-        chunks = np.array_split(examples, -(-len(examples) // config.eval.batch_size))
-        reference, _ = _moments(chunks, extract)
-        if first_process:
-            results.write(workdir, rows)  # finds out now, not after the work, whether it can be written
-    for identity in missing:
-        shape = data.shape(identity.data)
-        path = config.objective.interpolant
-        plan = generate.Plan(shape, identity.steps, identity.method, identity.seed, config.eval.batch_size, path)
-        made, first_batch = _moments(generate.batches(net, plan, identity.num_samples), extract)
-        distance = frechet_distance(reference.mean(), reference.cov(), made.mean(), made.cov())
-        rows.append(results.Row(identity, reference.count, distance))
-        if first_process:
-            paths.write_atomically(folder / _picture_name(identity, config), _picture(first_batch))
-            results.write(workdir, rows)
-    if first_process:
-        paths.write_atomically(folder / "fid_table.md", results.table(rows))
-        paths.write_atomically(folder / "fid_curve.png", plots.distance_curve(rows))
-    return [row for row in rows if row.identity in asked]
+    found = {workdir: results.read(workdir) for workdir in workdirs}
+    for workdir, rows in found.items():
+        write_summary(paths.evaluation(workdir), rows)
+    wanted = {(point.workdir, identity) for point, each in zip(checkpoints, asked, strict=True) for identity in each}
+    return {workdir: [row for row in rows if (workdir, row.identity) in wanted] for workdir, rows in found.items()}
 
 
-def _identities(config: ml_collections.ConfigDict, checkpoint_step: int, request: Request) -> list[results.Identity]:
-    """One for each number of steps; InputError for what cannot be measured."""
-    num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
+def write_summary(folder: Path, rows: list[results.Row]) -> None:
+    """Writes fid_table.md and fid_curve.png."""
+    paths.write_atomically(folder / "fid_table.md", results.table(rows))
+    paths.write_atomically(folder / "fid_curve.png", plots.png(plots.distance_curve(rows)))
+
+
+def _checkpoints(workdir: str, request: Request) -> list[_Checkpoint]:
+    """Those asked for, all found to be there; InputError for what cannot be measured."""
+    found = []
+    for step in request.checkpoints or (None,):
+        config, step = build.recall(workdir, step)
+        objective = build.objective(config)
+        method = sampling.method_of(objective, request.method)
+        steps = sampling.choose_calls(objective, method, request.steps, STEPS, request.grid)
+        found.append(_Checkpoint(workdir, config, step, method, steps))
+    return found
+
+
+def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple[features.Features, reference.Target]:
+    """What all runs are measured with and against. InputError if they cannot be measured alike."""
+    config = configs[0].copy_and_resolve_references()
+    if len(names := sorted({other.data.name for other in configs})) > 1:
+        raise InputError(f"the workdirs are of different data ({', '.join(names)}): measure them apart")
+    name = request.features or config.eval.features
+    if request.features is None and len(names := sorted({other.eval.features for other in configs})) > 1:
+        raise InputError(f"the workdirs are for different features ({', '.join(names)}): choose with --features")
+    if request.data_dir is not None:
+        config.data.data_dir = request.data_dir
+    extract = reference.extractor(config, name, request.weights, request.resize)
+    if request.reference is not None:
+        return extract, reference.of_file(request.reference, config, extract)
+    return extract, reference.of_data(config, extract)
+
+
+def _identities(
+    checkpoint: _Checkpoint, request: Request, against: results.ReferenceIdentity
+) -> list[results.Identity]:
+    """One for each seed and number of steps."""
+    num_samples = checkpoint.config.eval.num_samples if request.num_samples is None else request.num_samples
     if num_samples < 2:
         raise InputError(f"--num_samples={num_samples}: use at least 2, a distance needs a covariance")
-    objective = build.objective(config)
-    method = sampling.method_of(objective, request.method)
-    asked = sampling.choose_calls(objective, method, request.steps, STEPS)
     return [
         results.Identity(
-            objective=config.objective.name,
-            checkpoint_step=checkpoint_step,
-            parameters="ema",
+            objective=checkpoint.config.objective.name,
+            checkpoint_step=checkpoint.step,
+            parameters=request.parameters,
             steps=steps,
-            method=method,
-            features=request.features or config.eval.features,
-            data=config.data.name,
+            method=checkpoint.method,
+            grid=request.grid,
             num_samples=num_samples,
-            seed=request.seed,
+            seed=seed,
+            reference=against,
         )
-        for steps in asked
+        for seed in request.seeds
+        for steps in checkpoint.steps
     ]
 
 
-def _moments(batches: Iterable[np.ndarray], extract: features.Features) -> tuple[Moments, np.ndarray]:
-    """The moments of the features of all batches, and the first batch."""
-    moments, first = Moments(), None
-    for batch in batches:
-        moments.add(extract(batch))
-        first = batch if first is None else first
-    return moments, first
+def _measure(
+    todo: list[tuple[_Checkpoint, list[results.Identity]]], extract: features.Features, target: reference.Target
+) -> None:
+    """Each row is written as soon as it is measured, so that a sweep that is killed goes on where it was."""
+    first_process = jax.process_index() == 0
+    statistics = target.statistics()
+    if first_process:
+        for checkpoint, _ in todo:  # finds out now, not after the work, whether it can be written
+            results.write(checkpoint.workdir, results.read(checkpoint.workdir))
+    with _Progress([identity for _, identities in todo for identity in identities]) as progress:
+        for checkpoint, identities in todo:
+            if not identities:
+                continue
+            net, _, _ = build.restore(checkpoint.workdir, checkpoint.step, ema=identities[0].parameters == "ema")
+            for identity in identities:
+                sample, first = _sample(net, checkpoint.config, identity, extract, progress)
+                if first_process:
+                    row = results.Row(identity, measure.scores(sample, statistics))
+                    _write_examples(checkpoint.workdir, identity, first)
+                    results.write(checkpoint.workdir, [*results.read(checkpoint.workdir), row])
+                    progress.row(checkpoint.workdir, row)
 
 
-def _picture_name(identity: results.Identity, config: ml_collections.ConfigDict) -> str:
-    """samples_N.png, with what else tells it from the pictures a plain sweep makes."""
-    method = "" if identity.method == sampling.method_of(build.objective(config)) else f"_{identity.method}"
-    count = "" if identity.num_samples == config.eval.num_samples else f"_n{identity.num_samples}"
-    seed = f"_seed{identity.seed}" if identity.seed else ""
-    return f"samples_{identity.steps}{method}{count}{seed}.png"
+def _sample(
+    net: BoundNet,
+    config: ml_collections.ConfigDict,
+    identity: results.Identity,
+    extract: features.Features,
+    progress: "_Progress",
+) -> tuple[measure.Sample, np.ndarray]:
+    """One pass over generated examples, and the first of them."""
+    shape, path = data.shape(config.data.name), config.objective.interpolant
+    size = config.eval.batch_size
+    plan = generate.Plan(shape, identity.steps, identity.method, identity.seed, size, path, identity.grid)
+    limit = SHOWN_POINTS if len(shape) == 1 else SHOWN_IMAGES[0] * SHOWN_IMAGES[1]
+    shown = []
+
+    def watched() -> Iterator[np.ndarray]:
+        for batch in generate.batches(net, plan, identity.num_samples):
+            shown.append(batch[: limit - sum(map(len, shown))])
+            yield batch
+            progress.advance(len(batch) * identity.steps)
+
+    return measure.Sample.of(watched(), extract), np.concatenate(shown)
 
 
-def _picture(examples: np.ndarray) -> bytes:
-    """The first of a batch, as PNG."""
+def _write_examples(workdir: str, identity: results.Identity, examples: np.ndarray) -> None:
+    """The first examples, as an array and as a picture."""
+    file = results.examples_file(workdir, identity)
+    paths.write_arrays(file, {"examples": examples})
     if examples.ndim == 2:
-        return figures.png(figures.point_panels({"": examples[:SHOWN_POINTS]}))
-    height, width = SHOWN_IMAGES
-    shown = examples[: height * width]
-    return figures.png(figures.image_grid([shown[i : i + width] for i in range(0, len(shown), width)]))
+        picture = figures.point_panels({"": examples})
+    else:
+        width = SHOWN_IMAGES[1]
+        picture = figures.image_grid([examples[i : i + width] for i in range(0, len(examples), width)])
+    paths.write_atomically(file.with_suffix(".png"), figures.png(picture))
+
+
+class _Progress:
+    """A bar in network calls an example where the terminal is one; a line a row. Silent on all processes but one."""
+
+    def __init__(self, identities: list[results.Identity]):
+        self._rows, self._done = len(identities), 0
+        silent = bool(jax.process_index())
+        calls = sum(identity.num_samples * identity.steps for identity in identities)
+        self._bar = tqdm(total=calls, unit="call", unit_scale=True, disable=silent or not sys.stderr.isatty())
+        self._left, self._began = calls, time.perf_counter()
+        self._calls = calls
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def advance(self, calls: int) -> None:
+        """calls: network calls an example, summed over examples."""
+        self._bar.update(calls)
+        self._left -= calls
+
+    def row(self, workdir: str, row: results.Row) -> None:
+        """Says what was measured, and how long the rest may take."""
+        self._done += 1
+        seconds = time.perf_counter() - self._began
+        left = seconds * self._left / (self._calls - self._left)
+        timing = f"{seconds:.0f} s, about {left:.0f} s to go"
+        tqdm.write(f"[{self._done}/{self._rows}] {workdir}, {results.describe(row)} ({timing})", file=sys.stdout)
 
 
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    flags.DEFINE_string("workdir", None, "Directory of a trained run.")
+    flags.DEFINE_list("workdir", None, "Directories of trained runs of the same data.")
+    flags.DEFINE_alias("workdirs", "workdir")
     flags.DEFINE_list(
         "steps", None, "Numbers of steps (network calls); of 1,2,4,10,50,100 what the run can by default."
     )
     flags.DEFINE_integer("num_samples", None, "Generated examples; the run's eval.num_samples by default.")
-    flags.DEFINE_string("features", None, "What is compared; the run's eval.features by default.")
+    features.define_flags()
+    flags.DEFINE_string("reference", None, "A file of eval.reference; by default the run's training data.")
     flags.DEFINE_string("method", None, "One of flow_map, euler, heun and consistency; the objective's own by default.")
+    flags.DEFINE_enum("grid", "uniform", sampling.GRIDS, "Times of the steps.")
+    flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
+    flags.DEFINE_enum("parameters", "ema", ["ema", "raw"], "The averaged parameters, or the last ones.")
     flags.DEFINE_string("data_dir", None, "Where the reference data lie; as in training by default.")
-    flags.DEFINE_integer("seed", 0, "Seed of the noise.", lower_bound=0, upper_bound=MAX_SEED)
+    flags.DEFINE_list("seeds", ["0"], "Seeds of the noise.")
+    flags.DEFINE_alias("seed", "seeds")
+    flags.DEFINE_string("out", None, "Directory for one table and curve of all workdirs.")
 
 
 def main(_):
     given = flags.FLAGS
     cli.require(workdir=given.workdir)
-    steps = cli.integers("steps", given.steps, least=1)
+    request = Request(
+        steps=cli.integers("steps", given.steps, least=1),
+        num_samples=given.num_samples,
+        features=given.features,
+        weights=given.inception_weights,
+        resize=given.resize,
+        reference=given.reference,
+        method=given.method,
+        grid=given.grid,
+        seeds=cli.integers("seeds", given.seeds, most=MAX_SEED),
+        checkpoints=cli.integers("checkpoint", given.checkpoint, least=1),
+        parameters=given.parameters,
+        data_dir=given.data_dir,
+    )
     cli.start_jax()
-    request = Request(steps, given.num_samples, given.features, given.method, given.seed, given.data_dir)
-    for row in sweep(given.workdir, request):
-        print(f"{row.identity.steps:5d} steps: {row.value:.4f}")
+    found = sweep(given.workdir, request)
+    for workdir, rows in found.items():
+        print(workdir)
+        for row in rows:
+            print(f"  {results.describe(row)}")
+    if given.out and found:
+        write_summary(Path(given.out), [row for rows in found.values() for row in rows])
 
 
 if __name__ == "__main__":

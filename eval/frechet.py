@@ -1,6 +1,8 @@
 """The Fréchet distance between Gaussians fitted to two sets of features, in float64."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.linalg
@@ -8,85 +10,126 @@ import scipy.linalg
 from sgflow_jax.interfaces import InputError
 
 ROUNDING = 1e-10  # relative to the trace
+NEARLY_SINGULAR = 1e-12  # smallest square of a Cholesky pivot that is trusted, relative to the mean variance
 
 
 @dataclasses.dataclass
 class Moments:
-    """Mean and covariance of features that arrive in batches, without keeping them.
+    """Count, mean [D] and scatter [D, D] (sum of outer products less the mean) of features that arrive in batches.
 
-    Sums of features less the first batch's mean, so that a large mean does not cancel the covariance.
+    Updated as in Chan, Golub & LeVeque (1979), so that a large mean does not cancel the covariance.
     """
 
     count: int = 0
-    _origin: np.ndarray | None = None
-    _sum: np.ndarray | None = None
-    _outer: np.ndarray | None = None
+    _mean: np.ndarray | None = None
+    _scatter: np.ndarray | None = None
+
+    @classmethod
+    def merged(cls, parts: Iterable["Moments"]) -> "Moments":
+        """The moments of all features of the parts together."""
+        whole = cls()
+        for part in parts:
+            if part.count:
+                whole._merge(part.count, part._mean, part._scatter)
+        return whole
 
     def add(self, features: np.ndarray) -> None:
         """features: [n, D], finite; InputError otherwise."""
         features = np.asarray(features, np.float64)
         if not np.all(np.isfinite(features)):
             raise InputError("a feature is not finite: check the generated examples (a diverged run?)")
-        if self._origin is None:
-            self._origin = features.mean(axis=0)
-            self._sum = np.zeros_like(self._origin)
-            self._outer = np.zeros((features.shape[1],) * 2)
-        centred = features - self._origin
-        self.count += len(centred)
-        self._sum += centred.sum(axis=0)
-        self._outer += centred.T @ centred
+        if len(features):
+            mean = features.mean(axis=0)
+            centred = features - mean
+            self._merge(len(features), mean, centred.T @ centred)
 
     def mean(self) -> np.ndarray:
         """[D]."""
         self._check()
-        return self._origin + self._sum / self.count
+        return self._mean
 
     def cov(self) -> np.ndarray:
         """[D, D], normalised by n - 1."""
         self._check()
-        return (self._outer - np.outer(self._sum, self._sum) / self.count) / (self.count - 1)
+        return self._scatter / (self.count - 1)
+
+    def _merge(self, count, mean, scatter):
+        if not self.count:
+            self.count, self._mean, self._scatter = count, mean.copy(), scatter.copy()
+            return
+        total = self.count + count
+        shift = mean - self._mean
+        self._scatter += scatter
+        self._scatter += np.outer(shift, shift * (self.count * count / total))
+        self._mean = self._mean + shift * (count / total)
+        self.count = total
 
     def _check(self):
         if self.count < 2:
-            raise InputError(f"a covariance needs at least 2 examples, not {self.count}: raise --num_samples")
+            raise InputError(f"a covariance needs at least 2 examples, not {self.count}: use more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """mean [D] and covariance [D, D]; made once, measured against many times.
+
+    InputError for arrays that do not match or are not finite, or a covariance that is not positive semidefinite.
+    """
+
+    mean: np.ndarray
+    cov: np.ndarray
+    _factor: np.ndarray = dataclasses.field(init=False, repr=False)  # W [D, rank] with W W^T = cov
+
+    def __post_init__(self):
+        mean, cov = np.asarray(self.mean, np.float64), np.asarray(self.cov, np.float64)
+        if mean.ndim != 1 or cov.shape != mean.shape * 2:
+            raise InputError(f"mean and covariance do not match ({mean.shape}, {cov.shape}): use [D] and [D, D]")
+        if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(cov))):
+            raise InputError("a mean or covariance is not finite: check the features it was made from")
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "cov", cov)
+        object.__setattr__(self, "_factor", _factor(cov))
+
+    def distance(self, other: "Gaussian") -> float:
+        """See `frechet_distance`."""
+        if self.mean.shape != other.mean.shape:
+            raise InputError(
+                f"means of {len(self.mean)} and {len(other.mean)} features do not match: use the same features"
+            )
+        # With A = W W^T and B = V V^T, the eigenvalues of A B are the squared singular values of W^T V.
+        product = self._factor.T @ other._factor
+        gram = product @ product.T if len(product) <= product.shape[1] else product.T @ product
+        cross = np.sqrt(np.maximum(scipy.linalg.eigvalsh(gram), 0)).sum() if gram.size else 0.0
+
+        difference = self.mean - other.mean
+        distance = difference @ difference + np.trace(self.cov) + np.trace(other.cov) - 2 * cross
+        # At most rounding is below zero, now that both covariances are known to be sound.
+        return max(float(distance), 0.0)
+
+
+def _factor(cov: np.ndarray) -> np.ndarray:
+    """W [D, rank] with W W^T = cov [D, D]; InputError if there is none."""
+    size = np.trace(cov)
+    sound = np.max(np.abs(cov - cov.T)) <= ROUNDING * size
+    if sound:
+        with contextlib.suppress(scipy.linalg.LinAlgError):
+            W = scipy.linalg.cholesky(cov, lower=True, check_finite=False)
+            if np.min(np.diag(W)) ** 2 > NEARLY_SINGULAR * size / len(W):
+                return W
+        variances, axes = scipy.linalg.eigh(cov)
+        sound = np.min(variances) >= -ROUNDING * size
+    if not sound:
+        raise InputError("a covariance is not symmetric positive semidefinite: check the features it was made from")
+    # Fewer samples than dimensions: what rounding left of the other directions would count as 1e-8 of the whole.
+    kept = variances > len(variances) * np.finfo(float).eps * np.max(variances)
+    return axes[:, kept] * np.sqrt(variances[kept])
 
 
 def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
     """|mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), a squared distance (Dowson & Landau 1982).
 
     means [D], covariances [D, D], symmetric positive semidefinite (singular ones too: fewer samples than dimensions).
-    With W W^T = cov_a the eigenvalues of cov_a cov_b are those of W^T cov_b W, which is symmetric. Never negative or
-    NaN: rounding below zero is reported as 0. InputError for arrays that are not finite, or covariances that are not
-    positive semidefinite.
+    Never negative or NaN: rounding below zero is reported as 0. InputError for arrays that do not match, are not
+    finite, or covariances that are not positive semidefinite.
     """
-    mean_a, cov_a, mean_b, cov_b = (np.asarray(a, np.float64) for a in (mean_a, cov_a, mean_b, cov_b))
-    if mean_a.shape != mean_b.shape or not cov_a.shape == cov_b.shape == mean_a.shape * 2:
-        shapes = ", ".join(str(a.shape) for a in (mean_a, cov_a, mean_b, cov_b))
-        raise InputError(f"means and covariances do not match ({shapes}): use [D] and [D, D] of one D")
-    if not all(np.all(np.isfinite(a)) for a in (mean_a, cov_a, mean_b, cov_b)):
-        raise InputError("a mean or covariance is not finite: check the features it was made from")
-
-    _check_covariance(cov_a)
-    _check_covariance(cov_b)
-
-    variances, axes = scipy.linalg.eigh(cov_a)
-    W = axes * np.sqrt(np.maximum(variances, 0))
-
-    product = np.maximum(scipy.linalg.eigvalsh(W.T @ cov_b @ W), 0)
-
-    difference = mean_a - mean_b
-    distance = difference @ difference + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(product).sum()
-    # At most rounding is below zero, now that both covariances are known to be sound.
-    return max(float(distance), 0.0)
-
-
-def _check_covariance(cov: np.ndarray) -> None:
-    """InputError unless symmetric positive semidefinite up to rounding: cov + tolerance has a Cholesky factor."""
-    tolerance = max(ROUNDING * np.trace(cov), np.finfo(float).tiny)
-    sound = np.max(np.abs(cov - cov.T)) <= tolerance
-    try:
-        scipy.linalg.cholesky(cov + tolerance * np.eye(len(cov)), check_finite=False)
-    except scipy.linalg.LinAlgError:
-        sound = False
-    if not sound:
-        raise InputError("a covariance is not symmetric positive semidefinite: check the features it was made from")
+    return Gaussian(mean_a, cov_a).distance(Gaussian(mean_b, cov_b))

@@ -84,7 +84,7 @@ def score(net: BoundNet, config: ml_collections.ConfigDict, against: Targets, se
     scores["path"] = None
     if not sampling.possible_calls(objective, method, (PATH_STEPS,)):
         return scores
-    times = sampling.uniform_times(PATH_STEPS, method)
+    times = sampling.time_grid(PATH_STEPS, method)
     renoise = sampling.Renoise(interpolant.make(objective.interpolant), jax.random.split(jax.random.key(seed), count))
     one_step = jax.jit(lambda x, interval, keys: sampling.sample(net, x, interval, method, renoise._replace(keys=keys)))
     visited = [against.noise]

@@ -8,43 +8,69 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from eval import results
 from eval.rows import Row
 
 
-def distance_curve(rows: list[results.Row]) -> bytes:
-    """Fréchet distance against the number of sampling steps (logarithmic), a line for each series of rows: PNG."""
-    series = defaultdict(dict)
+def distance_curve(rows: list[results.Row]) -> Figure:
+    """Distance against the number of sampling steps (logarithmic): a panel for each kind of distance, a line for each
+    series of rows. Several seeds give their mean and range, one its standard error."""
+    panels = defaultdict(list)
     for row in rows:
-        what = row.identity
-        name = f"{what.objective} ({what.method}), {what.features}, {what.num_samples:,} samples"
-        name += f", checkpoint {what.checkpoint_step:,}, seed {what.seed}"
-        series[name][what.steps] = row.value
+        panels[_measured(row.identity)].append(row)
+    figure, axes = plt.subplots(1, len(panels), figsize=(6.4 * len(panels), 4.4), squeeze=False, layout="constrained")
+    for ax, (title, chosen) in zip(axes[0], panels.items(), strict=True):
+        values = [row.scores.value for row in chosen]
+        for label, points in _series(chosen).items():
+            steps = sorted(points)
+            means = [np.mean([row.scores.value for row in points[n]]) for n in steps]
+            low, high = np.array([_range(points[n]) for n in steps]).T
+            (line,) = ax.plot(steps, means, marker="o", markersize=4, label=label)
+            ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            if len(chosen) == len(steps):  # one line alone has room for its numbers
+                for n, mean in zip(steps, means, strict=True):
+                    ax.annotate(f"{mean:.3g}", (n, mean), textcoords="offset points", xytext=(4, 6), fontsize="small")
+        ax.set_xscale("log")
+        ax.set_xticks(sorted({row.identity.steps for row in chosen}))
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.margins(x=0.1, y=0.12)
+        if max(values) > 10 * min(values) > 0:
+            ax.set_yscale("log")
+        else:
+            ax.set_ylim(bottom=0)
+        name, _, against = title.partition("\n")
+        ax.set(xlabel="sampling steps (network calls)", ylabel=name)
+        ax.set_title(against, fontsize="small")
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize="small")
+    return figure
 
-    figure, ax = plt.subplots(figsize=(6.4, 4), layout="constrained")
-    for name, points in series.items():
-        steps = sorted(points)
-        ax.plot(steps, [points[n] for n in steps], marker="o", label=name)
-        for n in steps:
-            ax.annotate(f"{points[n]:.3g}", (n, points[n]), textcoords="offset points", xytext=(4, 6), fontsize="small")
-    ax.set_xscale("log")
-    ax.set_xticks(sorted({row.identity.steps for row in rows}))
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.margins(x=0.1, y=0.12)
-    values = [row.value for row in rows]
-    if max(values) > 10 * min(values) > 0:
-        ax.set_yscale("log")
-    else:
-        ax.set_ylim(bottom=0)
-    ax.set_xlabel("sampling steps (network calls)")
-    ax.set_ylabel("Fréchet distance")
-    ax.set_title(f"{rows[0].identity.data}, against {rows[0].reference_count:,} examples")
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize="small")
-    return _png(figure)
+
+def _measured(identity: results.Identity) -> str:
+    """What must agree for two values to stand in one panel."""
+    return f"{results.name(identity)}\nagainst {results.against(identity.reference)}"
+
+
+def _series(rows: list[results.Row]) -> dict[str, dict[int, list[results.Row]]]:
+    """Rows by series and number of steps; a label says the objective, and what else tells the series apart."""
+    fields = ("method", "grid", "checkpoint_step", "parameters")
+    several = [field for field in fields if len({getattr(row.identity, field) for row in rows}) > 1]
+    series = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        more = ", ".join(str(getattr(row.identity, field)) for field in several)
+        series[row.identity.objective + f" ({more})" * bool(more)][row.identity.steps].append(row)
+    return series
+
+
+def _range(rows: list[results.Row]) -> tuple[float, float]:
+    """Of the values of several seeds; for one, its standard error to either side."""
+    values = [row.scores.value for row in rows]
+    error = rows[0].scores.value_error or 0.0 if len(rows) == 1 else 0.0
+    return min(values) - error, max(values) + error
 
 
 def stationarity(found: list[Row]) -> bytes:
@@ -80,7 +106,7 @@ def stationarity(found: list[Row]) -> bytes:
     axes[0, 0].set_yticks(range(len(names)), names, fontsize="small")
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", loc="outside upper right", ncols=3)
-    return _png(figure)
+    return png(figure)
 
 
 def toy_maps(found: list[Row]) -> bytes:
@@ -111,7 +137,7 @@ def toy_maps(found: list[Row]) -> bytes:
         ax.tick_params(labelsize="x-small")
     if first:
         axes[0, 0].legend(fontsize="x-small")
-    return _png(figure)
+    return png(figure)
 
 
 def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabel: str) -> bytes:
@@ -141,10 +167,11 @@ def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabe
         ax.grid(alpha=0.3)
     if len(lines) > 1:
         axes[0, -1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Closes the figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     plt.close(figure)

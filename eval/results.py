@@ -1,19 +1,39 @@
-"""The rows of eval/fid.jsonl, and the table made from them."""
+"""The rows of eval/fid.jsonl: what was measured, and on what; and the table made from them."""
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
+from eval import features
+from eval.rows import markdown
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceIdentity:
+    """What generated examples are compared with, and in which features.
+
+    data, split: the data set. fingerprint: of its examples, so that a data set of the same name with other pixels is
+    another one. reference_count: how many of them. features, weights, resize: see `eval.features.interface.Features`.
+    """
+
+    data: str
+    split: str
+    fingerprint: str
+    reference_count: int
+    features: str
+    weights: str
+    resize: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
     """What was measured: two distances compare only if these agree, except where they are the point of comparison.
 
-    objective: what the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema".
-    steps: network calls an example. method: of sampling. features: what was compared. data: the reference set.
-    num_samples, seed: of the generated examples.
+    objective: what the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
+    "raw". steps: network calls an example. method, grid: of sampling. num_samples, seed: of the generated examples.
     """
 
     objective: str
@@ -21,30 +41,74 @@ class Identity:
     parameters: str
     steps: int
     method: str
-    features: str
-    data: str
+    grid: str
     num_samples: int
     seed: int
+    reference: ReferenceIdentity
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What one pass over generated examples gives; None where there are too few of them, or nothing to tell.
+
+    value: Fréchet distance, squared. value_error: its standard error. value_infinite: extrapolated to infinitely many
+    generated examples. kernel, kernel_error: KID and its standard error. precision, recall: k-NN manifolds.
+    class_counts: generated examples of each class, by the classifier's word.
+    """
+
+    value: float
+    value_error: float | None
+    value_infinite: float | None
+    kernel: float
+    kernel_error: float | None
+    precision: float | None
+    recall: float | None
+    class_counts: tuple[int, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One measured Fréchet distance `value` to `reference_count` examples of the data set."""
+    """A line of fid.jsonl."""
 
     identity: Identity
-    reference_count: int
-    value: float
+    scores: Scores
 
-    def flat(self) -> dict:
-        """All fields in one dictionary: a line of fid.jsonl."""
-        return {**dataclasses.asdict(self.identity), "reference_count": self.reference_count, "value": self.value}
+    def flat(self) -> dict[str, Any]:
+        """All fields in one dictionary."""
+        values = dataclasses.asdict(self.identity)
+        reference = values.pop("reference")
+        return {**values, **reference, **dataclasses.asdict(self.scores)}
 
     @classmethod
-    def from_flat(cls, values: dict) -> "Row":
-        """The inverse of `flat`."""
+    def from_flat(cls, values: dict[str, Any]) -> "Row":
+        """The inverse of `flat`; KeyError or TypeError for other fields than those."""
         rest = dict(values)
-        count, value = rest.pop("reference_count"), rest.pop("value")
-        return cls(Identity(**rest), count, value)
+        if rest["class_counts"] is not None:
+            rest["class_counts"] = tuple(rest["class_counts"])
+        parts = [{f.name: rest.pop(f.name) for f in dataclasses.fields(kind) if f.name in rest} for kind in _PARTS]
+        if rest:
+            raise KeyError(*rest)
+        reference, identity, scores = parts
+        return cls(Identity(**identity, reference=ReferenceIdentity(**reference)), Scores(**scores))
+
+
+_PARTS = (ReferenceIdentity, Identity, Scores)
+
+
+def name(identity: Identity) -> str:
+    """What the distance of a row is called, with its count: FID-50k has 50,000 samples and no fewer."""
+    reference = identity.reference
+    name = features.distance_name(reference.features, reference.weights)
+    thousands, rest = divmod(identity.num_samples, 1000)
+    return f"{name}, {identity.num_samples:,} samples" if rest else f"{name}-{thousands}k"
+
+
+def describe(row: Row) -> str:
+    """One row in a line."""
+    what, scores = row.identity, row.scores
+    seed = f", seed {what.seed}" if what.seed else ""
+    error = "" if scores.value_error is None else f" +- {scores.value_error:.2g}"
+    return f"{what.steps} step{'s' * (what.steps > 1)} of {what.method}{seed}: {name(what)} {scores.value:.4g}{error}"
 
 
 def read(workdir: str) -> list[Row]:
@@ -65,13 +129,44 @@ def write(workdir: str, rows: list[Row]) -> None:
     paths.write_atomically(paths.evaluation(workdir) / "fid.jsonl", text)
 
 
+def examples_file(workdir: str, identity: Identity) -> Path:
+    """Where the first generated examples of a row are, as an array "examples"; beside it a picture, .png."""
+    parts = [f"step_{identity.checkpoint_step}", identity.method, str(identity.steps)]
+    parts += [identity.grid] * (identity.grid != "uniform") + [identity.parameters] * (identity.parameters != "ema")
+    parts += [f"seed_{identity.seed}"] * (identity.seed != 0)
+    return paths.evaluation(workdir) / "samples" / f"{'-'.join(parts)}.npz"
+
+
 def table(rows: list[Row]) -> str:
-    """A Markdown table, one line a row, ordered so that the numbers of steps of one series stand together."""
-    columns = list(rows[0].flat())
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    series = [name for name in columns if name not in ("steps", "value")]
-    ordered = sorted((row.flat() for row in rows), key=lambda row: ([str(row[name]) for name in series], row["steps"]))
-    for row in ordered:
-        cells = {**row, "value": f"{row['value']:.4g}"}
-        lines.append("| " + " | ".join(str(cells[name]) for name in columns) + " |")
-    return "\n".join(lines) + "\n"
+    """A Markdown table with the whole identity of every number, the numbers of steps of one series together."""
+
+    def order(row):
+        return [str(value) for value in dataclasses.astuple(dataclasses.replace(row.identity, steps=0))]
+
+    def plus_minus(value, error):
+        if value is None:
+            return ""
+        return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
+
+    columns = {
+        "objective": lambda row: row.identity.objective,
+        "steps": lambda row: str(row.identity.steps),
+        "distance": lambda row: name(row.identity),
+        "value": lambda row: plus_minus(row.scores.value, row.scores.value_error),
+        "infinite samples": lambda row: plus_minus(row.scores.value_infinite, None),
+        "KID": lambda row: plus_minus(row.scores.kernel, row.scores.kernel_error),
+        "precision": lambda row: plus_minus(row.scores.precision, None),
+        "recall": lambda row: plus_minus(row.scores.recall, None),
+        "sampling": lambda row: f"{row.identity.method}, {row.identity.grid}, seed {row.identity.seed}",
+        "network": lambda row: f"step {row.identity.checkpoint_step}, {row.identity.parameters}",
+        "against": lambda row: against(row.identity.reference),
+        "class counts": lambda row: " ".join(map(str, row.scores.class_counts or ())),
+    }
+    return markdown(columns, sorted(rows, key=lambda row: (order(row), row.identity.steps)))
+
+
+def against(reference: ReferenceIdentity) -> str:
+    """What generated examples were compared with, in a line."""
+    where = f"{reference.reference_count:,} of {reference.data}/{reference.split} ({reference.fingerprint})"
+    weights = ", ".join(filter(None, [reference.weights, reference.resize]))
+    return f"{where}, {reference.features}" + f" ({weights})" * bool(weights)

@@ -70,9 +70,9 @@ def objective(config: ml_collections.ConfigDict) -> Objective:
     return objectives.make(**config.objective)
 
 
-def source(config: ml_collections.ConfigDict) -> data.Source:
-    """The data set."""
-    return data.make(config.data.name, config.data.data_dir, config.data.flip)
+def source(config: ml_collections.ConfigDict, split: str = "train") -> data.Source:
+    """The data set, or another split of it."""
+    return data.make(config.data.name, config.data.data_dir, config.data.flip, split)
 
 
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -104,12 +104,22 @@ def restore_net(workdir: str, step: int | None = None, ema: bool = True) -> Boun
 def restore(workdir: str, step: int | None = None, ema: bool = True) -> tuple[BoundNet, ml_collections.ConfigDict, int]:
     """As `restore_net`: the network, the configuration it was trained with, and the step of the checkpoint."""
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        step = checkpoints.find(step)
-        config = ml_collections.ConfigDict(_with_tuples(checkpoints.config(step)))
+        config, step = _recall(checkpoints, step)
         trained = train_step(config)
         like = jax.eval_shape(lambda key: trained.init(key, data.shape(config.data.name)), jax.random.key(0))
         state = checkpoints.state(step, like, sharding.replicated(sharding.mesh()))
     return BoundNet(trained.model, state.average if ema else state.params), config, step
+
+
+def recall(workdir: str, step: int | None = None) -> tuple[ml_collections.ConfigDict, int]:
+    """As `restore`, without reading the network: the configuration and the step of the checkpoint."""
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        return _recall(checkpoints, step)
+
+
+def _recall(checkpoints: Checkpoints, step: int | None) -> tuple[ml_collections.ConfigDict, int]:
+    step = checkpoints.find(step)
+    return ml_collections.ConfigDict(_with_tuples(checkpoints.config(step))), step
 
 
 def teacher(config: ml_collections.ConfigDict) -> tuple[BoundNet | None, int]:

@@ -1,19 +1,16 @@
 """What the commands share: faults of the input become one line and exit code 2, never a traceback."""
 
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 
 from sgflow_jax import config_flag
+from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the processes of several hosts (jax.distributed) first.")
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
 
 
 def run(main: Callable) -> None:
@@ -28,15 +25,18 @@ def require(**values) -> None:
             raise InputError(f"--{name} is missing: give --{name}=...")
 
 
-def integers(flag: str, items: list[str] | None, least: int = 0) -> tuple[int, ...] | None:
-    """The items of a list flag as integers >= least, in order and without repeats; None for a flag that is not given.
+def integers(flag: str, items: list[str] | None, least: int = 0, most: int | None = None) -> tuple[int, ...] | None:
+    """The items of a list flag as integers from least (to most), in order and without repeats; None for a flag that is
+    not given.
 
     InputError for anything else.
     """
     if items is None:
         return None
-    if not items or not all(item.strip().isdecimal() and int(item) >= least for item in items):
-        raise InputError(f"--{flag}={','.join(items)}: use integers from {least}, like --{flag}=1,2,4,10")
+    numbers = [int(item) if item.strip().isdecimal() else -1 for item in items]
+    if not items or min(numbers) < least or (most is not None and max(numbers) > most):
+        end = "" if most is None else f" to {most}"
+        raise InputError(f"--{flag}={','.join(items)}: use integers from {least}{end}, like --{flag}=1,2,4,10")
     return tuple(dict.fromkeys(int(item) for item in items))
 
 
@@ -50,7 +50,7 @@ def start_jax() -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(paths.cache() / "compiled"))
     if _DISTRIBUTED.value:
         try:
             jax.distributed.initialize()

@@ -21,8 +21,9 @@ EIGHT_GAUSSIANS = dict(
     stds=(0.1,) * 8,
 )
 # Tags that keep the random streams of one seed apart.
-_ORDER, _FLIP, _DRAW, _REFERENCE = range(4)
+_ORDER, _FLIP, _DRAW, _REFERENCE, _TEST = range(5)
 _REFERENCE_POINTS = 50_000
+SPLITS = ("train", "test")
 
 
 class Source(Protocol):
@@ -70,16 +71,18 @@ class Points:
     """An endless stream of points: draw(rng, n) -> float32 [n, D]."""
 
     draw: Callable[[np.random.Generator, int], np.ndarray]
+    split: str = "train"
 
     def batch(self, seed, step, batch_size, rows):
         x = self.draw(np.random.default_rng([_DRAW, seed, step]), batch_size)[rows]
         return {"x": x.astype(np.float32), "label": np.zeros(len(x), np.int32)}
 
     def reference(self):
-        return self.draw(np.random.default_rng(_REFERENCE), _REFERENCE_POINTS).astype(np.float32)
+        tag = _REFERENCE if self.split == "train" else _TEST
+        return self.draw(np.random.default_rng(tag), _REFERENCE_POINTS).astype(np.float32)
 
 
-def _digits(data_dir: str, flip: bool) -> Images:
+def _digits(data_dir: str, flip: bool, split: str) -> Images:
     from sklearn.datasets import load_digits  # a second of import that other data sets need not pay
 
     digits = load_digits()
@@ -87,13 +90,13 @@ def _digits(data_dir: str, flip: bool) -> Images:
     return Images(images[..., None], digits.target.astype(np.int32), flip)
 
 
-def _cifar10(data_dir: str, flip: bool) -> Images:
+def _cifar10(data_dir: str, flip: bool, split: str) -> Images:
     import tensorflow_datasets as tfds  # likewise
 
     try:
         source = tfds.data_source(
             "cifar10",
-            split="train",
+            split=split,
             data_dir=data_dir or None,
             download=False,
             builder_kwargs={"file_format": "array_record"},
@@ -136,6 +139,7 @@ _SHAPES = {
     "checkerboard": (2,),
 }
 _CLASSES = {"digits": 10, "cifar10": 10}
+_WITHOUT_TEST = {"digits"}
 _IMAGES = {"digits": _digits, "cifar10": _cifar10}
 _POINTS = {"mixture1d": _mixture1d, "eight_gaussians": _eight_gaussians, "checkerboard": _checkerboard}
 
@@ -158,13 +162,21 @@ def num_classes(name: str) -> int:
     return _CLASSES.get(name, 0)
 
 
-def make(name: str, data_dir: str = "", flip: bool = False) -> Source:
+def splits(name: str) -> tuple[str, ...]:
+    """The parts a data set has: ("train",), or with "test". InputError for an unknown name."""
+    shape(name)
+    return SPLITS[:1] if name in _WITHOUT_TEST else SPLITS
+
+
+def make(name: str, data_dir: str = "", flip: bool = False, split: str = "train") -> Source:
     """The data set called `name`, images read into memory. InputError if unknown, or not prepared in data_dir."""
+    if split not in splits(name):
+        raise InputError(f"{name} has no split {split!r}: use {' or '.join(splits(name))}")
     if len(shape(name)) == 3:
-        return _IMAGES[name](data_dir, flip)
+        return _IMAGES[name](data_dir, flip, split)
     if flip:
         raise InputError(f"{name} are points and cannot be flipped: set data.flip to False")
-    return Points(_POINTS[name])
+    return Points(_POINTS[name], split)
 
 
 def oracle(name: str, path: str = "linear") -> oracles.Oracle | None:

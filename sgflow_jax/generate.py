@@ -24,9 +24,9 @@ class NotFinite(InputError):
 class Plan(NamedTuple):
     """How examples are made.
 
-    shape: of one example. network_calls: spent on each, on the uniform grid (`sampling.uniform_times`). method: of
-    `sampling.METHODS`. seed: of the noise. batch_size: examples a network call, over all devices (rounded up to a
-    multiple of their number). path: the name of the interpolant, for methods that return to noise.
+    shape: of one example. network_calls: spent on each. method: of `sampling.METHODS`. seed: of the noise. batch_size:
+    examples a network call, over all devices (rounded up to a multiple of their number). path: the name of the
+    interpolant, for methods that return to noise. grid: of `sampling.GRIDS`.
     """
 
     shape: tuple[int, ...]
@@ -35,30 +35,24 @@ class Plan(NamedTuple):
     seed: int
     batch_size: int
     path: str = "linear"
+    grid: str = "uniform"
+
+
+class Towards(NamedTuple):
+    """Where noise is moved: the share `weight` [b] of the way to the noise of example `other` [b]."""
+
+    other: np.ndarray
+    weight: np.ndarray
 
 
 def batches(net: BoundNet, plan: Plan, num_samples: int) -> Iterator[np.ndarray]:
     """Yields `num_samples` examples in order, uint8 [b, H, W, C] or float32 [b, D], b at most plan.batch_size
     (rounded up to a multiple of the number of devices).
 
-    The same on every process. InputError for a method or number of calls that cannot be, or when the network gives
-    numbers that are not finite.
+    The same on every process. InputError for a method, grid or number of calls that cannot be, or when the network
+    gives numbers that are not finite.
     """
-    times = sampling.uniform_times(plan.network_calls, plan.method)
-    # Every batch has the one compiled shape; the last runs past num_samples and is cut.
-    size = min(plan.batch_size, num_samples)
-    size += -size % jax.device_count()
-    split = sharding.split(sharding.mesh())
-    for start in range(0, num_samples, size):
-        indices = np.arange(start, start + size)[sharding.process_rows(size)]
-        made = _generate(net, plan.seed, sharding.to_devices(indices, split), times, plan.shape, plan.method, plan.path)
-        examples, finite = multihost_utils.process_allgather(made, tiled=True)
-        if not np.all(finite):
-            raise NotFinite(
-                f"the network gives examples that are not finite in {plan.network_calls} steps of {plan.method}: "
-                "its training diverged; use an earlier checkpoint or train again"
-            )
-        yield np.asarray(examples)[: num_samples - start]
+    yield from _in_batches(net, plan, np.arange(num_samples))
 
 
 def examples(net: BoundNet, plan: Plan, num_samples: int) -> np.ndarray:
@@ -66,12 +60,72 @@ def examples(net: BoundNet, plan: Plan, num_samples: int) -> np.ndarray:
     return np.concatenate(list(batches(net, plan, num_samples)))
 
 
+def interpolate(net: BoundNet, plan: Plan, pairs: int, positions: int) -> np.ndarray:
+    """Examples on the way between others, [pairs, positions, ...]: row k leads from example 2k of `batches` to 2k + 1.
+
+    The noise moves along an arc (`slerp`; Song et al. 2021, appendix D.5), position j the share j / (positions - 1) of
+    it. The label, and the noise of methods that return to noise, are those of example 2k all along the row: with
+    either, the row does not end at example 2k + 1. The same on every process. InputError as in `batches`.
+    """
+    pair, position = np.divmod(np.arange(pairs * positions), positions)
+    weight = np.linspace(0, 1, positions, dtype=np.float32)[position]
+    made = np.concatenate(list(_in_batches(net, plan, 2 * pair, Towards(2 * pair + 1, weight))))
+    return made.reshape(pairs, positions, *made.shape[1:])
+
+
+def slerp(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
+    """The point at the share `weight` of the way from a to b, arrays of one shape, by spherical linear interpolation
+    (Shoemake 1985): of vectors of one norm, all on the way have it. Parallel and opposite vectors have no arc: between
+    them the way is straight.
+    """
+    norm_a, norm_b = jnp.sqrt(jnp.sum(a**2)), jnp.sqrt(jnp.sum(b**2))
+    apart, together = norm_b * a - norm_a * b, norm_b * a + norm_a * b
+    # Unlike arccos of the cosine, exact to rounding at small angles too.
+    angle = 2 * jnp.arctan2(jnp.sqrt(jnp.sum(apart**2)), jnp.sqrt(jnp.sum(together**2)))
+
+    straight = jnp.sin(angle) < 1e-6
+    sine = jnp.where(straight, 1.0, jnp.sin(angle))
+    of_a = jnp.where(straight, 1 - weight, jnp.sin((1 - weight) * angle) / sine)
+    of_b = jnp.where(straight, weight, jnp.sin(weight * angle) / sine)
+
+    return of_a * a + of_b * b
+
+
+def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards | None = None) -> Iterator[np.ndarray]:
+    """Yields the examples `indices` [n], their noise moved `towards` others, in batches as `batches` does."""
+    times = sampling.time_grid(plan.network_calls, plan.method, plan.grid)
+    # Every batch has the one compiled shape; the last is filled up with its last example and cut.
+    size = min(plan.batch_size, len(indices))
+    size += -size % jax.device_count()
+    split = sharding.split(sharding.mesh())
+    for start in range(0, len(indices), size):
+        rows = np.minimum(np.arange(start, start + size), len(indices) - 1)[sharding.process_rows(size)]
+        which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards)), split)
+        made = _generate(net, plan.seed, *which, times, plan.shape, plan.method, plan.path)
+        examples, finite = multihost_utils.process_allgather(made, tiled=True)
+        if not np.all(finite):
+            raise NotFinite(
+                f"the network gives examples that are not finite in {plan.network_calls} steps of {plan.method}: "
+                "its training diverged; use an earlier checkpoint or train again"
+            )
+        yield np.asarray(examples)[: len(indices) - start]
+
+
 @functools.partial(jax.jit, static_argnames=("shape", "method", "path"))
-def _generate(net: BoundNet, seed, indices, times, shape: tuple[int, ...], method: str, path: str):
+def _generate(net: BoundNet, seed, indices, towards, times, shape: tuple[int, ...], method: str, path: str):
     """Examples `indices` [b], and whether each is finite, [b] (rounding to uint8 would hide it)."""
     key = stream_key(seed, Stream.SAMPLING)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-    x0 = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape))(keys)
+
+    def example_keys(indices):
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+
+    def noise(keys):
+        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape))(keys)
+
+    keys = example_keys(indices)
+    x0 = noise(keys)
+    if towards is not None:
+        x0 = jax.vmap(slerp)(x0, noise(example_keys(towards.other)), towards.weight)
     if classes := net.model.num_classes:
         label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes))(keys)
         net = net.replace(label=label)

@@ -1,4 +1,4 @@
-"""--mode=sample: examples from a trained run, in several numbers of steps, into one .npz file."""
+"""--mode=sample: examples from a trained run, in several numbers of steps, into one .npz file and a picture."""
 
 import io
 import os
@@ -9,43 +9,71 @@ import jax
 import ml_collections
 import numpy as np
 
-from sgflow_jax import build, data, generate, sampling
+from sgflow_jax import build, data, figures, generate, sampling
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
 STEPS = (1, 2, 4, 10)
+SHOWN_IMAGES = 16
+SHOWN_POINTS = 2_000
+# Rows and columns of the picture of interpolations.
+PAIRS, POSITIONS = 4, 9
 
 
 class Request(NamedTuple):
     """steps: numbers of network calls; None for those of 1, 2, 4, 10 that the run can. method: None for the
-    objective's own. seed: of the noise."""
+    objective's own. seed: of the noise. grid: of `sampling.GRIDS`. interpolate: also between examples (images only)."""
 
     steps: tuple[int, ...] | None
     num_samples: int
     method: str | None
     seed: int
+    grid: str = "uniform"
+    interpolate: bool = False
 
 
 def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: Request) -> None:
     """Writes steps_N for each N of request.steps: uint8 [n, H, W, C], or float32 [n, D] for points.
 
-    config must be that of the run. InputError for anything that cannot be, before anything is written.
+    Beside `out`, NAME.npz, it writes NAME.png, the first examples in each number of steps, and when asked
+    NAME_interpolation.png, interpolations in the largest number of steps (`generate.interpolate`). config must be that
+    of the run. InputError for anything that cannot be, before anything is written.
     """
+    shape = data.shape(config.data.name)
+    if request.interpolate and len(shape) != 3:
+        raise InputError(f"--interpolate shows images, and {config.data.name} is points: leave it out")
     net, saved, _ = build.restore(workdir)
     paths.check_same(workdir, saved.to_dict(), config)
     objective = build.objective(saved)
     method = sampling.method_of(objective, request.method)
-    target = Path(out)
-    if target.suffix != ".npz" or target.is_dir() or not os.access(target.parent, os.W_OK):
-        raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists and can be written to")
-    steps = sampling.choose_calls(objective, method, request.steps, STEPS)  # refuses what cannot be, before any work
+    steps = sampling.choose_calls(objective, method, request.steps, STEPS, request.grid)
+    target, picture, strip = _targets(out)
 
-    shape = data.shape(saved.data.name)
-    arrays = {}
-    for n in steps:
-        plan = generate.Plan(shape, n, method, request.seed, saved.eval.batch_size, objective.interpolant)
-        arrays[f"steps_{n}"] = generate.examples(net, plan, request.num_samples)
-    if jax.process_index() == 0:
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        paths.write_atomically(target, buffer.getvalue())
+    plan = generate.Plan(
+        shape, max(steps), method, request.seed, saved.eval.batch_size, objective.interpolant, request.grid
+    )
+    made = {n: generate.examples(net, plan._replace(network_calls=n), request.num_samples) for n in steps}
+    between = generate.interpolate(net, plan, PAIRS, POSITIONS) if request.interpolate else None
+    if jax.process_index() != 0:
+        return
+
+    buffer = io.BytesIO()
+    np.savez(buffer, **{f"steps_{n}": examples for n, examples in made.items()})
+    paths.write_atomically(target, buffer.getvalue())
+    shown = SHOWN_IMAGES if len(shape) == 3 else SHOWN_POINTS
+    first = figures.by_steps({n: examples[:shown] for n, examples in made.items()})
+    paths.write_atomically(picture, figures.png(first))
+    if between is not None:
+        paths.write_atomically(strip, figures.png(figures.image_grid(list(between))))
+
+
+def _targets(out: str) -> tuple[Path, Path, Path]:
+    """NAME.npz, NAME.png and NAME_interpolation.png; InputError if they cannot be written."""
+    target = Path(out)
+    if target.suffix != ".npz" or not os.access(target.parent, os.W_OK):
+        raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists and can be written to")
+    targets = target, target.with_suffix(".png"), target.with_name(f"{target.stem}_interpolation.png")
+    for path in targets:
+        if path.is_dir():
+            raise InputError(f"--out={out}: {path} is a directory: use another name")
+    return targets

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import InputError, Net, expand_time
@@ -52,6 +53,14 @@ def _consistency(net, t, u, x, renoise):
 _STEPS = {"flow_map": _flow_map, "euler": _euler, "heun": _heun, "consistency": _consistency}
 _CALLS_PER_STEP = {"flow_map": 1, "euler": 1, "heun": 2, "consistency": 1}
 METHODS = tuple(_STEPS)
+
+# Times as functions of s = i / steps: numpy, in float64, so that the ends are exactly 0 and 1 on every device.
+_GRIDS = {
+    "uniform": lambda s: s,
+    "quadratic": lambda s: 1 - (1 - s) ** 2,
+    "cosine": lambda s: (1 - np.cos(np.pi * s)) / 2,
+}
+GRIDS = tuple(_GRIDS)
 
 # How a network that knows F(t, u, x) on a domain can be sampled; the first unless asked otherwise.
 _METHODS = {
@@ -104,34 +113,47 @@ def method_of(objective: Objective, method: str | None = None) -> str:
     return method
 
 
-def check_calls(objective: Objective, method: str, network_calls: int) -> None:
-    """InputError if a network trained with an objective cannot be sampled by `method` in that many network calls."""
-    uniform_times(network_calls, method)
+def check_calls(objective: Objective, method: str, network_calls: int, grid: str = "uniform") -> None:
+    """InputError if a network trained with an objective cannot be sampled by `method` in that many network calls, or
+    not on that grid."""
+    time_grid(network_calls, method, grid)
     counts = objective.step_counts
-    if method == "flow_map" and counts is not None and network_calls not in counts:
-        raise InputError(
-            f"{type(objective).__name__} trains jumps of certain sizes only, so flow_map cannot sample it in "
-            f"{network_calls} steps: use {', '.join(map(str, counts))}, or the method euler"
-        )
+    if method != "flow_map" or counts is None:
+        return
+    refusal = f"{type(objective).__name__} trains jumps of certain sizes only, so flow_map cannot sample it "
+    if grid != "uniform":
+        raise InputError(f"{refusal}on the {grid} grid: use uniform, or the method euler")
+    if network_calls not in counts:
+        raise InputError(f"{refusal}in {network_calls} steps: use {', '.join(map(str, counts))}, or the method euler")
 
 
 def choose_calls(
-    objective: Objective, method: str, asked: tuple[int, ...] | None, usual: tuple[int, ...]
+    objective: Objective,
+    method: str,
+    asked: tuple[int, ...] | None,
+    usual: tuple[int, ...],
+    grid: str = "uniform",
 ) -> tuple[int, ...]:
-    """The numbers of network calls asked for, all checked; without, those of the usual ones that are possible."""
+    """The numbers of network calls asked for, all checked; without, those of the usual ones that are possible.
+
+    InputError for one that is not, or when none of the usual ones is.
+    """
     if asked is None:
-        return possible_calls(objective, method, usual)
+        # When none is possible all are checked, and the first says why.
+        asked = possible_calls(objective, method, usual, grid) or usual
     for network_calls in asked:
-        check_calls(objective, method, network_calls)
+        check_calls(objective, method, network_calls, grid)
     return asked
 
 
-def possible_calls(objective: Objective, method: str, candidates: tuple[int, ...]) -> tuple[int, ...]:
+def possible_calls(
+    objective: Objective, method: str, candidates: tuple[int, ...], grid: str = "uniform"
+) -> tuple[int, ...]:
     """Those of the candidates that `check_calls` lets pass."""
 
     def possible(network_calls):
         try:
-            check_calls(objective, method, network_calls)
+            check_calls(objective, method, network_calls, grid)
         except InputError:
             return False
         return True
@@ -139,15 +161,25 @@ def possible_calls(objective: Objective, method: str, candidates: tuple[int, ...
     return tuple(filter(possible, candidates))
 
 
-def uniform_times(network_calls: int, method: str = "flow_map") -> jax.Array:
-    """The uniform grid from 0 to 1 that spends exactly `network_calls` calls; InputError when none does."""
+def time_grid(network_calls: int, method: str = "flow_map", grid: str = "uniform") -> jax.Array:
+    """The times [steps + 1] from 0 (noise) to 1 (data) that spend exactly `network_calls` calls, at s = i / steps:
+
+    "uniform": t = s.
+    "quadratic": t = 1 - (1 - s)^2, short steps near the data, long ones near the noise. It is the quadratic
+        sub-sequence of DDIM (Song et al. 2021, appendix D.2), tau_i = c i^2, whose time 0 is the data.
+    "cosine": t = (1 - cos(pi s)) / 2, short steps at both ends.
+
+    InputError for another grid, or when no number of steps spends so many calls.
+    """
     _check(method)
+    if grid not in _GRIDS:
+        raise InputError(f"unknown grid {grid!r}: use one of {', '.join(GRIDS)}")
     steps, rest = divmod(network_calls, _CALLS_PER_STEP[method])
     if steps < 1 or rest:
         raise InputError(
             f"{method} cannot spend {network_calls} network calls: use a positive multiple of {_CALLS_PER_STEP[method]}"
         )
-    return jnp.linspace(0.0, 1.0, steps + 1)
+    return jnp.asarray(_GRIDS[grid](np.arange(steps + 1) / steps))
 
 
 def _check(method: str) -> None:

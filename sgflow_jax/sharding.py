@@ -1,6 +1,11 @@
 """Devices: one mesh axis, "data". Batches are split over it, parameters are on every device."""
 
+import json
+from typing import Any
+
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from sgflow_jax.interfaces import InputError
@@ -24,6 +29,16 @@ def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
 def to_devices(tree, sharding: NamedSharding):
     """Each process's share of a batch (numpy arrays) as global arrays."""
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
+
+
+def from_first_process(value: Any) -> Any:
+    """The first process's value of anything JSON can say, on every process: what they must agree on."""
+    if jax.process_count() == 1:
+        return value
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.resize(text, length)  # whatever the others have is not looked at
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
 
 
 def check_batch_size(batch_size: int, multiple: int, field: str) -> None:

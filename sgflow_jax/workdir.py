@@ -1,11 +1,13 @@
 """A run's directory: where things lie in it, and which configuration it belongs to."""
 
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from sgflow_jax.interfaces import InputError
 
@@ -18,6 +20,9 @@ MAY_CHANGE = (
     "train.preview_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "eval.batch_size",
+    "eval.num_samples",
+    "eval.features",
 )
 
 # A run may be named without saying these: the value stands for whatever the run has.
@@ -42,6 +47,18 @@ def preview_file(workdir: str, step: int) -> Path:
 def evaluation(workdir: str) -> Path:
     """What eval.fid_sweep writes."""
     return Path(workdir) / "eval"
+
+
+def cache() -> Path:
+    """Where the user's downloads and what is costly to compute are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an .npz file as `write_atomically` does."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

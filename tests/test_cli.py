@@ -12,6 +12,7 @@ from sgflow_jax.interfaces import InputError
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = "--config=configs/quickstart.py"
+LINE = "--config=configs/mixture1d.py"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,7 @@ def _run(*arguments):
         (["main.py", QUICKSTART, "--workdir={}/run", "--config.train.num_steps=abc"], "use an integer"),
         (["main.py", QUICKSTART, "--workdir={}/run", "--config.data.batch_size=63"], "not divisible by 2"),
         (["main.py", QUICKSTART, "--workdir={}/run", "--mode=sample", "--out={}/x.npz"], "no checkpoint"),
+        (["main.py", LINE, "--workdir={}/run", "--mode=sample", "--out={}/x.npz", "--interpolate"], "leave it out"),
         (["-m", "eval.fid_sweep", "--workdir={}/run", "--steps=1,0"], "integers from 1"),
         (["-m", "eval.fid_sweep", "--workdir={}/run", "--distributed"], "no cluster"),
         (["-m", "eval.fid_sweep", "--workdir={}/run"], "no checkpoint"),
@@ -90,16 +92,15 @@ def test_bad_input_is_one_line_and_code_2(arguments, match, tmp_path):
 
 def test_train_sample_and_sweep_from_the_command_line(tmp_path):
     run, out = tmp_path / "run", tmp_path / "samples.npz"
-    short = ["--config=configs/mixture1d.py:mean_flow", "--config.train.num_steps=4", "--config.model.width=8"]
+    short = [LINE + ":mean_flow", "--config.train.num_steps=4", "--config.model.width=8"]
     done = _run("main.py", *short, f"--workdir={run}")
     assert done.returncode == 0, done.stderr
     assert "step 4: loss" in done.stdout and "images_per_second" in done.stdout
     assert (run / "previews" / "step_0000004.png").exists()
 
-    done = _run(
-        "main.py", *short, f"--workdir={run}", "--mode=sample", "--num_samples=5", "--steps=1,2", f"--out={out}"
-    )
-    assert done.returncode == 0 and out.exists(), done.stderr
+    how = ["--num_samples=5", "--steps=1,2", "--grid=quadratic", f"--out={out}"]
+    done = _run("main.py", *short, f"--workdir={run}", "--mode=sample", *how)
+    assert done.returncode == 0 and out.exists() and out.with_suffix(".png").exists(), done.stderr
 
     done = _run("-m", "eval.fid_sweep", f"--workdir={run}", "--steps=1,2", "--num_samples=50")
     assert done.returncode == 0 and "    2 steps: " in done.stdout, done.stderr

@@ -1,10 +1,11 @@
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgflow_jax import generate, sharding
-from sgflow_jax.interfaces import InputError
+from sgflow_jax import generate, models, sharding
+from sgflow_jax.interfaces import expand_time
 from tests.test_models import MLP, UNET, bound
 
 
@@ -65,5 +66,109 @@ def _one_class(params, k):
 def test_numbers_that_are_not_finite_are_said():
     net = bound("unet", UNET, (8, 8, 3))
     net = net.replace(params=jax.tree.map(lambda p: p * jnp.nan, net.params))
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(generate.NotFinite, match="not finite in 2 steps of flow_map: its training"):
         generate.examples(net, _plan((8, 8, 3), 4), 4)
+    with pytest.raises(generate.NotFinite, match="not finite in 2 steps of flow_map: its training"):
+        generate.interpolate(net, _plan((8, 8, 3), 4), 2, 2)
+
+
+@flax.struct.dataclass
+class Still(models.BoundNet):
+    """F = 0: what comes out is the noise."""
+
+    def __call__(self, t, u, x):
+        return jnp.zeros_like(x)
+
+
+@flax.struct.dataclass
+class Clock(models.BoundNet):
+    """F = t."""
+
+    def __call__(self, t, u, x):
+        return jnp.broadcast_to(expand_time(t, x), x.shape)
+
+
+@flax.struct.dataclass
+class Label(models.BoundNet):
+    """F = label."""
+
+    def __call__(self, t, u, x):
+        return jnp.broadcast_to(expand_time(self.label.astype(x.dtype), x), x.shape)
+
+
+def _fake(kind, num_classes=0):
+    return kind(models.make("mlp", **{**MLP, "num_classes": num_classes}), None)
+
+
+@pytest.mark.parametrize("grid, moved", [("uniform", 1 / 2 * 1 / 2), ("quadratic", 1 / 4 * 3 / 4)])
+def test_the_grid_of_the_plan_is_used(grid, moved):
+    """Two steps, to time t and on to 1, move by t (1 - t)."""
+    plan = _plan((2,), 8)._replace(grid=grid)
+    way = generate.examples(_fake(Clock), plan, 8) - generate.examples(_fake(Still), plan, 8)
+    np.testing.assert_allclose(way, moved, atol=1e-6)
+
+
+def _slerp(a, b, weight):
+    """In float64, by the textbook's formula."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    angle = np.arccos(np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2)))
+    return (np.sin((1 - weight) * angle) * a + np.sin(weight * angle) * b) / np.sin(angle)
+
+
+def test_between_examples_the_noise_moves_along_an_arc(monkeypatch):
+    net, plan = _fake(Still), _plan((5,), 4, seed=3)
+    noise, made = generate.examples(net, plan, 6), generate.interpolate(net, plan, 3, 7)
+    assert made.shape == (3, 7, 5) and made.dtype == np.float32
+    np.testing.assert_array_equal(made[:, 0], noise[0::2])
+    np.testing.assert_array_equal(made[:, -1], noise[1::2])
+    expected = [[_slerp(noise[2 * k], noise[2 * k + 1], j / 6) for j in range(7)] for k in range(3)]
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
+
+    np.testing.assert_allclose(generate.interpolate(net, plan._replace(batch_size=100), 3, 7), made, rtol=1e-5)
+    np.testing.assert_allclose(generate.interpolate(net, plan, 1, 2), made[:1, [0, -1]], rtol=1e-5)
+    one_device = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    monkeypatch.setattr(sharding, "mesh", lambda: one_device)
+    np.testing.assert_allclose(generate.interpolate(net, plan, 3, 7), made, rtol=1e-5)
+
+
+def test_an_arc_between_vectors_of_one_norm_keeps_it():
+    rng = np.random.default_rng(0)
+    for shape in [(2,), (8, 8, 3)]:
+        a, b = (x / np.linalg.norm(x) for x in rng.standard_normal((2, *shape)))
+        for weight in (0.0, 0.1, 0.5, 0.9, 1.0):
+            np.testing.assert_allclose(jnp.linalg.norm(generate.slerp(a, b, weight)), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("angle", [1e-2, 1e-4, 1e-6, 0.0])
+def test_vectors_almost_parallel(angle):
+    a = np.array([3.0, 0.0, 4.0], np.float32)
+    b = 2 * np.array([3 * np.cos(angle), 5 * np.sin(angle), 4 * np.cos(angle)], np.float32)
+    for weight in (0.0, 0.25, 1.0):
+        # So near, the arc is the chord but for angle^2 / 8 of it.
+        chord = (1 - weight) * a + weight * b
+        np.testing.assert_allclose(generate.slerp(a, b, weight), chord, rtol=1e-6 + angle**2 / 4, atol=1e-12)
+    np.testing.assert_allclose(generate.slerp(a, -a, 0.25), 0.5 * a, rtol=1e-6)
+
+
+def test_a_row_has_the_label_of_its_first_example():
+    plan = _plan((2,), 4, calls=1)
+    label = generate.examples(_fake(Label, 10), plan, 8) - generate.examples(_fake(Still), plan, 8)
+    along = generate.interpolate(_fake(Label, 10), plan, 4, 3) - generate.interpolate(_fake(Still), plan, 4, 3)
+    np.testing.assert_allclose(along, np.broadcast_to(label[0::2, None], (4, 3, 2)), atol=1e-5)
+    assert np.ptp(label[0::2]) > 0.5, "the rows differ"
+
+
+def test_a_row_returns_to_the_noise_of_its_first_example():
+    """With F = 0 two steps give x0 / 2 + noise / 2."""
+    net, plan = _fake(Still), _plan((2,), 4)
+    again = plan._replace(method="consistency")
+    fresh = generate.examples(net, again, 6) - generate.examples(net, plan, 6) / 2
+    along = generate.interpolate(net, again, 3, 4) - generate.interpolate(net, plan, 3, 4) / 2
+    np.testing.assert_allclose(along, np.broadcast_to(fresh[0::2, None], (3, 4, 2)), atol=1e-6)
+
+
+def test_rows_of_images_lead_from_example_to_example():
+    net, plan = bound("unet", UNET, (8, 8, 3)), _plan((8, 8, 3), 8)
+    made, ends = generate.interpolate(net, plan, 2, 3), generate.examples(net, plan, 4)
+    assert made.shape == (2, 3, 8, 8, 3) and made.dtype == np.uint8
+    assert np.max(np.abs(made[:, [0, -1]].astype(int) - ends.reshape(2, 2, 8, 8, 3))) <= 1

@@ -17,11 +17,11 @@ def _renoise(n=64, path="linear"):
     return sampling.Renoise(interpolant.make(path), jax.random.split(jax.random.key(1), n))
 
 
-@pytest.mark.parametrize("steps", [1, 3, 10])
-def test_the_exact_map_is_exact_in_any_number_of_steps(steps, x64):
+@pytest.mark.parametrize("steps, grid", [(1, "uniform"), (3, "quadratic"), (10, "cosine")])
+def test_the_exact_map_is_exact_in_any_number_of_steps_of_any_grid(steps, grid, x64):
     x0 = _noise()
     expected = ORACLE.flow_map(jnp.zeros(64), jnp.ones(64), x0)
-    got = sampling.sample(ORACLE.average_velocity, x0, jnp.linspace(0, 1, steps + 1))
+    got = sampling.sample(ORACLE.average_velocity, x0, sampling.time_grid(steps, grid=grid))
     np.testing.assert_allclose(got, expected, atol=1e-10)
 
 
@@ -78,9 +78,30 @@ def test_network_calls_are_what_was_asked_for(method, calls):
         jax.debug.callback(lambda: counted.append(1))
         return x
 
-    sampling.sample(net, _noise(), sampling.uniform_times(calls, method), method, _renoise())
+    sampling.sample(net, _noise(), sampling.time_grid(calls, method), method, _renoise())
     jax.effects_barrier()
     assert len(counted) == calls
+
+
+def test_grids_by_hand():
+    by_hand = {
+        "uniform": [0, 1 / 4, 1 / 2, 3 / 4, 1],
+        "quadratic": [0, 7 / 16, 3 / 4, 15 / 16, 1],
+        "cosine": [0, (1 - 0.5**0.5) / 2, 1 / 2, (1 + 0.5**0.5) / 2, 1],
+    }
+    assert set(by_hand) == set(sampling.GRIDS)
+    for grid, times in by_hand.items():
+        np.testing.assert_allclose(sampling.time_grid(4, grid=grid), times, rtol=1e-7)
+        np.testing.assert_array_equal(sampling.time_grid(8, "heun", grid), sampling.time_grid(4, grid=grid))
+    np.testing.assert_array_equal(sampling.time_grid(4), sampling.time_grid(4, grid="uniform"))
+
+
+@pytest.mark.parametrize("grid", sampling.GRIDS)
+def test_grids_run_from_noise_to_data_exactly(grid):
+    for steps in (1, 2, 3, 7, 100):
+        times = np.asarray(sampling.time_grid(steps, grid=grid))
+        assert times.shape == (steps + 1,) and times.dtype == np.float32
+        assert times[0] == 0 and times[-1] == 1 and np.all(np.diff(times) > 0)
 
 
 def test_times_are_free():
@@ -95,9 +116,11 @@ def test_bad_requests():
     with pytest.raises(InputError, match="'rk4'.*flow_map, euler, heun, consistency"):
         sampling.sample(ORACLE.average_velocity, _noise(), jnp.linspace(0, 1, 3), "rk4")
     with pytest.raises(InputError, match="heun cannot spend 3.*multiple of 2"):
-        sampling.uniform_times(3, "heun")
+        sampling.time_grid(3, "heun")
     with pytest.raises(InputError, match="cannot spend 0"):
-        sampling.uniform_times(0)
+        sampling.time_grid(0)
+    with pytest.raises(InputError, match="unknown grid 'linear': use one of uniform, quadratic, cosine$"):
+        sampling.time_grid(4, grid="linear")
 
 
 def test_an_objective_is_sampled_where_it_was_trained():
@@ -129,3 +152,29 @@ def test_only_as_many_calls_as_there_are_jumps_for():
     assert sampling.possible_calls(shortcut, "heun", candidates) == (2, 4, 8, 16)
     assert sampling.possible_calls(sgflow, "flow_map", candidates) == candidates
     assert sampling.possible_calls(sgflow, "heun", (1, 3)) == ()
+
+
+@pytest.mark.parametrize("grid", ["quadratic", "cosine"])
+def test_jumps_of_certain_sizes_are_those_of_the_uniform_grid(grid):
+    shortcut, sgflow = objectives.make("shortcut", num_steps=8), objectives.make("sgflow")
+    message = f"Shortcut.*cannot sample it on the {grid} grid: use uniform, or the method euler$"
+    for calls in (1, 3, 4):
+        with pytest.raises(InputError, match=message):
+            sampling.check_calls(shortcut, "flow_map", calls, grid)
+    usual = (1, 2, 4)
+    assert sampling.possible_calls(shortcut, "flow_map", usual, grid) == ()
+    assert sampling.possible_calls(shortcut, "euler", usual, grid) == usual
+    assert sampling.possible_calls(sgflow, "flow_map", usual, grid) == usual
+    for asked in (None, (2,)):
+        with pytest.raises(InputError, match=message):
+            sampling.choose_calls(shortcut, "flow_map", asked, usual, grid)
+
+
+def test_the_usual_calls_unless_asked_for_others():
+    shortcut = objectives.make("shortcut", num_steps=4)
+    assert sampling.choose_calls(shortcut, "flow_map", None, (1, 3, 4)) == (1, 4)
+    assert sampling.choose_calls(shortcut, "flow_map", (2, 1), (1, 3, 4)) == (2, 1)
+    with pytest.raises(InputError, match="in 3 steps"):
+        sampling.choose_calls(shortcut, "flow_map", (1, 3), (1, 3, 4))
+    with pytest.raises(InputError, match="unknown grid 'linear'"):
+        sampling.choose_calls(objectives.make("sgflow"), "flow_map", None, (1, 2), "linear")

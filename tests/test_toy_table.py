@@ -46,7 +46,7 @@ def test_the_exact_map_has_no_error(monkeypatch):
 
     def examples(net, plan, count):
         noise = np.random.default_rng(1).standard_normal((count, 1)).astype(np.float32)
-        return np.asarray(sampling.sample(net, noise, sampling.uniform_times(plan.network_calls)))
+        return np.asarray(sampling.sample(net, noise, sampling.time_grid(plan.network_calls)))
 
     monkeypatch.setattr(generate, "examples", examples)
     scores = map_error.score(net, config, against)

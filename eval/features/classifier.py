@@ -1,0 +1,134 @@
+"""Features of a small convolutional classifier trained on the run's own labelled data: what digits are judged by.
+
+It is kept in the user's cache, by data set and seed. Distances in its features compare only between runs measured with
+the same weights, whose hash is in every row.
+"""
+
+import functools
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+from jax.experimental import multihost_utils
+
+from eval.features import weights
+from eval.features.interface import Features, Labelled, Request, fingerprint
+from eval.features.network import Network
+from sgflow_jax import data, sharding
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+
+SEED = 0
+STEPS = 600
+BATCH = 128
+LEARNING_RATE = 2e-3
+HELD_OUT = 10  # every HELD_OUT-th image tells the accuracy and is not trained on
+
+
+class Classifier(nn.Module):
+    """images [B, H, W, C] in [-1, 1] -> features [B, 64], logits [B, classes]."""
+
+    classes: int
+    widths: tuple[int, ...] = (32, 64, 128)
+
+    @nn.compact
+    def __call__(self, x):
+        for width in self.widths:
+            x = nn.swish(nn.Conv(width, (3, 3))(x))
+            x = nn.swish(nn.Conv(width, (3, 3), strides=2)(x))
+        features = nn.swish(nn.Dense(64)(x.mean(axis=(1, 2))))
+        return features, nn.Dense(self.classes, name="head")(features)
+
+
+def make(asked: Request) -> Features:
+    """As `eval.features.make`, with asked.labelled; InputError without it."""
+    asked.refuse("weights", "resize")
+    if asked.labelled is None:
+        raise InputError(f"{asked.name} learns from labelled images: use other features for data without labels")
+    params = _restore_or_train(asked.labelled)
+    model = Classifier(data.num_classes(asked.labelled.name))
+
+    def classify(features):
+        head = params["params"]["head"]
+        return np.argmax(features @ head["kernel"] + head["bias"], axis=1)
+
+    def apply(params, images):
+        return model.apply(params, data.to_float(images))[0]
+
+    network = Network(apply, params, batch_size=500)
+    return Features(asked.name, network, _hash(params), classify=classify, classes=model.classes)
+
+
+def accuracy(features: Features, labelled: Labelled) -> float:
+    """Share of the held-out images that are labelled right."""
+    labels = features.classify(features(labelled.images[::HELD_OUT]))
+    return float(np.mean(labels == labelled.labels[::HELD_OUT]))
+
+
+def _restore_or_train(labelled: Labelled) -> dict:
+    """The parameters, the same on every process."""
+    file = _file(labelled)
+    model = Classifier(data.num_classes(labelled.name))
+    if sharding.from_first_process(file.exists()):
+        if jax.process_index():  # another host may have another cache, or none
+            params = jax.tree.map(np.asarray, _init(model, labelled.images.shape[1:]))
+        else:
+            params = traverse_util.unflatten_dict(weights.read(file), sep="/")
+    else:
+        params = jax.tree.map(np.asarray, _train(model, labelled))
+        if jax.process_index() == 0:
+            paths.write_arrays(file, traverse_util.flatten_dict(params, sep="/"))
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(params))
+
+
+def _init(model: Classifier, shape: tuple[int, ...]) -> dict:
+    return jax.jit(model.init)(jax.random.key(SEED), jnp.zeros((1, *shape[:2], 3)))
+
+
+def _file(labelled: Labelled) -> Path:
+    name = f"{labelled.name}-{fingerprint(labelled.images)}-seed{SEED}.npz"
+    return paths.cache() / "classifiers" / name
+
+
+def _hash(params: dict) -> str:
+    flat = traverse_util.flatten_dict(params, sep="/")
+    return fingerprint(*(flat[name] for name in sorted(flat)))
+
+
+def _train(model: Classifier, labelled: Labelled) -> dict:
+    kept = np.arange(len(labelled.images)) % HELD_OUT > 0
+    images, labels = labelled.images[kept], labelled.labels[kept]
+    images = np.broadcast_to(images, (*images.shape[:3], 3))  # as `Network` does
+    params = _init(model, images.shape[1:])
+    optimiser = optax.adamw(optax.cosine_decay_schedule(LEARNING_RATE, STEPS), weight_decay=0.05)
+
+    def loss(params, x, label):
+        logits = model.apply(params, data.to_float(x))[1]
+        smoothed = optax.smooth_labels(jax.nn.one_hot(label, model.classes), 0.1)
+        return optax.softmax_cross_entropy(logits, smoothed).mean()
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, x, label):
+        updates, state = optimiser.update(jax.grad(loss)(params, x, label), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimiser.init(params)
+    rng = np.random.default_rng(SEED)
+    for _ in range(STEPS):
+        chosen = rng.integers(len(images), size=BATCH)
+        params, state = step(params, state, _shifted(rng, images[chosen]), labels[chosen])
+    return params
+
+
+def _shifted(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Each image moved by up to one pixel either way, edges repeated: without it the training images are known by
+    heart, and their features are unlike those of any other image."""
+    height, width = images.shape[1:3]
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    top, left = rng.integers(3, size=(2, len(images), 1))
+    rows, columns = top + np.arange(height), left + np.arange(width)
+    return padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,60 @@
+"""Runs a feature network over any number of images, in batches over all devices."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from sgflow_jax import sharding
+from sgflow_jax.interfaces import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """Features of images: network(images) -> float32 [N, D], the same on every process.
+
+    apply: (params, uint8 [b, H, W, 3]) -> float32 [b, D], each row from its own image alone. params: its weights.
+    batch_size: images at once, over all devices (rounded up to a multiple of their number).
+    """
+
+    apply: Callable[[Any, jax.Array], jax.Array]
+    params: Any
+    batch_size: int
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, H, W, C] with C 3, or 1 for grey (repeated to 3), the same on every process -> float32 [N, D].
+
+        InputError for any other shape or type, or no image.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+            raise InputError(
+                f"features of {images.dtype} {list(images.shape)}: use uint8 images [N, H, W, C], N >= 1, C 1 or 3"
+            )
+        # Every batch has the one compiled shape; the last is padded with zeros and cut.
+        size = min(self.batch_size, len(images))
+        size += -size % jax.device_count()
+        split = sharding.split(sharding.mesh())
+        features = []
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            batch = np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
+            made = _run(self.apply, self._placed, sharding.to_devices(batch[sharding.process_rows(size)], split))
+            features.append(np.asarray(multihost_utils.process_allgather(made, tiled=True)))
+        return np.concatenate(features)[: len(images)]
+
+    @functools.cached_property
+    def _placed(self):
+        """The parameters on every device, moved there once."""
+        return sharding.to_devices(self.params, sharding.replicated(sharding.mesh()))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(apply, params, images):
+    # Accelerators round float32 products by default, as far from the published features as a wrong resize.
+    with jax.default_matmul_precision("highest"):
+        return apply(params, jnp.broadcast_to(images, (*images.shape[:3], 3)))

@@ -1,0 +1,170 @@
+"""Statistics of real examples: python -m eval.reference --config=configs/cifar10.py [--features=...] [--selfcheck].
+
+Computed once by the code that measures generated examples, and kept in the user's cache under a name that holds all
+they depend on. --selfcheck says what distances mean: real examples against other real ones, and against damaged ones.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from eval import features, selfcheck
+from eval.features.interface import Features, Labelled, fingerprint
+from eval.frechet import Gaussian
+from eval.measure import Reference, Sample
+from eval.results import ReferenceIdentity
+from sgflow_jax import build, cli, data, sharding
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+
+CIFAR10_FID = 3.15  # of all training images to all test images
+
+
+class Target(NamedTuple):
+    """What generated examples are compared with. statistics: reads or computes them; the first process has them, the
+    others get None. InputError if the data do not vary."""
+
+    identity: ReferenceIdentity
+    statistics: Callable[[], Reference | None]
+
+
+def shuffled(examples: np.ndarray) -> np.ndarray:
+    """In the one random order in which statistics are taken, whatever order the data set has."""
+    return examples[np.random.default_rng(0).permutation(len(examples))]
+
+
+def extractor(config: ml_collections.ConfigDict, name: str, weights: str | None, resize: str | None) -> Features:
+    """The features for a run's data; InputError for those that cannot be."""
+    labelled = None
+    if name == "classifier" and data.num_classes(config.data.name):
+        train = build.source(config)
+        labelled = Labelled(config.data.name, train.images, train.labels)
+    return features.make(name, weights, resize, labelled)
+
+
+def of_data(config: ml_collections.ConfigDict, extract: Features, split: str = "train") -> Target:
+    """A split of a run's data; InputError if it is not there."""
+    examples = build.source(config, split).reference()
+    identity = ReferenceIdentity(
+        data=config.data.name,
+        split=split,
+        fingerprint=fingerprint(examples),
+        reference_count=len(examples),
+        features=extract.name,
+        weights=extract.weights,
+        resize=extract.resize,
+    )
+    return Target(identity, lambda: _from_cache_or_data(identity, examples, extract))
+
+
+def of_file(file: str, config: ml_collections.ConfigDict, extract: Features) -> Target:
+    """What a file of `save` holds; InputError unless it is of the run's data set, in these features."""
+    identity, statistics = load(Path(file))
+    theirs = (identity.data, identity.features, identity.weights, identity.resize)
+    ours = (config.data.name, extract.name, extract.weights, extract.resize)
+    if theirs != ours:
+        described = [" ".join(filter(None, parts)) for parts in (theirs, ours)]
+        raise InputError(
+            f"reference {file} is of {described[0]}, and what is measured is {described[1]}: leave --reference out, or "
+            "give one that fits"
+        )
+    return Target(identity, lambda: statistics)
+
+
+def cached(identity: ReferenceIdentity) -> Path:
+    """Where statistics are kept: the name tells everything they depend on."""
+    name = "-".join(str(part) for part in dataclasses.astuple(identity) if part != "")
+    return paths.cache() / "reference" / f"{name}.npz"
+
+
+def save(file: Path, identity: ReferenceIdentity, reference: Reference) -> None:
+    """Writes statistics and what they are of."""
+    arrays = {"mean": reference.gaussian.mean, "cov": reference.gaussian.cov, "features": reference.features}
+    paths.write_arrays(file, {"identity": np.array(json.dumps(dataclasses.asdict(identity))), **arrays})
+
+
+def load(file: Path) -> tuple[ReferenceIdentity, Reference]:
+    """What `save` wrote; InputError if the file is not that."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            identity = ReferenceIdentity(**json.loads(str(arrays["identity"])))
+            gaussian = Gaussian(arrays["mean"], arrays["cov"])
+            return identity, Reference(gaussian, arrays["features"])
+    except FileNotFoundError as error:
+        raise InputError(f"reference {file} is missing: make it with python -m eval.reference") from error
+    # What np.load raises depends on which byte is damaged.
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, InputError) as error:
+        raise InputError(f"reference {file} is damaged: make it again with python -m eval.reference") from error
+
+
+def _from_cache_or_data(identity: ReferenceIdentity, examples: np.ndarray, extract: Features) -> Reference | None:
+    file = cached(identity)
+    first_process = jax.process_index() == 0
+    found = _from_cache(file, identity) if first_process else None
+    if not sharding.from_first_process(found is not None):
+        sample = Sample.of(selfcheck.chunks(shuffled(examples)), extract)
+        if first_process:
+            found = Reference(sample.gaussian(), sample.kept())
+            save(file, identity, found)
+    return found
+
+
+def _from_cache(file: Path, identity: ReferenceIdentity) -> Reference | None:
+    """None if there is nothing, or nothing sound."""
+    try:
+        found, reference = load(file)
+    except InputError:
+        return None
+    return reference if found == identity else None
+
+
+def define_flags() -> None:
+    """Only for the program."""
+    config_flags.DEFINE_config_file("config", None, "FILE.py, like configs/cifar10.py: names the data.")
+    features.define_flags()
+    flags.DEFINE_enum("split", "train", data.SPLITS, "Which part of the data.")
+    flags.DEFINE_bool("selfcheck", False, "Compare real examples with each other and with damaged ones instead.")
+    flags.DEFINE_integer("num_samples", None, "selfcheck: examples of each split; all by default.", lower_bound=4)
+
+
+def main(_):
+    given = flags.FLAGS
+    cli.require(config=given.config)
+    cli.start_jax()
+    config = given.config
+    extract = extractor(config, given.features or config.eval.features, given.inception_weights, given.resize)
+    if given.selfcheck:
+        _print_selfcheck(config, extract, given.num_samples)
+        return
+    target = of_data(config, extract, given.split)
+    target.statistics()
+    if jax.process_index() == 0:
+        for field, value in dataclasses.asdict(target.identity).items():
+            print(f"{field}: {value}")
+        print(f"file: {cached(target.identity)}")
+
+
+def _print_selfcheck(config: ml_collections.ConfigDict, extract: Features, num_samples: int | None) -> None:
+    """A Markdown table, a line at a time, as it takes long."""
+    sets = [shuffled(build.source(config, split).reference())[:num_samples] for split in data.splits(config.data.name)]
+    name = features.distance_name(extract.name, extract.weights)
+    print(f"| {config.data.name} | examples | {name} | KID |\n| --- | --- | --- | --- |", flush=True)
+    for row in selfcheck.compare(sets[0], sets[1] if len(sets) > 1 else None, extract):
+        counts = " / ".join(f"{count:,}" for count in row.counts)
+        print(f"| {row.what} | {counts} | {row.distance:.4g} | {row.kernel:.3g} |", flush=True)
+        if row.what == "train, test" and name == "FID" and config.data.name == "cifar10" and num_samples is None:
+            print(f"| the same, as published for CIFAR-10 | {counts} | {CIFAR10_FID} | |")
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,72 @@
+"""What a distance means: real examples against other real ones, and against damaged ones."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.ndimage
+
+from eval.features.interface import Features
+from eval.kernel import kernel_distance
+from eval.measure import Sample
+
+NOISE = (5, 10)  # standard deviations, grey levels
+BLUR = (0.4, 0.8)  # standard deviations, pixels
+CHUNK = 1000
+
+
+class Comparison(NamedTuple):
+    """Two sets of examples: what they are, how many of each, their Fréchet distance and KID."""
+
+    what: str
+    counts: tuple[int, int]
+    distance: float
+    kernel: float
+
+
+def compare(train: np.ndarray, test: np.ndarray | None, features: Features) -> Iterator[Comparison]:
+    """Yields one half of the train examples against the other, all of them against the test examples, and, for images,
+    against test examples made worse.
+
+    train, test: in random order. Without test, the halves of train stand in for both.
+    """
+    if test is None:
+        train, test = np.array_split(train, 2)
+        ours, name = Sample.of(chunks(train), features), "one half, the other half"
+    else:
+        ours, name = Sample.of(chunks(train), features), "train, test"
+        first, second = ours.halves()
+        counts = (len(train[0::2]), len(train[1::2]))
+        kernel = kernel_distance(ours.kept()[0::2], ours.kept()[1::2]).value
+        yield Comparison("train, halves", counts, first.distance(second), kernel)
+    real = ours.gaussian()
+
+    def against(what: str, examples: np.ndarray) -> Comparison:
+        theirs = Sample.of(chunks(examples), features)
+        kernel = kernel_distance(ours.kept(), theirs.kept()).value
+        return Comparison(what, (len(train), len(examples)), real.distance(theirs.gaussian()), kernel)
+
+    yield against(name, test)
+    if test.ndim == 4:
+        for sigma in NOISE:
+            yield against(f"{name} with noise of {sigma} grey levels", noisy(test, sigma))
+        for sigma in BLUR:
+            yield against(f"{name} blurred by {sigma} pixels", blurred(test, sigma))
+
+
+def chunks(examples: np.ndarray) -> Iterator[np.ndarray]:
+    """In order, CHUNK at a time."""
+    for start in range(0, len(examples), CHUNK):
+        yield examples[start : start + CHUNK]
+
+
+def noisy(images: np.ndarray, sigma: float) -> np.ndarray:
+    """uint8 [N, H, W, C] with normal noise of `sigma` grey levels on every channel."""
+    noise = np.random.default_rng(0).standard_normal(images.shape, np.float32)
+    return np.clip(np.round(images + sigma * noise), 0, 255).astype(np.uint8)
+
+
+def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
+    """uint8 [N, H, W, C] under a Gaussian filter of `sigma` pixels."""
+    smooth = scipy.ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0))
+    return np.clip(np.round(smooth), 0, 255).astype(np.uint8)

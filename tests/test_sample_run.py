@@ -1,0 +1,115 @@
+"""--mode=sample on tiny runs: the arrays, the pictures of them, and what is refused before anything is written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgflow_jax import generate, sample_run, trainer
+from sgflow_jax.interfaces import InputError
+from tests import tiny
+
+REQUEST = sample_run.Request(steps=(2, 1), num_samples=20, method=None, seed=3)
+TILE = 48 + 2  # 8 pixels enlarged 6 times, and the line between
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    workdir = str(tmp_path_factory.mktemp("digits"))
+    trainer.train(tiny.digits(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def line_run(tmp_path_factory):
+    workdir = str(tmp_path_factory.mktemp("line"))
+    trainer.train(tiny.mixture(), workdir)
+    return workdir
+
+
+def _sample(workdir, config, folder: Path, **changes) -> dict[str, np.ndarray]:
+    sample_run.sample(workdir, config, str(folder / "made.npz"), REQUEST._replace(**changes))
+    with np.load(folder / "made.npz") as arrays:
+        return dict(arrays)
+
+
+def _tiles(file: Path, rows: int, columns: int) -> np.ndarray:
+    """The grey images [rows, columns, 8, 8] of a picture that must be of their size."""
+    with Image.open(file) as picture:
+        assert picture.size == (columns * TILE + 2, rows * TILE + 2)
+        grey = np.asarray(picture)[2:, 2:, 0].astype(int)
+    return grey.reshape(rows, TILE, columns, TILE)[:, 3:48:6, :, 3:48:6].transpose(0, 2, 1, 3)
+
+
+def test_images_and_the_pictures_of_them(digits_run, tmp_path, monkeypatch):
+    plans = []
+    between = generate.interpolate
+    monkeypatch.setattr(generate, "interpolate", lambda net, plan, *n: plans.append(plan) or between(net, plan, *n))
+    made = _sample(digits_run, tiny.digits(), tmp_path, interpolate=True, grid="quadratic")
+    assert {name: a.shape for name, a in made.items()} == dict.fromkeys(["steps_2", "steps_1"], (20, 8, 8, 1))
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["made.npz", "made.png", "made_interpolation.png"]
+
+    shown = _tiles(tmp_path / "made.png", 2, 16)
+    np.testing.assert_array_equal(shown[0], made["steps_2"][:16, ..., 0])
+    np.testing.assert_array_equal(shown[1], made["steps_1"][:16, ..., 0])
+
+    (plan,) = plans
+    assert (plan.network_calls, plan.grid, plan.seed) == (2, "quadratic", 3)
+    strip = _tiles(tmp_path / "made_interpolation.png", 4, 9)
+    ends = made["steps_2"][:8, ..., 0].reshape(4, 2, 8, 8)
+    assert np.max(np.abs(strip[:, [0, -1]] - ends)) <= 1
+    assert np.all(np.ptp(strip, axis=(1, 2, 3)) > 0)
+
+
+def test_fewer_images_than_the_picture_holds(digits_run, tmp_path):
+    made = _sample(digits_run, tiny.digits(), tmp_path, steps=(1,), num_samples=3)
+    np.testing.assert_array_equal(_tiles(tmp_path / "made.png", 1, 3)[0], made["steps_1"][..., 0])
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["made.npz", "made.png"]
+
+
+def test_points_and_the_panels_of_them(line_run, tmp_path):
+    made = _sample(line_run, tiny.mixture(), tmp_path, steps=None)
+    assert {name: a.shape for name, a in made.items()} == {f"steps_{n}": (20, 1) for n in (1, 2, 4, 10)}
+    with Image.open(tmp_path / "made.png") as picture:
+        width, height = picture.size
+        assert width > 3 * height and len(np.unique(np.asarray(picture))) > 10
+
+
+def test_the_grid_is_that_asked_for(line_run, tmp_path):
+    uniform, quadratic, cosine = (
+        _sample(line_run, tiny.mixture(), tmp_path, grid=grid) for grid in ("uniform", "quadratic", "cosine")
+    )
+    np.testing.assert_array_equal(quadratic["steps_1"], uniform["steps_1"])
+    np.testing.assert_array_equal(cosine["steps_2"], uniform["steps_2"])
+    assert np.all(quadratic["steps_2"] != uniform["steps_2"])
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"grid": "linear"}, "'linear'.*quadratic"),
+        ({"grid": "linear", "steps": None}, "'linear'.*quadratic"),
+        ({"method": "rk4"}, "'rk4'"),
+        ({"method": "heun"}, "heun cannot spend 1"),
+        ({"interpolate": True}, "mixture1d is points: leave it out"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(changes, match, line_run, tmp_path):
+    with pytest.raises(InputError, match=match) as error:
+        _sample(line_run, tiny.mixture(), tmp_path, **changes)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("taken", ["made.npz", "made.png", "made_interpolation.png"])
+def test_a_directory_in_the_place_of_a_file_is_refused(taken, line_run, tmp_path):
+    (tmp_path / taken).mkdir()
+    with pytest.raises(InputError, match=f"{taken} is a directory: use another name"):
+        _sample(line_run, tiny.mixture(), tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == [taken]
+
+
+@pytest.mark.parametrize("out", ["samples.txt", "nowhere/samples.npz"])
+def test_a_bad_out_is_refused(out, line_run, tmp_path):
+    with pytest.raises(InputError, match="ends in .npz"):
+        sample_run.sample(line_run, tiny.mixture(), str(tmp_path / out), REQUEST)
