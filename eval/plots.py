@@ -24,13 +24,14 @@ def distance_curve(rows: list[results.Row]) -> Figure:
     figure, axes = plt.subplots(1, len(panels), figsize=(6.4 * len(panels), 4.4), squeeze=False, layout="constrained")
     for ax, (title, chosen) in zip(axes[0], panels.items(), strict=True):
         values = [row.scores.value for row in chosen]
-        for label, points in _series(chosen).items():
+        series = _series(chosen)
+        for label, points in series.items():
             steps = sorted(points)
             means = [np.mean([row.scores.value for row in points[n]]) for n in steps]
             low, high = np.array([_range(points[n]) for n in steps]).T
             (line,) = ax.plot(steps, means, marker="o", markersize=4, label=label)
             ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-            if len(chosen) == len(steps):  # one line alone has room for its numbers
+            if len(series) == 1:  # one line alone has room for its numbers
                 for n, mean in zip(steps, means, strict=True):
                     ax.annotate(f"{mean:.3g}", (n, mean), textcoords="offset points", xytext=(4, 6), fontsize="small")
         ax.set_xscale("log")
@@ -43,7 +44,7 @@ def distance_curve(rows: list[results.Row]) -> Figure:
         else:
             ax.set_ylim(bottom=0)
         name, _, against = title.partition("\n")
-        ax.set(xlabel="sampling steps (network calls)", ylabel=name)
+        ax.set(xlabel="sampling steps (network calls)", ylabel=f"{name} (lower is better)")
         ax.set_title(against, fontsize="small")
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small")
