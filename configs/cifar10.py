@@ -10,4 +10,5 @@ def get_config(objective="sgflow"):
     config.data.flip = True
     config.model = base.unet()
     config.model.dropout = 0.1
+    config.eval.features = "inception"
     return config.lock()

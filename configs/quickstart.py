@@ -22,4 +22,5 @@ def get_config(objective="sgflow"):
     config.optim.warmup_steps = 75
     config.optim.ema_decay = 0.998
     config.eval.num_samples = 2000
+    config.eval.features = "classifier"
     return config.lock()

@@ -57,6 +57,7 @@ class _Checkpoint(NamedTuple):
     step: int
     method: str
     steps: tuple[int, ...]
+    num_samples: int
 
 
 def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.Row]]:
@@ -99,12 +100,15 @@ def write_summary(folder: Path, rows: list[results.Row]) -> None:
 def _checkpoints(workdir: str, request: Request) -> list[_Checkpoint]:
     """Those asked for, all found to be there; InputError for what cannot be measured."""
     found = []
+    if request.num_samples is not None and request.num_samples < 2:
+        raise InputError(f"--num_samples={request.num_samples}: use at least 2, a distance needs a covariance")
     for step in request.checkpoints or (None,):
         config, step = build.recall(workdir, step)
+        num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
         objective = build.objective(config)
         method = sampling.method_of(objective, request.method)
         steps = sampling.choose_calls(objective, method, request.steps, STEPS, request.grid)
-        found.append(_Checkpoint(workdir, config, step, method, steps))
+        found.append(_Checkpoint(workdir, config, step, method, steps, num_samples))
     return found
 
 
@@ -128,9 +132,6 @@ def _identities(
     checkpoint: _Checkpoint, request: Request, against: results.ReferenceIdentity
 ) -> list[results.Identity]:
     """One for each seed and number of steps."""
-    num_samples = checkpoint.config.eval.num_samples if request.num_samples is None else request.num_samples
-    if num_samples < 2:
-        raise InputError(f"--num_samples={num_samples}: use at least 2, a distance needs a covariance")
     return [
         results.Identity(
             objective=checkpoint.config.objective.name,
@@ -139,7 +140,7 @@ def _identities(
             steps=steps,
             method=checkpoint.method,
             grid=request.grid,
-            num_samples=num_samples,
+            num_samples=checkpoint.num_samples,
             seed=seed,
             reference=against,
         )

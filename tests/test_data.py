@@ -95,11 +95,19 @@ def test_cifar10_stand_in(shared):
     [
         (("mnist",), "'mnist'.*digits, cifar10"),
         (("mixture1d", "", True), "flip"),
+        (("digits", "", False, "test"), "no split 'test': use train"),
+        (("checkerboard", "", False, "valid"), "no split 'valid': use train or test"),
     ],
 )
 def test_bad_requests(arguments, match):
     with pytest.raises(InputError, match=match):
         data.make(*arguments)
+
+
+def test_splits_are_different_draws():
+    train, test = (data.make("mixture1d", split=split).reference() for split in data.splits("mixture1d"))
+    assert np.mean(train == test) < 0.01
+    assert data.splits("digits") == ("train",)
 
 
 def test_cifar10_not_prepared(tmp_path):

@@ -1,6 +1,12 @@
 """The sweep on tiny runs: what it writes, measures once, and refuses."""
 
+import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import flax.struct
@@ -8,13 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import map_error
+from eval import map_error, reference, results
 from eval.features import make as make_features
+from eval.features.interface import fingerprint
 from eval.fid_sweep import Request, sweep
 from eval.frechet import frechet_distance
 from sgflow_jax import build, data, generate, models, sample_run, trainer
 from sgflow_jax.interfaces import InputError
 from tests import tiny
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -31,62 +40,115 @@ def line_run(tmp_path_factory):
     return workdir
 
 
+def _sweep(workdir, **request):
+    return sweep([workdir], Request(**request))[workdir]
+
+
 def test_writes_rows_table_curve_and_samples(digits_run):
-    rows = sweep(digits_run, Request(steps=(1, 2)))
+    rows = _sweep(digits_run, steps=(1, 2))
     folder = Path(digits_run) / "eval"
     lines = [json.loads(line) for line in (folder / "fid.jsonl").read_text().splitlines()]
     assert [line["steps"] for line in lines] == [row.identity.steps for row in rows] == [1, 2]
+    scores = dataclasses.asdict(rows[0].scores)
     assert lines[0] == {
         "objective": "flow_matching",
         "checkpoint_step": 2,
         "parameters": "ema",
         "steps": 1,
         "method": "euler",
-        "features": "pixels",
-        "data": "digits",
+        "grid": "uniform",
         "num_samples": 80,
         "seed": 0,
+        "data": "digits",
+        "split": "train",
+        "fingerprint": fingerprint(data.make("digits").images),
         "reference_count": 1797,
-        "value": rows[0].value,
+        "features": "pixels",
+        "weights": "",
+        "resize": "",
+        **scores,
     }
+    assert all(scores[name] is not None for name in ("value", "kernel", "kernel_error", "precision", "recall"))
     table = (folder / "fid_table.md").read_text()
-    assert table.count("\n") == 4 and f"{rows[1].value:.4g}" in table
-    for name, size in [("fid_curve.png", None), ("samples_1.png", (402, 402)), ("samples_2.png", (402, 402))]:
-        with Image.open(folder / name) as picture:
-            assert size is None or picture.size == size
+    assert table.count("\n") == 4 and f"{rows[1].scores.value:.4g}" in table
+    assert (folder / "fid_curve.png").exists()
+    for steps in (1, 2):
+        file = results.examples_file(digits_run, rows[steps - 1].identity)
+        with Image.open(file.with_suffix(".png")) as picture:
+            assert picture.size == (402, 402)
+        with np.load(file) as arrays:
+            assert arrays["examples"].shape == (64, 8, 8, 1)
 
 
 def test_the_value_is_the_distance_of_what_is_sampled(digits_run):
     """Recomputed in one piece from the npz that --mode=sample writes."""
-    (row,) = sweep(digits_run, Request(steps=(2,), seed=3))
+    (row,) = _sweep(digits_run, steps=(2,), seeds=(3,))
     out = Path(digits_run) / "samples.npz"
     request = sample_run.Request(steps=(2, 1), num_samples=80, method=None, seed=3)
     sample_run.sample(digits_run, tiny.digits("flow_matching"), str(out), request)
     with np.load(out) as arrays:
-        assert set(arrays) == {"steps_1", "steps_2"}
         made = arrays["steps_2"]
-    assert made.shape == (80, 8, 8, 1) and made.dtype == np.uint8
+    with np.load(results.examples_file(digits_run, row.identity)) as arrays:
+        np.testing.assert_array_equal(arrays["examples"], made[:64])
 
     def gaussian(images):
         flat = images.reshape(len(images), -1) / 127.5 - 1
         return flat.mean(axis=0), np.cov(flat.T)
 
     expected = frechet_distance(*gaussian(data.make("digits").images), *gaussian(made))
-    assert row.value == pytest.approx(expected, rel=1e-5)
+    assert row.scores.value == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_is_there_is_not_measured_again(line_run, monkeypatch):
-    first = sweep(line_run, Request(steps=(1, 3)))
+    first = _sweep(line_run, steps=(1, 3))
     calls = []
     batches = generate.batches
     monkeypatch.setattr(generate, "batches", lambda net, plan, n: calls.append(plan) or batches(net, plan, n))
-    again = sweep(line_run, Request(steps=(3, 1)))
-    assert not calls and {row.value for row in again} == {row.value for row in first}
-    sweep(line_run, Request(steps=(1, 3, 4)))
+    again = _sweep(line_run, steps=(3, 1))
+    assert not calls and again == first
+    _sweep(line_run, steps=(1, 3, 4))
     assert {plan.network_calls for plan in calls} == {4}
-    sweep(line_run, Request(steps=(1,), seed=1))
+    _sweep(line_run, steps=(1,), seeds=(0, 1))
     rows = [json.loads(line) for line in (Path(line_run) / "eval" / "fid.jsonl").read_text().splitlines()]
     assert [(row["steps"], row["seed"]) for row in rows] == [(1, 0), (3, 0), (4, 0), (1, 1)]
+
+
+def test_checkpoints_parameters_and_grids_are_rows_of_their_own(line_run):
+    rows = _sweep(line_run, steps=(2,), checkpoints=(4, 6), num_samples=60)
+    rows += _sweep(line_run, steps=(2,), parameters="raw", num_samples=60)
+    rows += _sweep(line_run, steps=(2,), grid="quadratic", num_samples=60)
+    rows += _sweep(line_run, steps=(2,), method="heun", num_samples=60)
+    assert [row.identity.checkpoint_step for row in rows] == [4, 6, 6, 6, 6]
+    assert len({row.scores.value for row in rows}) == 5
+
+
+def test_several_workdirs_have_the_same_noise_and_one_summary(line_run, tmp_path, monkeypatch):
+    other = shutil.copytree(line_run, tmp_path / "other", ignore=lambda *_: {"eval"})
+    found = sweep([line_run, str(other)], Request(steps=(1,), seeds=(5,)))
+    (one,), (two,) = found.values()
+    assert one == two
+    assert (other / "eval" / "fid_curve.png").exists()
+
+
+def test_a_sweep_that_was_killed_goes_on_to_the_same_file(line_run, tmp_path):
+    """kill -9 as soon as the first row is there, and the same command again."""
+    undisturbed, killed = (shutil.copytree(line_run, tmp_path / n, ignore=lambda *_: {"eval"}) for n in ("a", "b"))
+    sweep([str(undisturbed)], Request(steps=(1, 2, 4), seeds=(0, 1)))
+
+    command = [sys.executable, "-m", "eval.fid_sweep", f"--workdir={killed}", "--steps=1,2,4", "--seeds=0,1"]
+    # As many devices as here: another number may round otherwise.
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    file = killed / "eval" / "fid.jsonl"
+    running = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    while not (file.exists() and file.read_text()):
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    left = len(file.read_text().splitlines())
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and 1 <= left < 6 and f"[1/{6 - left}]" in done.stdout, done.stderr
+    assert file.read_bytes() == (undisturbed / "eval" / "fid.jsonl").read_bytes()
 
 
 @flax.struct.dataclass
@@ -116,36 +178,56 @@ def test_map_error_of_an_untrained_map_is_that_of_the_identity(line_run):
         (Request(steps=(1,), features="vgg"), "'vgg'"),
         (Request(steps=(1,), method="rk4"), "'rk4'"),
         (Request(steps=(3,), method="heun"), "heun cannot spend 3"),
+        (Request(steps=(3,), grid="cubic"), "'cubic'"),
+        (Request(checkpoints=(2, 5)), "no checkpoint of step 5"),
+        (Request(steps=(1,), features="classifier"), "learns from labelled images"),
+        (Request(steps=(1,), resize="tf1"), "pixels has no resize to choose"),
+        (Request(steps=(1,), reference="nowhere.npz"), "nowhere.npz is missing"),
     ],
 )
 def test_what_cannot_be_measured_is_said_before_anything_is_written(request_, match, tmp_path):
     trainer.train(tiny.mixture(), str(tmp_path))
     with pytest.raises(InputError, match=match):
-        sweep(str(tmp_path), request_)
+        sweep([str(tmp_path)], request_)
     assert not (tmp_path / "eval").exists()
 
 
 def test_a_workdir_without_checkpoint(tmp_path):
     with pytest.raises(InputError, match="no checkpoint"):
-        sweep(str(tmp_path / "none"), Request(steps=(1,)))
+        sweep([str(tmp_path / "none")], Request(steps=(1,)))
     assert not (tmp_path / "none").exists()
     with pytest.raises(InputError, match="exact map of digits is not known"):
         map_error.targets("digits")
 
 
-@pytest.mark.parametrize("out", ["samples.txt", "nowhere/samples.npz"])
-def test_sampling_refuses_a_bad_out(out, line_run, tmp_path):
-    with pytest.raises(InputError, match="ends in .npz"):
-        request = sample_run.Request(steps=(1,), num_samples=4, method=None, seed=0)
-        sample_run.sample(line_run, tiny.mixture(), str(tmp_path / out), request)
+def test_workdirs_of_different_data_are_not_compared(line_run, digits_run):
+    with pytest.raises(InputError, match="different data .digits, mixture1d.: measure them apart"):
+        sweep([line_run, digits_run], Request(steps=(1,)))
 
 
-def test_pixels_are_scaled_to_one():
-    images = np.array([0, 255, 51], np.uint8).reshape(3, 1, 1, 1)
-    features = make_features("pixels")(images)
-    np.testing.assert_allclose(features, [[-1], [1], [-0.6]], rtol=1e-6)
-    assert features.dtype == np.float32
-    points = np.array([[3.5, -2.0]], np.float32)
-    np.testing.assert_array_equal(make_features("pixels")(points), points)
-    with pytest.raises(InputError, match="'vgg'.*pixels"):
-        make_features("vgg")
+def test_a_reference_of_other_data_is_refused(line_run, digits_run, tmp_path):
+    config = build.recall(digits_run)[0]
+    target = reference.of_data(config, make_features("pixels"))
+    file = tmp_path / "digits.npz"
+    reference.save(file, target.identity, target.statistics())
+    with pytest.raises(InputError, match="digits.npz is of digits pixels, and what is measured is mixture1d pixels"):
+        _sweep(line_run, steps=(1,), reference=str(file))
+    one, other = _sweep(digits_run, steps=(1,), num_samples=70), None
+    (Path(digits_run) / "eval" / "fid.jsonl").unlink()
+    other = _sweep(digits_run, steps=(1,), num_samples=70, reference=str(file))
+    assert one == other
+
+
+@flax.struct.dataclass
+class Collapsed(models.BoundNet):
+    """Gives the same example whatever the noise."""
+
+    def __call__(self, t, u, x, label=None):
+        return -x
+
+
+def test_a_network_that_gives_one_example_only_is_named(line_run, monkeypatch, tmp_path):
+    restore = build.restore
+    monkeypatch.setattr(build, "restore", lambda *a, **k: (Collapsed(restore(*a, **k)[0].model, None), None, None))
+    with pytest.raises(InputError, match="all 100 examples are the same"):
+        _sweep(line_run, steps=(1,), seeds=(9,))

@@ -1,12 +1,9 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from eval import plots, results
 from sgflow_jax import figures
-from sgflow_jax.interfaces import InputError
 
 
 def test_image_grid_puts_every_image_in_its_place():
@@ -41,31 +38,3 @@ def test_points_become_panels():
 def test_png_holds_the_picture():
     picture = np.random.default_rng(0).integers(0, 255, (5, 7, 3)).astype(np.uint8)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(figures.png(picture)))), picture)
-
-
-def _row(steps, value, seed=0):
-    identity = results.Identity("sgflow", 100, "ema", steps, "flow_map", "pixels", "digits", 2000, seed)
-    return results.Row(identity, 1797, value)
-
-
-def test_rows_survive_their_file(tmp_path):
-    rows = [_row(1, 0.123456789), _row(10, 2.0, seed=3)]
-    results.write(str(tmp_path), rows)
-    assert results.read(str(tmp_path)) == rows
-    assert results.read(str(tmp_path / "none")) == []
-    (tmp_path / "eval" / "fid.jsonl").open("a").write('{"steps": 1}\n')
-    with pytest.raises(InputError, match="line 3.*remove it"):
-        results.read(str(tmp_path))
-
-
-def test_table_orders_steps_as_numbers_within_a_series():
-    text = results.table([_row(10, 1.0), _row(2, 2.0), _row(1, 3.0, seed=1), _row(100, 0.5)])
-    column = text.splitlines()[0].split(" | ").index("steps")
-    assert [line.split(" | ")[column] for line in text.splitlines()[2:]] == ["2", "10", "100", "1"]
-
-
-def test_curve_is_a_picture():
-    for values in ([3.0, 2.0, 1.0], [300.0, 20.0, 1.0]):
-        rows = [_row(steps, value) for steps, value in zip((1, 4, 100), values, strict=True)]
-        with Image.open(io.BytesIO(plots.distance_curve(rows))) as picture:
-            assert picture.size == (960, 600)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eval.frechet import Moments, frechet_distance
+from eval.frechet import Gaussian, Moments, frechet_distance
 from sgflow_jax.interfaces import InputError
 
 
@@ -20,6 +20,22 @@ def test_closed_forms():
     mean = rng.standard_normal(300)
     got = frechet_distance(mean, axes * a @ axes.T, mean * 2, axes * b @ axes.T)
     assert got == pytest.approx(mean @ mean + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2), rel=1e-9)
+
+
+@pytest.mark.parametrize("rank_a, rank_b", [(2048, 2048), (500, 2048)])
+def test_closed_form_in_2048_dimensions(rank_a, rank_b):
+    """Commuting covariances, singular too, as of fewer samples than dimensions: their axes are a reflection's."""
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal(2048)
+    axes = np.eye(2048) - 2 * np.outer(normal, normal) / (normal @ normal)
+    a, b = (np.where(np.arange(2048) < rank, rng.uniform(0.1, 3, 2048), 0) for rank in (rank_a, rank_b))
+    A, B = (axes * variances @ axes for variances in (a, b))
+    A, B = (A + A.T) / 2, (B + B.T) / 2
+    mean = rng.standard_normal(2048)
+    one, other = Gaussian(mean, A), Gaussian(2 * mean, B)
+    assert one.distance(other) == pytest.approx(mean @ mean + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2), rel=1e-9)
+    assert other.distance(one) == pytest.approx(one.distance(other), rel=1e-12)
+    assert one.distance(one) <= 1e-12 * np.sum(a)
 
 
 def test_no_spread_at_all_is_the_distance_of_the_points():
@@ -41,8 +57,17 @@ def test_symmetric_and_zero_on_itself(samples):
     rng = np.random.default_rng(0)
     A, B = _random_covariance(rng, 100, samples), _random_covariance(rng, 100, samples)
     zero = np.zeros(100)
-    assert frechet_distance(zero, A, zero, B) == pytest.approx(frechet_distance(zero, B, zero, A), rel=1e-6)
-    assert 0 <= frechet_distance(zero, A, zero, A) < 1e-5 * np.trace(A)
+    assert frechet_distance(zero, A, zero, B) == pytest.approx(frechet_distance(zero, B, zero, A), rel=1e-10)
+    assert 0 <= frechet_distance(zero, A, zero, A) < 1e-12 * np.trace(A)
+
+
+def test_singular_covariances_that_do_not_commute():
+    """tr (A B)^(1/2) for samples X, Y fewer than dimensions: the nuclear norm of X Y^T, a small matrix."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((5, 40)), rng.standard_normal((7, 40))
+    zero = np.zeros(40)
+    expected = np.sum(X**2) + np.sum(Y**2) - 2 * np.linalg.norm(X @ Y.T, "nuc")
+    assert frechet_distance(zero, X.T @ X, zero, Y.T @ Y) == pytest.approx(expected, rel=1e-12)
 
 
 def test_orthogonal_singular_covariances():
@@ -77,6 +102,13 @@ def test_streaming_equals_one_shot_far_from_zero():
     assert moments.count == 1000
     np.testing.assert_allclose(moments.mean(), x.mean(axis=0, dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(moments.cov(), np.cov(x.T.astype(np.float64)), rtol=1e-10, atol=1e-12)
+
+    parts = [Moments(), Moments(), Moments()]
+    parts[0].add(x[:300])
+    parts[2].add(x[300:])
+    merged = Moments.merged(parts)
+    np.testing.assert_allclose(merged.cov(), moments.cov(), rtol=1e-10, atol=1e-12)
+    assert parts[0].count == 300 and merged.count == 1000
 
 
 def test_moments_refuse_what_has_none():

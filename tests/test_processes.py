@@ -1,6 +1,9 @@
-"""Two processes of two devices each train and sample as one process does."""
+"""Two processes of two devices each train, sample and measure as one process does."""
 
+import dataclasses
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,6 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from eval import fid_sweep, results
+from eval.features import classifier
 from sgflow_jax import build, generate, trainer
 from tests import tiny
 
@@ -20,6 +25,8 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{sys.argv[1]}", num_processes=2, process_id=int(sys.argv[2]))
+from eval import fid_sweep
+from eval.features import classifier
 from sgflow_jax import build, generate, trainer
 from tests import tiny
 config = tiny.mixture()
@@ -28,10 +35,13 @@ trainer.train(config, sys.argv[3])
 made = generate.examples(build.restore_net(sys.argv[3]), generate.Plan((1,), 2, "flow_map", 0, 8), 10)
 if jax.process_index() == 0:
     made.tofile(sys.argv[3] + "/made")
+classifier.STEPS = 3
+trainer.train(tiny.digits(), sys.argv[3] + "/digits")
+fid_sweep.sweep([sys.argv[3] + "/digits"], fid_sweep.Request(steps=(1, 2), features="classifier"))
 """
 
 
-def test_two_processes_equal_one(tmp_path):
+def test_two_processes_equal_one(tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -39,6 +49,7 @@ def test_two_processes_equal_one(tmp_path):
         subprocess.Popen(
             [sys.executable, "-c", WORKER, port, str(i), str(tmp_path / "two")],
             cwd=ROOT,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"cache{i}")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -61,3 +72,15 @@ def test_two_processes_equal_one(tmp_path):
     jax.tree.map(close, *(net.params for net in nets))
     made = np.fromfile(tmp_path / "two" / "made", np.float32).reshape(10, 1)
     close(generate.examples(nets[0], generate.Plan((1,), 2, "flow_map", 0, 8), 10), made)
+
+    monkeypatch.setattr(classifier, "STEPS", 3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    two = results.read(str(tmp_path / "two" / "digits"))
+    shutil.copytree(tmp_path / "two" / "digits", tmp_path / "digits", ignore=lambda *_: {"eval"})
+    request = fid_sweep.Request(steps=(1, 2), features="classifier")
+    one = fid_sweep.sweep([str(tmp_path / "digits")], request)[str(tmp_path / "digits")]
+    assert [row.identity for row in two] == [row.identity for row in one]
+    for ours, theirs in zip(one, two, strict=True):
+        numbers = [[v for v in dataclasses.astuple(row.scores)[:-1] if v is not None] for row in (ours, theirs)]
+        np.testing.assert_allclose(*numbers, rtol=1e-6)
+        assert ours.scores.class_counts == theirs.scores.class_counts

@@ -23,6 +23,7 @@ def digits(objective: str = "sgflow", num_steps: int = 2) -> ml_collections.Conf
     config.model.channels = 4
     config.model.channel_mult = (1,)
     config.eval.batch_size = 64
+    config.eval.features = "pixels"  # no classifier to train
     config.eval.num_samples = 80
     return _short(config, num_steps)
 

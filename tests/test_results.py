@@ -1,0 +1,94 @@
+import io
+
+import pytest
+from PIL import Image
+
+from eval import features, plots, results
+from sgflow_jax.interfaces import InputError
+from tests.rows import row
+
+
+def test_rows_survive_their_file(tmp_path):
+    rows = [row(1, 0.123456789), row(10, 2.0, seed=3, class_counts=(1, 2, 3))]
+    results.write(str(tmp_path), rows)
+    assert results.read(str(tmp_path)) == rows
+    assert results.read(str(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize("line", ['{"steps": 1}', "[1]", "{", '{"more": 1, %s'])
+def test_a_damaged_line_is_named(line, tmp_path):
+    results.write(str(tmp_path), [row(), row(2)])
+    file = tmp_path / "eval" / "fid.jsonl"
+    first = file.read_text().splitlines()[0]
+    file.open("a").write((line % first[1:] if "%" in line else line) + "\n")
+    with pytest.raises(InputError, match="line 3.*remove it"):
+        results.read(str(tmp_path))
+
+
+def test_fid_is_the_name_of_one_distance_and_its_count():
+    public = {"features": "inception", "weights": features.FID_SHA256[:12]}
+    names = {
+        "FID-50k": row(num_samples=50_000, **public),
+        "FID-10k": row(num_samples=10_000, **public),
+        "FID, 49,999 samples": row(num_samples=49_999, **public),
+        "FD-Inception (weights 0123)-50k": row(num_samples=50_000, features="inception", weights="0123"),
+        "FD-EfficientNet-50k": row(num_samples=50_000, features="efficientnet_lite0", weights="579344248a93"),
+        "FD-classifier-2k": row(features="classifier", weights="ab"),
+        "FD-pixels-2k": row(),
+    }
+    assert {results.name(each.identity): each for each in names.values()} == names
+
+
+def test_files_of_examples_differ_with_what_they_are_of():
+    rows = [row(), row(2), row(seed=1), row(grid="cosine"), row(parameters="raw"), row(checkpoint_step=5)]
+    rows += [row(method="euler")]
+    assert len({results.examples_file("run", each.identity) for each in rows}) == len(rows)
+    assert results.examples_file("run", row(4).identity).name == "step_100-flow_map-4.npz"
+
+
+def test_table_orders_steps_as_numbers_within_a_series():
+    text = results.table([row(10, 1.0), row(2, 2.0), row(1, 3.0, seed=1), row(100, 0.5)])
+    column = text.splitlines()[0].split(" | ").index("steps")
+    assert [line.split(" | ")[column] for line in text.splitlines()[2:]] == ["2", "10", "100", "1"]
+
+
+def test_table_tells_the_whole_identity():
+    line = results.table([row(4, 2.0, class_counts=(3, 5), features="inception", weights="abc", resize="tf1")])
+    cells = line.splitlines()[2].strip("| ").split(" | ")
+    assert cells == [
+        "sgflow",
+        "4",
+        "FD-Inception (weights abc)-2k",
+        "2 ± 0.1",
+        "0.9",
+        "0.01 ± 0.002",
+        "0.7",
+        "0.6",
+        "flow_map, uniform, seed 0",
+        "step 100, ema",
+        "1,797 of digits/train (0123456789ab), inception (abc, tf1)",
+        "3 5",
+    ]
+
+
+def _lines(figure):
+    return [
+        (line.get_label(), list(map(float, line.get_xdata())), list(map(float, line.get_ydata())))
+        for ax in figure.axes
+        for line in ax.get_lines()
+    ]
+
+
+def test_curve_has_a_line_for_each_series():
+    rows = [row(1, 3.0), row(10, 1.0), row(1, 5.0, seed=1), row(10, 1.0, seed=1), row(1, 9.0, objective="psd")]
+    lines = _lines(plots.distance_curve(rows))
+    assert lines == [("sgflow", [1, 10], [4, 1]), ("psd", [1], [9])]
+    lines = _lines(plots.distance_curve([row(), row(2, checkpoint_step=7, method="euler")]))
+    assert [label for label, _, _ in lines] == ["sgflow (flow_map, 100)", "sgflow (euler, 7)"]
+
+
+def test_different_distances_do_not_share_a_panel():
+    figure = plots.distance_curve([row(), row(features="classifier"), row(fingerprint="ffff"), row(num_samples=1000)])
+    assert len(figure.axes) == 4
+    with Image.open(io.BytesIO(plots.png(figure))) as picture:
+        assert picture.format == "PNG"
