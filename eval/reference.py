@@ -21,7 +21,7 @@ from eval import features, selfcheck
 from eval.features.interface import Features, Labelled, fingerprint
 from eval.frechet import Gaussian
 from eval.measure import Reference, Sample
-from eval.results import ReferenceIdentity
+from eval.results import ReferenceIdentity, plus_minus
 from sgflow_jax import build, cli, data, sharding
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
@@ -160,7 +160,7 @@ def _print_selfcheck(config: ml_collections.ConfigDict, extract: Features, num_s
     print(f"| {config.data.name} | examples | {name} | KID |\n| --- | --- | --- | --- |", flush=True)
     for row in selfcheck.compare(sets[0], sets[1] if len(sets) > 1 else None, extract):
         counts = " / ".join(f"{count:,}" for count in row.counts)
-        print(f"| {row.what} | {counts} | {row.distance:.4g} | {row.kernel:.3g} |", flush=True)
+        print(f"| {row.what} | {counts} | {row.distance:.4g} | {plus_minus(*row.kernel)} |", flush=True)
         if row.what == "train, test" and name == "FID" and config.data.name == "cifar10" and num_samples is None:
             print(f"| the same, as published for CIFAR-10 | {counts} | {CIFAR10_FID} | |")
 

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.ndimage
 
 from eval.features.interface import Features
-from eval.kernel import kernel_distance
+from eval.kernel import KernelDistance, kernel_distance
 from eval.measure import Sample
 
 NOISE = (5, 10)  # standard deviations, grey levels
@@ -21,7 +21,7 @@ class Comparison(NamedTuple):
     what: str
     counts: tuple[int, int]
     distance: float
-    kernel: float
+    kernel: KernelDistance
 
 
 def compare(train: np.ndarray, test: np.ndarray | None, features: Features) -> Iterator[Comparison]:
@@ -37,13 +37,13 @@ def compare(train: np.ndarray, test: np.ndarray | None, features: Features) -> I
         ours, name = Sample.of(chunks(train), features), "train, test"
         first, second = ours.halves()
         counts = (len(train[0::2]), len(train[1::2]))
-        kernel = kernel_distance(ours.kept()[0::2], ours.kept()[1::2]).value
+        kernel = kernel_distance(ours.kept()[0::2], ours.kept()[1::2])
         yield Comparison("train, halves", counts, first.distance(second), kernel)
     real = ours.gaussian()
 
     def against(what: str, examples: np.ndarray) -> Comparison:
         theirs = Sample.of(chunks(examples), features)
-        kernel = kernel_distance(ours.kept(), theirs.kept()).value
+        kernel = kernel_distance(ours.kept(), theirs.kept())
         return Comparison(what, (len(train), len(examples)), real.distance(theirs.gaussian()), kernel)
 
     yield against(name, test)

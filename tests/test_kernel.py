@@ -14,6 +14,17 @@ def test_by_hand():
     assert found.standard_error is None
 
 
+def test_blocks_leave_no_pair_out():
+    a, b = np.random.default_rng(0).standard_normal((2, 57, 3))
+
+    def kernel(x, y):
+        return (x @ y.T / 3 + 1) ** 3
+
+    off = ~np.eye(57, dtype=bool)
+    expected = kernel(a, a)[off].mean() + kernel(b, b)[off].mean() - 2 * kernel(a, b).mean()
+    assert kernel_distance(a, b).value == pytest.approx(expected, rel=1e-12)
+
+
 def test_against_the_expectation_for_gaussians():
     """x ~ N(0, 1), y ~ N(m, s^2): E (x x' + 1)^3 = 1 + 3 E x^2 E x'^2 and so on, by moments; unbiased, and as far off
     as the standard error says."""
