@@ -106,6 +106,23 @@ class Gaussian:
         # At most rounding is below zero, now that both covariances are known to be sound.
         return max(float(distance), 0.0)
 
+    def influence(self, reference: "Gaussian", features: np.ndarray) -> np.ndarray:
+        """The first-order effect [n] of features [n, D], from which this Gaussian was fitted, on its distance to the
+        reference: the mean over all is 0, and the variance of the distance that of this over the number of features.
+
+        The gradient of the distance by the covariance S is I - T, with T = W (W^T S W)^(-1/2) W^T the optimal transport
+        from S to the reference's W W^T (Bhatia, Jain & Lim 2019).
+        """
+        W = reference._factor
+        variances, axes = scipy.linalg.eigh(W.T @ self.cov @ W)
+        kept = variances > len(variances) * np.finfo(float).eps * np.max(variances)
+        V = W @ axes[:, kept] / variances[kept] ** 0.25
+
+        centred = features - self.mean
+        spread = np.sum(centred**2, axis=1) - np.sum((centred @ V) ** 2, axis=1)
+        mean_spread = np.trace(self.cov) - np.sum((self.cov @ V) * V)
+        return 2 * centred @ (self.mean - reference.mean) + spread - mean_spread
+
 
 def _factor(cov: np.ndarray) -> np.ndarray:
     """W [D, rank] with W W^T = cov [D, D]; InputError if there is none."""

@@ -24,8 +24,8 @@ class Sample:
 
     moments: tuple[Moments, ...] = dataclasses.field(default_factory=lambda: tuple(Moments() for _ in range(PARTS)))
     class_counts: np.ndarray | None = None
+    count: int = 0
     _kept: list[np.ndarray] = dataclasses.field(default_factory=list)
-    _count: int = 0
 
     @classmethod
     def of(cls, batches: Iterable[np.ndarray], features: Features) -> "Sample":
@@ -40,12 +40,12 @@ class Sample:
     def add(self, features: np.ndarray, class_counts: np.ndarray | None = None) -> None:
         """features: [n, D], in random order. InputError if one is not finite."""
         for part, moments in enumerate(self.moments):
-            moments.add(features[(part - self._count) % PARTS :: PARTS])
-        if (room := KEPT - self._count) > 0:
+            moments.add(features[(part - self.count) % PARTS :: PARTS])
+        if (room := KEPT - self.count) > 0:
             self._kept.append(features[:room])
         if class_counts is not None:
             self.class_counts = class_counts + (0 if self.class_counts is None else self.class_counts)
-        self._count += len(features)
+        self.count += len(features)
 
     def gaussian(self) -> Gaussian:
         """Fitted to all features. InputError if there are fewer than two, or they do not vary at all."""
@@ -80,7 +80,7 @@ def _manifold(reference: "Reference", count: int) -> Manifold:
 def scores(sample: Sample, reference: Reference) -> Scores:
     """Compares a sample with a reference; InputError for fewer than two examples, or features that do not vary."""
     value = reference.gaussian.distance(sample.gaussian())
-    error, infinite = _uncertainty(sample, reference.gaussian, value)
+    error, parts, infinite = _uncertainty(sample, reference.gaussian, value)
     kept = sample.kept()
     kernel = kernel_distance(kept, reference.features)
     count = min(len(kept), len(reference.features))
@@ -90,6 +90,7 @@ def scores(sample: Sample, reference: Reference) -> Scores:
     return Scores(
         value=value,
         value_error=error,
+        value_parts=parts,
         value_infinite=infinite,
         kernel=kernel.value,
         kernel_error=kernel.standard_error,
@@ -99,21 +100,23 @@ def scores(sample: Sample, reference: Reference) -> Scores:
     )
 
 
-def _uncertainty(sample: Sample, reference: Gaussian, value: float) -> tuple[float | None, float | None]:
-    """The standard error of the distance, and its limit for infinitely many samples.
+def _uncertainty(
+    sample: Sample, reference: Gaussian, value: float
+) -> tuple[float | None, tuple[float, ...] | None, float | None]:
+    """The standard error of the distance, the distances of the parts, and the limit for infinitely many samples.
 
-    Error: to first order the distance is an average over examples, so its variance falls like 1 / n and the spread
-    over the PARTS disjoint parts, each of n / PARTS examples, tells that of the whole. Limit: the bias falls like 1 / n
-    too (Chong & Forsyth 2020), so a line through the mean distances at n, n / 2 and n / PARTS against 1 / n is followed
-    to 0. Only where the smallest parts have twice as many examples as features: before, the bias has another shape.
+    Error: to first order the distance is an average over examples. Limit: the bias falls like 1 / n (Chong & Forsyth
+    2020), so a line through the mean distances at n, n / 2 and n / PARTS against 1 / n is followed to 0. Only where the
+    smallest parts have twice as many examples as features: before, the bias has another shape.
     """
     if min(part.count for part in sample.moments) < 2 * len(reference.mean):
-        return None, None
-    parts = [reference.distance(_fit([part])) for part in sample.moments]
+        return None, None, None
+    influence = sample.gaussian().influence(reference, sample.kept())
+    parts = tuple(reference.distance(_fit([part])) for part in sample.moments)
     halves = [reference.distance(half) for half in sample.halves()]
     relative = [1.0, 2.0, float(PARTS)]  # 1 / n, times n
     slope, limit = np.polyfit(relative, [value, np.mean(halves), np.mean(parts)], 1)
-    return float(np.std(parts, ddof=1) / np.sqrt(PARTS)), float(limit)
+    return float(np.std(influence) / np.sqrt(sample.count)), parts, float(limit)
 
 
 def _fit(parts) -> Gaussian:

@@ -111,6 +111,28 @@ def test_streaming_equals_one_shot_far_from_zero():
     assert parts[0].count == 300 and merged.count == 1000
 
 
+@pytest.mark.parametrize("rank", [6, 3])
+def test_influence_is_the_derivative_of_the_distance(rank):
+    """Of a weighted sample by the weight of one example, by differences; a singular reference too."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 6)) @ rng.standard_normal((6, 6)) + 1
+    B = rng.standard_normal((rank, 6))
+    reference = Gaussian(np.ones(6), B.T @ B)
+
+    def distance(i, weight):
+        """Example i counted 1 + 30 weight times, and the whole less, so that the weights still sum to 30."""
+        weights = np.full(30, (1 - weight) / 30)
+        weights[i] += weight
+        mean = weights @ x
+        cov = (weights * (x - mean).T) @ (x - mean)
+        return Gaussian(mean, cov).distance(reference)
+
+    step = 1e-4
+    expected = [(distance(i, step) - distance(i, -step)) / (2 * step) for i in range(30)]
+    sample = Gaussian(x.mean(axis=0), np.cov(x.T, ddof=0))
+    np.testing.assert_allclose(sample.influence(reference, x), expected, rtol=1e-5, atol=1e-4)
+
+
 def test_moments_refuse_what_has_none():
     moments = Moments()
     moments.add(np.zeros((1, 3)))

@@ -50,14 +50,19 @@ def test_standard_error_and_limit_are_right_for_gaussians():
     values, errors, limits = np.array([(s.value, s.value_error, s.value_infinite) for s in found]).T
     assert np.mean(values) > 1.4 * true
     assert np.mean(limits) == pytest.approx(true, abs=0.1 * true)
-    assert 0.8 < np.sqrt(np.mean(errors**2)) / np.std(values) < 1.4
+    assert 0.9 < np.mean(errors) / np.std(values) < 1.3
+    assert np.std(errors) < 0.15 * np.mean(errors)
+    one = found[0].value_parts
+    assert len(one) == measure.PARTS and min(one) > found[0].value
 
 
 def test_what_few_samples_cannot_tell_is_left_out():
     rng = np.random.default_rng(0)
     reference = _standard(10)
     few = scores(_of(rng.standard_normal((79, 10))), reference)  # parts of 19, less than twice the dimension
-    assert few.value_error is None and few.value_infinite is None and few.precision is not None
+    assert (
+        few.value_error is None and few.value_parts is None and few.value_infinite is None and few.precision is not None
+    )
     assert scores(_of(rng.standard_normal((80, 10))), reference).value_error > 0
     three = scores(_of(rng.standard_normal((3, 10)), ()), reference)
     assert three.precision is None and three.recall is None and np.isfinite(three.value)
