@@ -1,10 +1,21 @@
-.PHONY: quickstart test lint data
+.PHONY: quickstart report-demo test lint data
 PYTHON ?= python3
 BIN := .venv/bin
 
 quickstart: .venv/installed
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 	$(BIN)/python -m eval.fid_sweep --workdir=runs/quickstart --steps=1,2,4,10
+
+# Three objectives side by side: trained, swept, and one page, runs/demo/report/index.html.
+DEMO := sgflow mean_flow flow_matching
+comma := ,
+DEMO_RUNS := $(subst $() ,$(comma),$(DEMO:%=runs/demo/%))
+report-demo: .venv/installed
+	for objective in $(DEMO); do \
+	  $(BIN)/python main.py --config=configs/quickstart.py:$$objective --workdir=runs/demo/$$objective || exit 1; \
+	done
+	$(BIN)/python -m eval.fid_sweep --workdirs=$(DEMO_RUNS) --steps=1,2,4,10,50 --seeds=0,1,2
+	$(BIN)/python -m eval.report --workdirs=$(DEMO_RUNS) --out=runs/demo/report
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
