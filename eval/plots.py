@@ -1,7 +1,9 @@
 """Figures of evaluation results."""
 
 import io
+import textwrap
 from collections import defaultdict
+from collections.abc import Sequence
 
 import matplotlib
 
@@ -15,15 +17,20 @@ from eval import results
 from eval.rows import Row
 
 
-def distance_curve(rows: list[results.Row]) -> Figure:
+def distance_curve(
+    rows: list[results.Row], labels: Sequence[str] | None = None, size: tuple[float, float] = (6.4, 4.4)
+) -> Figure:
     """Distance against the number of sampling steps (logarithmic): a panel for each kind of distance, a line for each
-    series of rows. Several seeds give their mean and range, one its standard error."""
+    series of rows. Several seeds give their mean and range, one its standard error.
+
+    labels: what the run of each row is called; its objective by default. size: of a panel, in inches.
+    """
     panels = defaultdict(list)
-    for row in rows:
-        panels[_measured(row.identity)].append(row)
-    figure, axes = plt.subplots(1, len(panels), figsize=(6.4 * len(panels), 4.4), squeeze=False, layout="constrained")
-    for ax, (title, chosen) in zip(axes[0], panels.items(), strict=True):
-        values = [row.scores.value for row in chosen]
+    for label, row in zip(labels or [row.identity.objective for row in rows], rows, strict=True):
+        panels[measured(row.identity)].append((label, row))
+    figure, axes = _panels(len(panels), len(panels), size)
+    for ax, (title, chosen) in zip(axes, panels.items(), strict=True):
+        values = [row.scores.value for _, row in chosen]
         series = _series(chosen)
         for label, points in series.items():
             steps = sorted(points)
@@ -35,7 +42,7 @@ def distance_curve(rows: list[results.Row]) -> Figure:
                 for n, mean in zip(steps, means, strict=True):
                     ax.annotate(f"{mean:.3g}", (n, mean), textcoords="offset points", xytext=(4, 6), fontsize="small")
         ax.set_xscale("log")
-        ax.set_xticks(sorted({row.identity.steps for row in chosen}))
+        ax.set_xticks(sorted({row.identity.steps for _, row in chosen}))
         ax.xaxis.set_major_formatter(ScalarFormatter())
         ax.xaxis.set_minor_locator(NullLocator())
         ax.margins(x=0.1, y=0.12)
@@ -45,25 +52,25 @@ def distance_curve(rows: list[results.Row]) -> Figure:
             ax.set_ylim(bottom=0)
         name, _, against = title.partition("\n")
         ax.set(xlabel="sampling steps (network calls)", ylabel=f"{name} (lower is better)")
-        ax.set_title(against, fontsize="small")
+        ax.set_title(textwrap.fill(against, int(13 * size[0])), fontsize="small")
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small")
     return figure
 
 
-def _measured(identity: results.Identity) -> str:
-    """What must agree for two values to stand in one panel."""
+def measured(identity: results.Identity) -> str:
+    """What must agree for two values to stand in one panel: the distance and, in a second line, what it is against."""
     return f"{results.name(identity)}\nagainst {results.against(identity.reference)}"
 
 
-def _series(rows: list[results.Row]) -> dict[str, dict[int, list[results.Row]]]:
-    """Rows by series and number of steps; a label says the objective, and what else tells the series apart."""
+def _series(rows: list[tuple[str, results.Row]]) -> dict[str, dict[int, list[results.Row]]]:
+    """Rows by series and number of steps; a label says the run, and what else tells the series apart."""
     fields = ("method", "grid", "checkpoint_step", "parameters")
-    several = [field for field in fields if len({getattr(row.identity, field) for row in rows}) > 1]
+    several = [field for field in fields if len({getattr(row.identity, field) for _, row in rows}) > 1]
     series = defaultdict(lambda: defaultdict(list))
-    for row in rows:
+    for label, row in rows:
         more = ", ".join(str(getattr(row.identity, field)) for field in several)
-        series[row.identity.objective + f" ({more})" * bool(more)][row.identity.steps].append(row)
+        series[label + f" ({more})" * bool(more)][row.identity.steps].append(row)
     return series
 
 
@@ -72,6 +79,49 @@ def _range(rows: list[results.Row]) -> tuple[float, float]:
     values = [row.scores.value for row in rows]
     error = rows[0].scores.value_error or 0.0 if len(rows) == 1 else 0.0
     return min(values) - error, max(values) + error
+
+
+def training(
+    histories: dict[str, list[dict[str, float]]], quantities: Sequence[str], size: tuple[float, float] = (4.4, 3.0)
+) -> Figure:
+    """Logged numbers against the training step: a panel for each quantity, a line for each run that has it.
+
+    histories: by the name of the run, a dictionary with "step" for each logged step. size: of a panel, in inches.
+    """
+    figure, axes = _panels(len(quantities), 3, size)
+    for ax, quantity in zip(axes, quantities, strict=False):
+        for number, (label, history) in enumerate(histories.items()):
+            line = [(row["step"], row[quantity]) for row in history if quantity in row]
+            if line:
+                ax.plot(*zip(*line, strict=True), color=f"C{number}", linewidth=1.2, label=label)
+        _scale(ax, [row[quantity] for history in histories.values() for row in history if quantity in row])
+        ax.set(xlabel="training step", ylabel=quantity.replace("_", " "))
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize="small")
+    return figure
+
+
+def _scale(ax, values: list[float]) -> None:
+    """Logarithmic for values of several sizes; where some are not positive, linear around zero."""
+    sizes = np.abs([value for value in values if np.isfinite(value) and value != 0])
+    if not len(sizes) or max(sizes) <= 10 * np.median(sizes) and max(sizes) <= 30 * min(sizes):
+        return
+    if len(sizes) == len(values) and min(values) > 0:
+        ax.set_yscale("log")
+    elif max(sizes) > 10 * np.median(sizes):
+        ax.set_yscale("symlog", linthresh=np.median(sizes))
+
+
+def _panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, np.ndarray]:
+    """A figure of `count` axes of that size in inches, in lines of `columns`; those left over are not shown."""
+    columns = min(count, columns)
+    lines = -(-count // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(size[0] * columns, size[1] * lines), squeeze=False, layout="constrained"
+    )
+    for ax in axes.flat[count:]:
+        ax.set_axis_off()
+    return figure, axes.ravel()[:count]
 
 
 def stationarity(found: list[Row]) -> bytes:
@@ -173,7 +223,17 @@ def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabe
 
 def png(figure: Figure) -> bytes:
     """Closes the figure."""
+    return _file(figure, "png", dpi=150)
+
+
+def svg(figure: Figure) -> bytes:
+    """Closes the figure. The same figure gives the same bytes."""
+    with plt.rc_context({"svg.hashsalt": "sgflow"}):
+        return _file(figure, "svg", metadata={"Date": None})
+
+
+def _file(figure: Figure, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format=kind, **options)
     plt.close(figure)
     return buffer.getvalue()

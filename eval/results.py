@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,15 @@ class Identity:
 class Scores:
     """What one pass over generated examples gives; None where there are too few of them, or nothing to tell.
 
-    value: Fréchet distance, squared. value_error: its standard error. value_infinite: extrapolated to infinitely many
-    generated examples. kernel, kernel_error: KID and its standard error. precision, recall: k-NN manifolds.
+    value: Fréchet distance, squared. value_error: its standard error. value_parts: of disjoint quarters of the
+    generated examples. value_infinite: extrapolated to infinitely many of them. kernel, kernel_error: KID and its
+    standard error. precision, recall: k-NN manifolds.
     class_counts: generated examples of each class, by the classifier's word.
     """
 
     value: float
     value_error: float | None
+    value_parts: tuple[float, ...] | None
     value_infinite: float | None
     kernel: float
     kernel_error: float | None
@@ -83,8 +86,7 @@ class Row:
     def from_flat(cls, values: dict[str, Any]) -> "Row":
         """The inverse of `flat`; KeyError or TypeError for other fields than those."""
         rest = dict(values)
-        if rest["class_counts"] is not None:
-            rest["class_counts"] = tuple(rest["class_counts"])
+        rest |= {key: tuple(rest[key]) for key in ("value_parts", "class_counts") if rest[key] is not None}
         parts = [{f.name: rest.pop(f.name) for f in dataclasses.fields(kind) if f.name in rest} for kind in _PARTS]
         if rest:
             raise KeyError(*rest)
@@ -138,17 +140,22 @@ def examples_file(workdir: str, identity: Identity) -> Path:
 
 
 def table(rows: list[Row]) -> str:
-    """A Markdown table with the whole identity of every number, the numbers of steps of one series together."""
+    """A Markdown table of `columns`, the rows `in_order`."""
+    return markdown(columns(), in_order(rows))
 
-    def order(row):
+
+def in_order(rows: list[Row]) -> list[Row]:
+    """The numbers of steps of one series together."""
+
+    def series(row):
         return [str(value) for value in dataclasses.astuple(dataclasses.replace(row.identity, steps=0))]
 
-    def plus_minus(value, error):
-        if value is None:
-            return ""
-        return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
+    return sorted(rows, key=lambda row: (series(row), row.identity.steps))
 
-    columns = {
+
+def columns() -> dict[str, Callable[[Row], str]]:
+    """The columns of a table with the whole identity of every number: what makes the cell, by title."""
+    return {
         "objective": lambda row: row.identity.objective,
         "steps": lambda row: str(row.identity.steps),
         "distance": lambda row: name(row.identity),
@@ -162,7 +169,13 @@ def table(rows: list[Row]) -> str:
         "against": lambda row: against(row.identity.reference),
         "class counts": lambda row: " ".join(map(str, row.scores.class_counts or ())),
     }
-    return markdown(columns, sorted(rows, key=lambda row: (order(row), row.identity.steps)))
+
+
+def plus_minus(value: float | None, error: float | None) -> str:
+    """A number and its error, if they are known."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
 
 
 def against(reference: ReferenceIdentity) -> str:

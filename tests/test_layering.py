@@ -74,12 +74,16 @@ eval.selfcheck
 eval.reference
 eval.plots
 eval.fid_sweep
+eval.runs
+eval.neighbours
+eval.gallery
 eval.map_error
 eval.variants
 eval.stationarity
 eval.toy_table
 eval.ablations
 eval.cost
+eval.report
 eval.table1
 main
 """.split()

@@ -1,0 +1,288 @@
+"""The page about runs: made from files written here, with random examples in place of generated ones."""
+
+import dataclasses
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval import gallery, plots, report, results, runs
+from eval.features.interface import fingerprint
+from sgflow_jax import build
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+VOID = {"meta", "img", "br"}
+
+
+def _row(steps, value, seed=0, reference=None, **identity):
+    reference = {
+        **dict(data="digits", split="train", reference_count=1797, features="pixels", weights="", resize=""),
+        **{"fingerprint": fingerprint(build.source(tiny.digits()).reference())},
+        **(reference or {}),
+    }
+    usual = dict(objective="sgflow", checkpoint_step=4, parameters="ema", method="flow_map", grid="uniform")
+    given = {**usual, "num_samples": 1000, **identity}
+    scores = dict.fromkeys(field.name for field in dataclasses.fields(results.Scores))
+    scores |= dict(value=value, value_error=value / 17, value_infinite=value / 1.1, kernel=value / 300, precision=0.625)
+    scores |= dict(class_counts=tuple(range(60, 160, 10)))
+    return results.Row(
+        results.Identity(steps=steps, seed=seed, reference=results.ReferenceIdentity(**reference), **given),
+        results.Scores(**scores),
+    )
+
+
+def _workdir(folder: Path, rows: list[results.Row], config=None, examples=None) -> str:
+    """A finished run; examples: [n, ...], of every row."""
+    results.write(str(folder), rows)
+    if config is not None:
+        paths.record(str(folder), config)
+        lines = [
+            {"step": n, "loss": 3.0 - n, "diagonal_loss": 1 / n, "grad_norm": 10.0 * n, "images_per_second": 512.0 + n}
+            for n in (1, 2, 3, 4)
+        ]
+        paths.metrics_file(folder).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "lo')
+    for row in rows if examples is not None else []:
+        paths.write_arrays(results.examples_file(str(folder), row.identity), {"examples": examples})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page about two runs: the folder it is in, and its rows."""
+    folder = tmp_path_factory.mktemp("report")
+    images = np.random.default_rng(0).integers(0, 255, (16, 8, 8, 1)).astype(np.uint8)
+    rows = {
+        name: [_row(n, scale / n + seed / 7, seed, objective=name) for n in (1, 2, 16) for seed in (0, 3)]
+        for name, scale in (("sgflow", 5.123), ("flow_matching", 90.77))
+    }
+    workdirs = [_workdir(folder / name, rows[name], tiny.digits(name), images) for name in rows]
+    assert report.write(workdirs, str(folder / "out")) == folder / "out" / "index.html"
+    return folder / "out", [row for each in rows.values() for row in each]
+
+
+class _Seen(html.parser.HTMLParser):
+    """Every tag with its attributes, in order; the text; and whether each tag that was opened was closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.open = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open += [tag] * (tag not in VOID)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def _seen(folder):
+    return _Seen((folder / "index.html").read_text())
+
+
+def test_the_page_is_whole_and_needs_nothing_else(page):
+    folder, _ = page
+    text = (folder / "index.html").read_text()
+    seen = _seen(folder)
+    assert text.startswith("<!DOCTYPE html>") and not seen.open
+    assert seen.all("html")[0]["lang"] == "en" and len(seen.all("h1")) == 1
+    assert not seen.all("script") and not seen.all("link") and not re.search(r"url\(|@import", text)
+    linked = [a[name] for _, a in seen.tags for name in ("src", "href", "srcset") if name in a]
+    places = {"#" + a["id"] for _, a in seen.tags if "id" in a}
+    assert len(linked) > 15 and all(link.startswith("data:image/") or link in places for link in linked)
+    assert all(len(image["alt"]) > 30 for image in seen.all("img"))
+    alts = [image["alt"] for image in seen.all("img")]
+    assert len(set(alts)) == len(alts)
+
+
+def test_every_number_is_on_the_page_with_what_it_is(page):
+    folder, rows = page
+    seen = _seen(folder)
+    cells = [word.strip() for word in seen.words]
+    for row in rows:
+        for title, cell in results.columns().items():
+            assert title in cells and cell(row) in cells
+    share = " ".join(f"{100 * count / 1050:.1f}" for count in range(60, 160, 10))
+    assert cells.count(share) == len(rows)
+
+
+def test_the_best_of_each_number_of_steps_is_marked(page):
+    found = runs.read([str(page[0].parent / name) for name in ("flow_matching", "sgflow")])
+    (table,) = (report._best(found, kind) for kind in runs.common_kinds(found))
+    assert [line["steps"] for line in table["lines"]] == [1, 2, 16]
+    assert {line["best"] for line in table["lines"]} == {"sgflow"}
+    assert table["lines"][0]["cells"]["sgflow"] == "5.337 ± 0.21"  # 5.123 and 5.123 + 3 / 7
+
+
+def test_pictures_are_also_files(page):
+    folder, _ = page
+    names = {file.name for file in folder.iterdir()}
+    curves = {f"{name}.{kind}" for name in ("quality", "training") for kind in ("svg", "png")}
+    pictures = {"samples.png", "neighbours_sgflow.png", "neighbours_flow_matching.png"}
+    assert names == {"index.html"} | curves | pictures
+    for name in names:
+        if name.endswith(".png"):
+            with Image.open(folder / name) as picture:
+                assert len(np.unique(np.asarray(picture))) > 10
+    assert all(name in (folder / "index.html").read_text() for name in curves | pictures)
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    first, second = (plots.svg(plots.distance_curve([_row(1, 2.0), _row(4, 1.0)])) for _ in range(2))
+    assert first == second and first.startswith(b"<?xml") and b"<dc:date>" not in first
+
+
+def test_runs_of_one_objective_stay_apart_and_what_is_missing_is_said(tmp_path):
+    rows = [_row(2, 3.25), _row(4, 1.5)]
+    workdirs = [_workdir(tmp_path / "first", rows), _workdir(tmp_path / "second", rows)]
+    report.write(workdirs, str(tmp_path / "out"))
+    seen = _seen(tmp_path / "out")
+    text = " ".join(" ".join(seen.words).split())
+    for sentence in (
+        "2 runs on digits (first, second), 4 measured rows.",
+        "Nothing was logged (metrics.jsonl) by first, second.",
+        "No examples are kept of first in 2 steps, second in 2 steps, first in 4 steps, second in 4 steps.",
+        "no run has a config.json",
+        "The cost of first could not be worked out: there is no config.json.",
+    ):
+        assert sentence in text
+    assert [image["alt"] for image in seen.all("img")] == [
+        "FD-pixels-1k against the number of sampling steps, a line for each run. "
+        "first: 3.25 in 2 steps, 1.5 in 4 steps; second: 3.25 in 2 steps, 1.5 in 4 steps."
+    ]
+
+
+def test_labels_are_the_shortest_that_differ(tmp_path):
+    one, two, three = (tmp_path / name for name in ("a/run", "b/run", "b/other"))
+    for folder, objective in ((one, "sgflow"), (two, "sgflow"), (three, "mean_flow")):
+        _workdir(folder, [_row(1, 1.0, objective=objective)])
+    label = lambda *folders: [run.label for run in runs.read([str(folder) for folder in folders])]  # noqa: E731
+    assert label(one, three, one) == ["sgflow", "mean_flow"]
+    assert label(one, three, two) == [str(one), str(three), str(two)]
+    assert label(two, three) == ["sgflow", "mean_flow"]
+
+
+def test_of_several_settings_the_newest_averaged_and_uniform_are_shown(tmp_path):
+    wanted = [_row(1, 1.0, seed=2), _row(1, 1.0, seed=5), _row(4, 1.0, seed=2, grid="quadratic")]
+    others = [
+        _row(1, 1.0, seed=2, parameters="raw"),
+        _row(1, 1.0, seed=2, grid="quadratic"),
+        _row(2, 1.0, checkpoint_step=3),
+        _row(1, 1.0, num_samples=50),
+    ]
+    (run,) = runs.read([_workdir(tmp_path / "run", [*others, *reversed(wanted)])])
+    assert run.chosen(plots.measured(wanted[0].identity)) == {1: wanted[:2], 4: wanted[2:]}
+
+
+def test_points_are_panels(tmp_path):
+    reference = dict(data="eight_gaussians", fingerprint="0", reference_count=50_000)
+    points = np.random.default_rng(0).standard_normal((100, 2)).astype(np.float32)
+    _workdir(tmp_path / "run", [_row(n, 1.0 / n, reference=reference) for n in (1, 4)], examples=points)
+    report.write([str(tmp_path / "run")], str(tmp_path / "out"))
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "eight_gaussians are points" in text and text.count("Points generated in") == 2
+    assert not list((tmp_path / "out").glob("neighbours*")) and (tmp_path / "out" / "samples.png").exists()
+
+
+@pytest.mark.parametrize(
+    "second, match",
+    [
+        (None, "no measured rows: run python -m eval.fid_sweep --workdir=.*second first"),
+        (_row(1, 1.0, reference=dict(data="cifar10")), "different data .cifar10, digits.: report them apart"),
+        (_row(1, 1.0, reference=dict(fingerprint="0")), "different examples of digits/train .fingerprints 0, "),
+        (_row(1, 1.0, num_samples=50), "no kind of distance in common .first: FD-pixels-1k; second: FD-pixels, 50 sam"),
+    ],
+)
+def test_runs_that_cannot_stand_on_one_page(second, match, tmp_path):
+    first = _workdir(tmp_path / "first", [_row(1, 1.0)])
+    _workdir(tmp_path / "second", [] if second is None else [second])
+    with pytest.raises(InputError, match=match):
+        report.write([first, str(tmp_path / "second")], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_is_a_file(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="--out=.* is a file: give a directory"):
+        report.write([_workdir(tmp_path / "run", [_row(1, 1.0)])], str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [(["--workdirs={}/run"], "--out is missing"), (["--workdir={}/run", "--out={}/x"], "no measured")],
+)
+def test_the_command_refuses_in_one_line(arguments, match, tmp_path):
+    command = [sys.executable, "-m", "eval.report", *(a.replace("{}", str(tmp_path)) for a in arguments)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and match in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_of_samples_has_their_first_images(page):
+    found = runs.read([str(page[0].parent / "sgflow")])
+    samples = gallery.samples(found, runs.common_kinds(found)[0])
+    assert samples.seed == 0 and list(samples.by_steps) == [1, 2, 16] and not samples.missing
+    (picture,) = samples.by_steps[16]
+    images = found[0].examples(found[0].rows[0])
+    np.testing.assert_array_equal(picture.pixels[2::6, 2::6][:8, :8, 0], images[0, :, :, 0])
+    assert picture.caption == "sgflow" and picture.text.endswith("sgflow: FD-pixels-1k 0.3202.")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+
+    def run(*arguments):
+        command = [found, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
+    return run
+
+
+def test_a_browser_shows_the_page(page, browser, tmp_path):
+    browser("--window-size=375,4000", f"--screenshot={tmp_path / 'shot.png'}", f"file://{page[0] / 'index.html'}")
+    with Image.open(tmp_path / "shot.png") as shot:
+        pixels = np.asarray(shot.convert("L"))
+    assert pixels.shape[0] == 4000
+    for part in np.split(pixels, 8):
+        assert part.std() > 5  # no large part is blank
+
+
+def test_on_a_phone_the_page_does_not_scroll_sideways(page, browser, tmp_path):
+    """In a frame of 375 pixels, as a browser window may not be that narrow; the page tells its width from within."""
+    tell = """<script>addEventListener("load", () => parent.postMessage({
+        width: document.documentElement.scrollWidth,
+        font: getComputedStyle(document.body).fontSize,
+        broken: [...document.images].filter(image => !image.naturalWidth).length,
+        tables: [...document.querySelectorAll("table")].filter(t => !t.closest(".scroll")).length,
+        }, "*"))</script>"""
+    (tmp_path / "inner.html").write_text((page[0] / "index.html").read_text().replace("</body>", tell + "</body>"))
+    hear = """<script>addEventListener("message", e => document.title = JSON.stringify(e.data))</script>"""
+    frame = '<iframe src="inner.html" style="width:375px; height:800px; border:0"></iframe>'
+    (tmp_path / "outer.html").write_text(f"<title>none</title>{hear}{frame}")
+    dom = browser("--virtual-time-budget=5000", "--dump-dom", f"file://{tmp_path / 'outer.html'}")
+    told = json.loads(re.search("<title>(.*?)</title>", dom)[1])
+    assert told["width"] <= 375 and float(told["font"].removesuffix("px")) >= 16
+    assert told["broken"] == 0 and told["tables"] == 0
