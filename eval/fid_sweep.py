@@ -4,8 +4,8 @@ Restores each run from its workdir alone, samples with each number of steps from
 DIR/eval/fid.jsonl, fid_table.md, fid_curve.png and samples/. What is in fid.jsonl is not measured again.
 """
 
-import sys
-import time
+import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +14,10 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from eval import features, measure, plots, reference, results
+from eval.features.interface import fingerprint
+from eval.progress import Progress
 from sgflow_jax import build, cli, data, figures, generate, sampling, sharding
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError
@@ -55,6 +56,7 @@ class _Checkpoint(NamedTuple):
     workdir: str
     config: ml_collections.ConfigDict
     step: int
+    network: str
     method: str
     steps: tuple[int, ...]
     num_samples: int
@@ -64,7 +66,8 @@ def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.R
     """Measures what fid.jsonl lacks, draws table and curve anew, and returns the rows asked for of each workdir (on the
     first process; the others get none).
 
-    InputError, before anything is written, for what cannot be measured.
+    InputError, before anything is written, for what cannot be measured; after everything else was measured, for
+    networks whose samples cannot be.
     """
     workdirs = tuple(dict.fromkeys(workdirs))
     checkpoints = [checkpoint for workdir in workdirs for checkpoint in _checkpoints(workdir, request)]
@@ -78,23 +81,32 @@ def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.R
             for checkpoint, identities in zip(checkpoints, asked, strict=True)
         ]
     )
+    faults = []
     if any(missing):
         todo = [[each[place] for place in places] for each, places in zip(asked, missing, strict=True)]
-        _measure(list(zip(checkpoints, todo, strict=True)), extract, target)
-    if jax.process_index():
+        faults = _measure(list(zip(checkpoints, todo, strict=True)), extract, target)
+    found = sharding.on_first_process(lambda: _summarise(workdirs))
+    if faults:
+        raise InputError("; ".join(faults))
+    if found is None:
         return {}
-
-    found = {workdir: results.read(workdir) for workdir in workdirs}
-    for workdir, rows in found.items():
-        write_summary(paths.evaluation(workdir), rows)
     wanted = {(point.workdir, identity) for point, each in zip(checkpoints, asked, strict=True) for identity in each}
     return {workdir: [row for row in rows if (workdir, row.identity) in wanted] for workdir, rows in found.items()}
 
 
-def write_summary(folder: Path, rows: list[results.Row]) -> None:
-    """Writes fid_table.md and fid_curve.png."""
-    paths.write_atomically(folder / "fid_table.md", results.table(rows))
-    paths.write_atomically(folder / "fid_curve.png", plots.png(plots.distance_curve(rows)))
+def _summarise(workdirs: Sequence[str]) -> dict[str, list[results.Row]]:
+    """Draws table and curve of each run anew, and returns its rows."""
+    found = {workdir: results.read(workdir) for workdir in workdirs}
+    for workdir, rows in found.items():
+        if rows:
+            _write_summary(paths.evaluation(workdir), rows)
+    return found
+
+
+def _write_summary(folder: Path, rows: list[results.Row], runs: Sequence[str] = ()) -> None:
+    """Writes fid_table.md and fid_curve.png. runs: what the run of each row is called, its objective by default."""
+    paths.write_atomically(folder / "fid_table.md", results.table(rows, runs))
+    paths.write_atomically(folder / "fid_curve.png", plots.png(plots.distance_curve(rows, runs)))
 
 
 def _checkpoints(workdir: str, request: Request) -> list[_Checkpoint]:
@@ -103,29 +115,43 @@ def _checkpoints(workdir: str, request: Request) -> list[_Checkpoint]:
     if request.num_samples is not None and request.num_samples < 2:
         raise InputError(f"--num_samples={request.num_samples}: use at least 2, a distance needs a covariance")
     for step in request.checkpoints or (None,):
-        config, step = build.recall(workdir, step)
+        # The newest for one process may not be there yet for another.
+        step = sharding.from_first_process(build.recall(workdir, step)[1])
+        net, config, _ = build.restore(workdir, step, ema=request.parameters == "ema")
+        network = fingerprint(*jax.tree.leaves(net.params))
         num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
         objective = build.objective(config)
         method = sampling.method_of(objective, request.method)
         steps = sampling.choose_calls(objective, method, request.steps, STEPS, request.grid)
-        found.append(_Checkpoint(workdir, config, step, method, steps, num_samples))
+        found.append(_Checkpoint(workdir, config, step, network, method, steps, num_samples))
     return found
 
 
 def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple[features.Features, reference.Target]:
     """What all runs are measured with and against. InputError if they cannot be measured alike."""
     config = configs[0].copy_and_resolve_references()
-    if len(names := sorted({other.data.name for other in configs})) > 1:
-        raise InputError(f"the workdirs are of different data ({', '.join(names)}): measure them apart")
     name = request.features or config.eval.features
-    if request.features is None and len(names := sorted({other.eval.features for other in configs})) > 1:
-        raise InputError(f"the workdirs are for different features ({', '.join(names)}): choose with --features")
+    _agree({other.data.name for other in configs}, "are of different data", "measure them apart")
+    if request.features is None:
+        _agree({other.eval.features for other in configs}, "are for different features", "choose with --features")
+    if request.num_samples is None:
+        counts = {other.eval.num_samples for other in configs}
+        _agree(counts, "are for different numbers of samples", "choose with --num_samples")
     if request.data_dir is not None:
         config.data.data_dir = request.data_dir
+    elif request.reference is None and len({other.data.data_dir for other in configs}) > 1:
+        places = {other.data.data_dir: other for other in configs}.values()
+        prints = {fingerprint(build.source(other).reference()) for other in places}
+        _agree(prints, f"hold different data called {config.data.name}, by fingerprint", "measure them apart")
     extract = reference.extractor(config, name, request.weights, request.resize)
     if request.reference is not None:
         return extract, reference.of_file(request.reference, config, extract)
     return extract, reference.of_data(config, extract)
+
+
+def _agree(values: set, fault: str, remedy: str) -> None:
+    if len(values) > 1:
+        raise InputError(f"the workdirs {fault} ({', '.join(sorted(map(str, values)))}): {remedy}")
 
 
 def _identities(
@@ -137,6 +163,7 @@ def _identities(
             objective=checkpoint.config.objective.name,
             checkpoint_step=checkpoint.step,
             parameters=request.parameters,
+            network=checkpoint.network,
             steps=steps,
             method=checkpoint.method,
             grid=request.grid,
@@ -151,25 +178,36 @@ def _identities(
 
 def _measure(
     todo: list[tuple[_Checkpoint, list[results.Identity]]], extract: features.Features, target: reference.Target
-) -> None:
-    """Each row is written as soon as it is measured, so that a sweep that is killed goes on where it was."""
-    first_process = jax.process_index() == 0
-    statistics = target.statistics()
-    if first_process:
-        for checkpoint, _ in todo:  # finds out now, not after the work, whether it can be written
+) -> list[str]:
+    """Each row is written as soon as it is measured, so that a sweep that is killed goes on where it was. Returns what
+    was wrong with the networks that cannot be measured."""
+
+    def check_writable():  # now, not after the work
+        for checkpoint, _ in todo:
             results.write(checkpoint.workdir, results.read(checkpoint.workdir))
-    with _Progress([identity for _, identities in todo for identity in identities]) as progress:
+
+    sharding.on_first_process(check_writable)
+    statistics = target.statistics()
+    faults = []
+    with Progress([identity for _, identities in todo for identity in identities]) as progress:
         for checkpoint, identities in todo:
             if not identities:
                 continue
-            net, _, _ = build.restore(checkpoint.workdir, checkpoint.step, ema=identities[0].parameters == "ema")
+            workdir = checkpoint.workdir
+            net, _, _ = build.restore(workdir, checkpoint.step, ema=identities[0].parameters == "ema")
             for identity in identities:
-                sample, first = _sample(net, checkpoint.config, identity, extract, progress)
-                if first_process:
-                    row = results.Row(identity, measure.scores(sample, statistics))
-                    _write_examples(checkpoint.workdir, identity, first)
-                    results.write(checkpoint.workdir, [*results.read(checkpoint.workdir), row])
-                    progress.row(checkpoint.workdir, row)
+                try:
+                    sample, first = _sample(net, checkpoint.config, identity, extract, progress)
+                    scores = sharding.on_first_process(functools.partial(measure.scores, sample, statistics))
+                except InputError as error:
+                    faults.append(f"{workdir}, {identity.steps} steps: {error}")
+                    continue
+                if scores is not None:
+                    row = results.Row(identity, scores)
+                    _write_examples(workdir, identity, first)
+                    results.append(workdir, row)
+                    progress.row(workdir, row)
+    return faults
 
 
 def _sample(
@@ -177,7 +215,7 @@ def _sample(
     config: ml_collections.ConfigDict,
     identity: results.Identity,
     extract: features.Features,
-    progress: "_Progress",
+    progress: Progress,
 ) -> tuple[measure.Sample, np.ndarray]:
     """One pass over generated examples, and the first of them."""
     shape, path = data.shape(config.data.name), config.objective.interpolant
@@ -198,6 +236,9 @@ def _sample(
 def _write_examples(workdir: str, identity: results.Identity, examples: np.ndarray) -> None:
     """The first examples, as an array and as a picture."""
     file = results.examples_file(workdir, identity)
+    with contextlib.suppress(OSError, ValueError, KeyError), np.load(file) as arrays:
+        if len(arrays["examples"]) >= len(examples):  # kept by a row of more samples
+            return
     paths.write_arrays(file, {"examples": examples})
     if examples.ndim == 2:
         picture = figures.point_panels({"": examples})
@@ -205,37 +246,6 @@ def _write_examples(workdir: str, identity: results.Identity, examples: np.ndarr
         width = SHOWN_IMAGES[1]
         picture = figures.image_grid([examples[i : i + width] for i in range(0, len(examples), width)])
     paths.write_atomically(file.with_suffix(".png"), figures.png(picture))
-
-
-class _Progress:
-    """A bar in network calls an example where the terminal is one; a line a row. Silent on all processes but one."""
-
-    def __init__(self, identities: list[results.Identity]):
-        self._rows, self._done = len(identities), 0
-        silent = bool(jax.process_index())
-        calls = sum(identity.num_samples * identity.steps for identity in identities)
-        self._bar = tqdm(total=calls, unit="call", unit_scale=True, disable=silent or not sys.stderr.isatty())
-        self._left, self._began = calls, time.perf_counter()
-        self._calls = calls
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._bar.close()
-
-    def advance(self, calls: int) -> None:
-        """calls: network calls an example, summed over examples."""
-        self._bar.update(calls)
-        self._left -= calls
-
-    def row(self, workdir: str, row: results.Row) -> None:
-        """Says what was measured, and how long the rest may take."""
-        self._done += 1
-        seconds = time.perf_counter() - self._began
-        left = seconds * self._left / (self._calls - self._left)
-        timing = f"{seconds:.0f} s, about {left:.0f} s to go"
-        tqdm.write(f"[{self._done}/{self._rows}] {workdir}, {results.describe(row)} ({timing})", file=sys.stdout)
 
 
 def define_flags() -> None:
@@ -260,7 +270,7 @@ def define_flags() -> None:
 
 def main(_):
     given = flags.FLAGS
-    cli.require(workdir=given.workdir)
+    workdirs = cli.directories("workdir", given.workdir)
     request = Request(
         steps=cli.integers("steps", given.steps, least=1),
         num_samples=given.num_samples,
@@ -276,13 +286,15 @@ def main(_):
         data_dir=given.data_dir,
     )
     cli.start_jax()
-    found = sweep(given.workdir, request)
+    found = sweep(workdirs, request)
     for workdir, rows in found.items():
         print(workdir)
         for row in rows:
             print(f"  {results.describe(row)}")
     if given.out and found:
-        write_summary(Path(given.out), [row for rows in found.values() for row in rows])
+        labels = results.labels(list(found), [rows[0].identity.objective for rows in found.values()])
+        tagged = [(label, row) for label, rows in zip(labels, found.values(), strict=True) for row in rows]
+        _write_summary(Path(given.out), [row for _, row in tagged], [label for label, _ in tagged])
 
 
 if __name__ == "__main__":

@@ -79,8 +79,9 @@ def _manifold(reference: "Reference", count: int) -> Manifold:
 
 def scores(sample: Sample, reference: Reference) -> Scores:
     """Compares a sample with a reference; InputError for fewer than two examples, or features that do not vary."""
-    value = reference.gaussian.distance(sample.gaussian())
-    error, parts, infinite = _uncertainty(sample, reference.gaussian, value)
+    fitted = sample.gaussian()
+    value = reference.gaussian.distance(fitted)
+    error, parts, infinite = _uncertainty(sample, fitted, reference.gaussian, value)
     kept = sample.kept()
     kernel = kernel_distance(kept, reference.features)
     count = min(len(kept), len(reference.features))
@@ -101,7 +102,7 @@ def scores(sample: Sample, reference: Reference) -> Scores:
 
 
 def _uncertainty(
-    sample: Sample, reference: Gaussian, value: float
+    sample: Sample, fitted: Gaussian, reference: Gaussian, value: float
 ) -> tuple[float | None, tuple[float, ...] | None, float | None]:
     """The standard error of the distance, the distances of the parts, and the limit for infinitely many samples.
 
@@ -111,7 +112,7 @@ def _uncertainty(
     """
     if min(part.count for part in sample.moments) < 2 * len(reference.mean):
         return None, None, None
-    influence = sample.gaussian().influence(reference, sample.kept())
+    influence = fitted.influence(reference, sample.kept())
     parts = tuple(reference.distance(_fit([part])) for part in sample.moments)
     halves = [reference.distance(half) for half in sample.halves()]
     relative = [1.0, 2.0, float(PARTS)]  # 1 / n, times n

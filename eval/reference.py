@@ -4,8 +4,11 @@ Computed once by the code that measures generated examples, and kept in the user
 they depend on. --selfcheck says what distances mean: real examples against other real ones, and against damaged ones.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +24,7 @@ from eval import features, selfcheck
 from eval.features.interface import Features, Labelled, fingerprint
 from eval.frechet import Gaussian
 from eval.measure import Reference, Sample
-from eval.results import ReferenceIdentity, plus_minus
+from eval.results import VERSION, ReferenceIdentity, plus_minus
 from sgflow_jax import build, cli, data, sharding
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
@@ -44,6 +47,8 @@ def shuffled(examples: np.ndarray) -> np.ndarray:
 
 def extractor(config: ml_collections.ConfigDict, name: str, weights: str | None, resize: str | None) -> Features:
     """The features for a run's data; InputError for those that cannot be."""
+    if len(data.shape(config.data.name)) == 1 and name in features.names() and name != "pixels":
+        raise InputError(f"{config.data.name} are points, and {name} are features of images: use --features=pixels")
     labelled = None
     if name == "classifier" and data.num_classes(config.data.name):
         train = build.source(config)
@@ -55,6 +60,7 @@ def of_data(config: ml_collections.ConfigDict, extract: Features, split: str = "
     """A split of a run's data; InputError if it is not there."""
     examples = build.source(config, split).reference()
     identity = ReferenceIdentity(
+        version=VERSION,
         data=config.data.name,
         split=split,
         fingerprint=fingerprint(examples),
@@ -69,10 +75,14 @@ def of_data(config: ml_collections.ConfigDict, extract: Features, split: str = "
 def of_file(file: str, config: ml_collections.ConfigDict, extract: Features) -> Target:
     """What a file of `save` holds; InputError unless it is of the run's data set, in these features."""
     identity, statistics = load(Path(file))
-    theirs = (identity.data, identity.features, identity.weights, identity.resize)
-    ours = (config.data.name, extract.name, extract.weights, extract.resize)
+    theirs = [identity.data, identity.features, identity.weights, identity.resize, identity.version]
+    ours = [config.data.name, extract.name, extract.weights, extract.resize, VERSION]
+    # Where the data are at hand, they must be those; where they are not, the file stands in for them.
+    with contextlib.suppress(InputError):
+        ours.append(fingerprint(build.source(config, identity.split).reference()))
+        theirs.append(identity.fingerprint)
     if theirs != ours:
-        described = [" ".join(filter(None, parts)) for parts in (theirs, ours)]
+        described = [" ".join(str(part) for part in parts if part) for parts in (theirs, ours)]
         raise InputError(
             f"reference {file} is of {described[0]}, and what is measured is {described[1]}: leave --reference out, or "
             "give one that fits"
@@ -108,13 +118,16 @@ def load(file: Path) -> tuple[ReferenceIdentity, Reference]:
 
 def _from_cache_or_data(identity: ReferenceIdentity, examples: np.ndarray, extract: Features) -> Reference | None:
     file = cached(identity)
-    first_process = jax.process_index() == 0
-    found = _from_cache(file, identity) if first_process else None
-    if not sharding.from_first_process(found is not None):
-        sample = Sample.of(selfcheck.chunks(shuffled(examples)), extract)
-        if first_process:
-            found = Reference(sample.gaussian(), sample.kept())
+    found = sharding.on_first_process(lambda: _from_cache(file, identity))
+    if sharding.from_first_process(found is not None):
+        return found
+    sample = Sample.of(selfcheck.chunks(shuffled(examples)), extract)
+    found = sharding.on_first_process(lambda: Reference(sample.gaussian(), sample.kept()))
+    if found:
+        try:
             save(file, identity, found)
+        except InputError as error:  # what was computed serves all the same
+            print(f"warning: the statistics are not kept: {error}", file=sys.stderr)
     return found
 
 
@@ -154,15 +167,16 @@ def main(_):
 
 
 def _print_selfcheck(config: ml_collections.ConfigDict, extract: Features, num_samples: int | None) -> None:
-    """A Markdown table, a line at a time, as it takes long."""
+    """A Markdown table, a line at a time, as it takes long; by the first process."""
+    say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda line: None
     sets = [shuffled(build.source(config, split).reference())[:num_samples] for split in data.splits(config.data.name)]
-    name = features.distance_name(extract.name, extract.weights)
-    print(f"| {config.data.name} | examples | {name} | KID |\n| --- | --- | --- | --- |", flush=True)
+    name = features.distance_name(extract.name, extract.weights, extract.resize)
+    say(f"| {config.data.name} | examples | {name} | kernel distance |\n| --- | --- | --- | --- |")
     for row in selfcheck.compare(sets[0], sets[1] if len(sets) > 1 else None, extract):
         counts = " / ".join(f"{count:,}" for count in row.counts)
-        print(f"| {row.what} | {counts} | {row.distance:.4g} | {plus_minus(*row.kernel)} |", flush=True)
+        say(f"| {row.what} | {counts} | {row.distance:.4g} | {plus_minus(*row.kernel)} |")
         if row.what == "train, test" and name == "FID" and config.data.name == "cifar10" and num_samples is None:
-            print(f"| the same, as published for CIFAR-10 | {counts} | {CIFAR10_FID} | |")
+            say(f"| the same, as published for CIFAR-10 | {counts} | {CIFAR10_FID} | |")
 
 
 if __name__ == "__main__":

@@ -262,10 +262,11 @@ def define_flags() -> None:
 
 def main(_):
     given = flags.FLAGS
-    cli.require(workdirs=given.workdirs, out=given.out)
+    workdirs = cli.directories("workdirs", given.workdirs)
+    cli.require(out=given.out)
     cli.start_jax()
     if jax.process_index() == 0:
-        print(write(given.workdirs, given.out))
+        print(write(workdirs, given.out))
 
 
 if __name__ == "__main__":

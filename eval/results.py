@@ -1,8 +1,10 @@
 """The rows of eval/fid.jsonl: what was measured, and on what; and the table made from them."""
 
 import dataclasses
+import fcntl
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,19 @@ from eval.rows import markdown
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
+VERSION = 1  # raised with every change of the code that changes what is measured: older numbers are then not mixed in
+
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceIdentity:
     """What generated examples are compared with, and in which features.
 
-    data, split: the data set. fingerprint: of its examples, so that a data set of the same name with other pixels is
-    another one. reference_count: how many of them. features, weights, resize: see `eval.features.interface.Features`.
+    version: of the code that measures. data, split: the data set. fingerprint: of its examples, so that a data set of
+    the same name with other pixels is another one. reference_count: how many of them. features, weights, resize: see
+    `eval.features.interface.Features`.
     """
 
+    version: int
     data: str
     split: str
     fingerprint: str
@@ -34,12 +40,14 @@ class Identity:
     """What was measured: two distances compare only if these agree, except where they are the point of comparison.
 
     objective: what the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
-    "raw". steps: network calls an example. method, grid: of sampling. num_samples, seed: of the generated examples.
+    "raw". network: fingerprint of the parameters themselves. steps: network calls an example. method, grid: of
+    sampling. num_samples, seed: of the generated examples.
     """
 
     objective: str
     checkpoint_step: int
     parameters: str
+    network: str
     steps: int
     method: str
     grid: str
@@ -100,7 +108,7 @@ _PARTS = (ReferenceIdentity, Identity, Scores)
 def name(identity: Identity) -> str:
     """What the distance of a row is called, with its count: FID-50k has 50,000 samples and no fewer."""
     reference = identity.reference
-    name = features.distance_name(reference.features, reference.weights)
+    name = features.distance_name(reference.features, reference.weights, reference.resize)
     thousands, rest = divmod(identity.num_samples, 1000)
     return f"{name}, {identity.num_samples:,} samples" if rest else f"{name}-{thousands}k"
 
@@ -108,16 +116,20 @@ def name(identity: Identity) -> str:
 def describe(row: Row) -> str:
     """One row in a line."""
     what, scores = row.identity, row.scores
-    seed = f", seed {what.seed}" if what.seed else ""
+    how = f"{what.steps} step{'s' * (what.steps > 1)} of {what.method}, {what.grid} grid, seed {what.seed}"
     error = "" if scores.value_error is None else f" +- {scores.value_error:.2g}"
-    return f"{what.steps} step{'s' * (what.steps > 1)} of {what.method}{seed}: {name(what)} {scores.value:.4g}{error}"
+    return f"step {what.checkpoint_step} ({what.parameters}) in {how}: {name(what)} {scores.value:.4g}{error}"
 
 
 def read(workdir: str) -> list[Row]:
     """The rows of a run, in the order they were measured; none if there is no file. InputError names a damaged line."""
     file = paths.evaluation(workdir) / "fid.jsonl"
     rows = []
-    for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
+    try:
+        lines = file.read_text().splitlines() if file.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it, and measure again") from error
+    for number, line in enumerate(lines, start=1):
         try:
             rows.append(Row.from_flat(json.loads(line)))
         except (ValueError, KeyError, TypeError) as error:
@@ -131,26 +143,51 @@ def write(workdir: str, rows: list[Row]) -> None:
     paths.write_atomically(paths.evaluation(workdir) / "fid.jsonl", text)
 
 
+def append(workdir: str, row: Row) -> None:
+    """Adds a row to those of a run. Rows of another network that was at the same step, before the run was trained
+    again, go: its checkpoint is there no more."""
+
+    def superseded(old: Identity) -> bool:
+        place = (row.identity.checkpoint_step, row.identity.parameters)
+        return (old.checkpoint_step, old.parameters) == place and old.network != row.identity.network
+
+    folder = os.open(paths.evaluation(workdir), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # two sweeps may measure one run
+        write(workdir, [*(old for old in read(workdir) if not superseded(old.identity)), row])
+    finally:
+        os.close(folder)
+
+
 def examples_file(workdir: str, identity: Identity) -> Path:
     """Where the first generated examples of a row are, as an array "examples"; beside it a picture, .png."""
-    parts = [f"step_{identity.checkpoint_step}", identity.method, str(identity.steps)]
+    parts = [f"step_{identity.checkpoint_step}", identity.network, identity.method, str(identity.steps)]
     parts += [identity.grid] * (identity.grid != "uniform") + [identity.parameters] * (identity.parameters != "ema")
     parts += [f"seed_{identity.seed}"] * (identity.seed != 0)
     return paths.evaluation(workdir) / "samples" / f"{'-'.join(parts)}.npz"
 
 
-def table(rows: list[Row]) -> str:
-    """A Markdown table of `columns`, the rows `in_order`."""
-    return markdown(columns(), in_order(rows))
+def labels(workdirs: Sequence[str], objectives: Sequence[str]) -> list[str]:
+    """What runs are called, each its own: their objectives, else the names of their directories, else these."""
+    names = [Path(workdir).resolve().name for workdir in workdirs]
+    return list(next(each for each in (objectives, names, workdirs) if len(set(each)) == len(each)))
+
+
+def table(rows: list[Row], runs: Sequence[str] = ()) -> str:
+    """A Markdown table of `columns`, the rows `in_order`. runs: what each row's run is called, a column more."""
+    titles = {title: lambda row, cell=cell: cell(row[1]) for title, cell in columns().items()}
+    named = list(zip(runs or [""] * len(rows), rows, strict=True))
+    named.sort(key=lambda each: (each[0], _order(each[1])))
+    return markdown({"run": lambda row: row[0], **titles} if runs else titles, named)
 
 
 def in_order(rows: list[Row]) -> list[Row]:
     """The numbers of steps of one series together."""
+    return sorted(rows, key=_order)
 
-    def series(row):
-        return [str(value) for value in dataclasses.astuple(dataclasses.replace(row.identity, steps=0))]
 
-    return sorted(rows, key=lambda row: (series(row), row.identity.steps))
+def _order(row: Row) -> tuple:
+    return dataclasses.astuple(dataclasses.replace(row.identity, steps=0)), row.identity.steps
 
 
 def columns() -> dict[str, Callable[[Row], str]]:
@@ -161,11 +198,13 @@ def columns() -> dict[str, Callable[[Row], str]]:
         "distance": lambda row: name(row.identity),
         "value": lambda row: plus_minus(row.scores.value, row.scores.value_error),
         "infinite samples": lambda row: plus_minus(row.scores.value_infinite, None),
-        "KID": lambda row: plus_minus(row.scores.kernel, row.scores.kernel_error),
+        "kernel distance": lambda row: plus_minus(row.scores.kernel, row.scores.kernel_error),
         "precision": lambda row: plus_minus(row.scores.precision, None),
         "recall": lambda row: plus_minus(row.scores.recall, None),
         "sampling": lambda row: f"{row.identity.method}, {row.identity.grid}, seed {row.identity.seed}",
-        "network": lambda row: f"step {row.identity.checkpoint_step}, {row.identity.parameters}",
+        "network": lambda row: (
+            f"step {row.identity.checkpoint_step}, {row.identity.parameters} ({row.identity.network})"
+        ),
         "against": lambda row: against(row.identity.reference),
         "class counts": lambda row: " ".join(map(str, row.scores.class_counts or ())),
     }

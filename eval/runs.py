@@ -61,7 +61,7 @@ def read(workdirs: Sequence[str]) -> list[Run]:
         if not found:
             raise InputError(f"{workdir} has no measured rows: run python -m eval.fid_sweep --workdir={workdir} first")
     _check_same_data([row.identity.reference for found in rows for row in found])
-    labels = _labels(workdirs, [found[0].identity.objective for found in rows])
+    labels = results.labels(workdirs, [found[0].identity.objective for found in rows])
     runs = [
         Run(label, workdir, found, _config(workdir), _history(workdir))
         for label, workdir, found in zip(labels, workdirs, rows, strict=True)
@@ -101,11 +101,6 @@ def _check_same_data(references: list[results.ReferenceIdentity]) -> None:
             )
 
 
-def _labels(workdirs: list[str], objectives: list[str]) -> list[str]:
-    names = [Path(workdir).resolve().name for workdir in workdirs]
-    return next(labels for labels in (objectives, names, workdirs) if len(set(labels)) == len(labels))
-
-
 def _config(workdir: str) -> ml_collections.ConfigDict | None:
     recorded = paths.recorded(workdir)
     return None if recorded is None else ml_collections.ConfigDict(recorded)
@@ -115,7 +110,11 @@ def _history(workdir: str) -> list[dict[str, float]]:
     """The lines of metrics.jsonl, without one that a kill cut short; none if there is no file."""
     file = paths.metrics_file(workdir)
     found = []
-    for line in file.read_text().splitlines() if file.exists() else []:
+    try:
+        lines = file.read_text().splitlines() if file.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it") from error
+    for line in lines:
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:

@@ -1,6 +1,7 @@
 """What a distance means: real examples against other real ones, and against damaged ones."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -41,17 +42,18 @@ def compare(train: np.ndarray, test: np.ndarray | None, features: Features) -> I
         yield Comparison("train, halves", counts, first.distance(second), kernel)
     real = ours.gaussian()
 
-    def against(what: str, examples: np.ndarray) -> Comparison:
-        theirs = Sample.of(chunks(examples), features)
+    def against(what: str, damage: Callable[[np.ndarray], np.ndarray] = lambda images: images) -> Comparison:
+        theirs = Sample.of(map(damage, chunks(test)), features)
         kernel = kernel_distance(ours.kept(), theirs.kept())
-        return Comparison(what, (len(train), len(examples)), real.distance(theirs.gaussian()), kernel)
+        return Comparison(what, (len(train), len(test)), real.distance(theirs.gaussian()), kernel)
 
-    yield against(name, test)
+    yield against(name)
     if test.ndim == 4:
         for sigma in NOISE:
-            yield against(f"{name} with noise of {sigma} grey levels", noisy(test, sigma))
+            noisy = functools.partial(add_noise, np.random.default_rng(0), sigma)
+            yield against(f"{name} with noise of {sigma} grey levels", noisy)
         for sigma in BLUR:
-            yield against(f"{name} blurred by {sigma} pixels", blurred(test, sigma))
+            yield against(f"{name} blurred by {sigma} pixels", functools.partial(blur, sigma))
 
 
 def chunks(examples: np.ndarray) -> Iterator[np.ndarray]:
@@ -60,13 +62,13 @@ def chunks(examples: np.ndarray) -> Iterator[np.ndarray]:
         yield examples[start : start + CHUNK]
 
 
-def noisy(images: np.ndarray, sigma: float) -> np.ndarray:
+def add_noise(rng: np.random.Generator, sigma: float, images: np.ndarray) -> np.ndarray:
     """uint8 [N, H, W, C] with normal noise of `sigma` grey levels on every channel."""
-    noise = np.random.default_rng(0).standard_normal(images.shape, np.float32)
+    noise = rng.standard_normal(images.shape, np.float32)
     return np.clip(np.round(images + sigma * noise), 0, 255).astype(np.uint8)
 
 
-def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
+def blur(sigma: float, images: np.ndarray) -> np.ndarray:
     """uint8 [N, H, W, C] under a Gaussian filter of `sigma` pixels."""
     smooth = scipy.ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0))
     return np.clip(np.round(smooth), 0, 255).astype(np.uint8)

@@ -1,5 +1,6 @@
 """What the commands share: faults of the input become one line and exit code 2, never a traceback."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -23,6 +24,13 @@ def require(**values) -> None:
     for name, value in values.items():
         if value in (None, ""):
             raise InputError(f"--{name} is missing: give --{name}=...")
+
+
+def directories(flag: str, items: list[str] | None) -> tuple[str, ...]:
+    """The items of a list flag as directories, each once. InputError if there is none."""
+    if not items or not all(item.strip() for item in items):
+        raise InputError(f"--{flag} is missing or has an empty part: give --{flag}=DIR or --{flag}=DIR,DIR")
+    return tuple(dict.fromkeys(os.path.normpath(item.strip()) for item in items))
 
 
 def integers(flag: str, items: list[str] | None, least: int = 0, most: int | None = None) -> tuple[int, ...] | None:

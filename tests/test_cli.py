@@ -81,6 +81,21 @@ def _run(*arguments):
         (["-m", "eval.fid_sweep", "--workdir={}/run", "--steps=1,0"], "integers from 1"),
         (["-m", "eval.fid_sweep", "--workdir={}/run", "--distributed"], "no cluster"),
         (["-m", "eval.fid_sweep", "--workdir={}/run"], "no checkpoint"),
+        (["-m", "eval.fid_sweep", "--workdir="], "--workdir is missing"),
+        (["-m", "eval.fid_sweep", "--workdirs={}/run,,{}/other"], "empty part"),
+        (["-m", "eval.fid_sweep", "--workdir={}/run", "--features=vgg"], "features"),
+        (["-m", "eval.report", "--workdirs={}/run", "--out={}/page"], "no measured rows"),
+        (["-m", "eval.reference", "--config=configs/quickstart.py", "--split=test"], "no split 'test'"),
+        (
+            [
+                "-m",
+                "eval.reference",
+                "--config=configs/quickstart.py",
+                "--features=inception",
+                "--inception_weights={}/x",
+            ],
+            "missing",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(arguments, match, tmp_path):
@@ -103,4 +118,6 @@ def test_train_sample_and_sweep_from_the_command_line(tmp_path):
     assert done.returncode == 0 and out.exists() and out.with_suffix(".png").exists(), done.stderr
 
     done = _run("-m", "eval.fid_sweep", f"--workdir={run}", "--steps=1,2", "--num_samples=50")
-    assert done.returncode == 0 and "  2 steps of flow_map: FD-pixels, 50 samples " in done.stdout, done.stderr
+    assert (
+        done.returncode == 0 and "in 2 steps of flow_map, uniform grid, seed 0: FD-pixels, 50 samples " in done.stdout
+    ), done.stderr

@@ -36,6 +36,27 @@ def test_classifier_learns_digits_and_is_kept(digits, monkeypatch):
     np.testing.assert_array_equal(again(digits.images[:5]), first(digits.images[:5]))
 
 
+def test_a_classifier_that_is_damaged_or_of_another_shape_is_trained_again(digits, monkeypatch):
+    monkeypatch.setattr(classifier, "STEPS", 1)
+    labelled = digits._replace(labels=9 - digits.labels)
+    sound = features.make("classifier", labelled=labelled)
+    file = classifier._file(labelled)
+    assert file != classifier._file(digits)
+    for content in (b"", file.read_bytes()[:1000]):
+        file.write_bytes(content)
+        assert features.make("classifier", labelled=labelled).weights == sound.weights
+    np.savez(file, **{"params/head/kernel": np.zeros((2, 2))})
+    assert features.make("classifier", labelled=labelled).weights == sound.weights
+
+
+def test_what_cannot_be_kept_serves_all_the_same(digits, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(classifier, "STEPS", 1)
+    (tmp_path / "sgflow_jax").write_text("a file where the cache would be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert features.make("classifier", labelled=digits)(digits.images[:2]).shape == (2, 64)
+    assert "the classifier is not kept" in capfd.readouterr().err
+
+
 def test_other_images_have_a_classifier_of_their_own(digits, monkeypatch):
     monkeypatch.setattr(classifier, "STEPS", 1)
     one = features.make("classifier", labelled=digits._replace(images=255 - digits.images))
@@ -59,9 +80,11 @@ def test_fingerprint_tells_type_shape_and_values():
 
 
 def test_only_the_public_weights_are_the_fid():
-    assert features.distance_name("inception", features.FID_SHA256[:12]) == "FID"
-    assert features.distance_name("inception", "0" * 12) != "FID"
-    assert features.distance_name("efficientnet_lite0", "579344248a93") == "FD-EfficientNet"
+    public = features.FID_SHA256[:12]
+    assert features.distance_name("inception", public, "half_pixel") == "FID"
+    assert features.distance_name("inception", public, "tf1") == "FID (tf1)"
+    assert features.distance_name("inception", "0" * 12, "half_pixel") == f"FD-Inception (weights {'0' * 12})"
+    assert features.distance_name("efficientnet_lite0", "579344248a93", "half_pixel") == "FD-EfficientNet"
 
 
 def test_weights_that_are_not_the_networks(tmp_path):

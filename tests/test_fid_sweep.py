@@ -54,11 +54,13 @@ def test_writes_rows_table_curve_and_samples(digits_run):
         "objective": "flow_matching",
         "checkpoint_step": 2,
         "parameters": "ema",
+        "network": rows[0].identity.network,
         "steps": 1,
         "method": "euler",
         "grid": "uniform",
         "num_samples": 80,
         "seed": 0,
+        "version": results.VERSION,
         "data": "digits",
         "split": "train",
         "fingerprint": fingerprint(data.make("digits").images),
@@ -130,6 +132,32 @@ def test_several_workdirs_have_the_same_noise_and_one_summary(line_run, tmp_path
     assert (other / "eval" / "fid_curve.png").exists()
 
 
+def test_a_run_that_was_trained_again_is_measured_again(line_run, tmp_path):
+    workdir = shutil.copytree(line_run, tmp_path / "run", ignore=lambda *_: {"eval"})
+    (old,) = _sweep(str(workdir), steps=(1,))
+    _sweep(str(workdir), steps=(1,), checkpoints=(4,))
+    shutil.rmtree(workdir / "checkpoints")
+    config = tiny.mixture()
+    config.seed = 1
+    (workdir / "config.json").unlink()
+    trainer.train(config, str(workdir))
+    (new,) = _sweep(str(workdir), steps=(1,))
+    assert new.identity.network != old.identity.network and new.scores.value != old.scores.value
+    # What was measured of the checkpoint that is there no more has gone, the rest is left.
+    assert [row.identity.checkpoint_step for row in results.read(str(workdir))] == [4, 6]
+
+
+def test_runs_of_one_objective_keep_their_names(line_run, tmp_path):
+    other = shutil.copytree(line_run, tmp_path / "other", ignore=lambda *_: {"eval"})
+    out = tmp_path / "both"
+    command = [sys.executable, "-m", "eval.fid_sweep", f"--workdirs={line_run},{other},{other}/", "--steps=1"]
+    done = subprocess.run([*command, f"--out={out}", "--num_samples=30"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "[2/2]" in done.stdout, done.stderr
+    table = (out / "fid_table.md").read_text()
+    assert table.count("\n") == 4 and f"| {Path(line_run).name} |" in table and "| other |" in table
+    assert (out / "fid_curve.png").exists()
+
+
 def test_a_sweep_that_was_killed_goes_on_to_the_same_file(line_run, tmp_path):
     """kill -9 as soon as the first row is there, and the same command again."""
     undisturbed, killed = (shutil.copytree(line_run, tmp_path / n, ignore=lambda *_: {"eval"}) for n in ("a", "b"))
@@ -180,16 +208,16 @@ def test_map_error_of_an_untrained_map_is_that_of_the_identity(line_run):
         (Request(steps=(3,), method="heun"), "heun cannot spend 3"),
         (Request(steps=(3,), grid="cubic"), "'cubic'"),
         (Request(checkpoints=(2, 5)), "no checkpoint of step 5"),
-        (Request(steps=(1,), features="classifier"), "learns from labelled images"),
+        (Request(steps=(1,), features="classifier"), "mixture1d are points"),
         (Request(steps=(1,), resize="tf1"), "pixels has no resize to choose"),
         (Request(steps=(1,), reference="nowhere.npz"), "nowhere.npz is missing"),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_anything_is_written(request_, match, tmp_path):
-    trainer.train(tiny.mixture(), str(tmp_path))
+def test_what_cannot_be_measured_is_said_before_anything_is_written(request_, match, line_run, tmp_path):
+    run = shutil.copytree(line_run, tmp_path / "run", ignore=lambda *_: {"eval"})
     with pytest.raises(InputError, match=match):
-        sweep([str(tmp_path)], request_)
-    assert not (tmp_path / "eval").exists()
+        sweep([str(run)], request_)
+    assert not (run / "eval").exists()
 
 
 def test_a_workdir_without_checkpoint(tmp_path):
@@ -205,12 +233,40 @@ def test_workdirs_of_different_data_are_not_compared(line_run, digits_run):
         sweep([line_run, digits_run], Request(steps=(1,)))
 
 
+@pytest.mark.parametrize(
+    "field, value, match",
+    [
+        ("eval.features", "classifier", "different features .classifier, pixels.: choose with --features"),
+        ("eval.num_samples", 7, "different numbers of samples .7, 80.: choose with --num_samples"),
+        ("data.data_dir", "elsewhere", "different data called digits, by fingerprint"),
+    ],
+)
+def test_workdirs_that_would_not_be_measured_alike(field, value, match, digits_run, tmp_path, monkeypatch):
+    other = str(shutil.copytree(digits_run, tmp_path / "other", ignore=lambda *_: {"eval"}))
+    restore, source = build.restore, build.source
+
+    def differing(workdir, *rest, **options):
+        net, config, step = restore(workdir, *rest, **options)
+        if workdir == other:
+            config.update_from_flattened_dict({field: value})
+        return net, config, step
+
+    def elsewhere(config, *rest):
+        found = source(config, *rest)
+        return dataclasses.replace(found, images=255 - found.images) if config.data.data_dir else found
+
+    monkeypatch.setattr(build, "restore", differing)
+    monkeypatch.setattr(build, "source", elsewhere)
+    with pytest.raises(InputError, match=match):
+        sweep([digits_run, other], Request(steps=(1,)))
+
+
 def test_a_reference_of_other_data_is_refused(line_run, digits_run, tmp_path):
     config = build.recall(digits_run)[0]
     target = reference.of_data(config, make_features("pixels"))
     file = tmp_path / "digits.npz"
     reference.save(file, target.identity, target.statistics())
-    with pytest.raises(InputError, match="digits.npz is of digits pixels, and what is measured is mixture1d pixels"):
+    with pytest.raises(InputError, match="digits.npz is of digits pixels .*, and what is measured is mixture1d pixels"):
         _sweep(line_run, steps=(1,), reference=str(file))
     one, other = _sweep(digits_run, steps=(1,), num_samples=70), None
     (Path(digits_run) / "eval" / "fid.jsonl").unlink()
@@ -228,6 +284,13 @@ class Collapsed(models.BoundNet):
 
 def test_a_network_that_gives_one_example_only_is_named(line_run, monkeypatch, tmp_path):
     restore = build.restore
-    monkeypatch.setattr(build, "restore", lambda *a, **k: (Collapsed(restore(*a, **k)[0].model, None), None, None))
-    with pytest.raises(InputError, match="all 100 examples are the same"):
-        _sweep(line_run, steps=(1,), seeds=(9,))
+    other = str(shutil.copytree(line_run, tmp_path / "other", ignore=lambda *_: {"eval"}))
+
+    def collapsed(workdir, *rest, **options):
+        net, config, step = restore(workdir, *rest, **options)
+        return (Collapsed(net.model, None) if workdir == line_run else net), config, step
+
+    monkeypatch.setattr(build, "restore", collapsed)
+    with pytest.raises(InputError, match=f"^{line_run}, 1 steps: .*all 100 examples are the same"):
+        sweep([line_run, other], Request(steps=(1,), seeds=(9,)))
+    assert len(results.read(other)) == 1  # the others are measured all the same

@@ -73,6 +73,7 @@ eval.measure
 eval.selfcheck
 eval.reference
 eval.plots
+eval.progress
 eval.fid_sweep
 eval.runs
 eval.neighbours

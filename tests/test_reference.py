@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from eval import features, reference, selfcheck
+from eval import features, reference, results, selfcheck
 from eval.features.interface import Features
 from sgflow_jax import data
 from sgflow_jax.interfaces import InputError
@@ -35,7 +35,7 @@ def test_statistics_are_those_of_the_data_and_kept(tmp_path, monkeypatch):
     assert sum(calls) == 1797
     np.testing.assert_array_equal(again.gaussian.cov, found.gaussian.cov)
     name = reference.cached(target.identity).name
-    assert name.startswith("digits-train-") and name.endswith("-1797-pixels.npz")
+    assert name.startswith(f"{results.VERSION}-digits-train-") and name.endswith("-1797-pixels.npz")
 
 
 def test_statistics_of_something_else_under_the_name_are_computed_again(tmp_path, monkeypatch):
@@ -66,9 +66,12 @@ def test_a_file_must_fit(tmp_path):
     read = reference.of_file(str(file), tiny.digits(), PIXELS)
     assert read.identity == target.identity
     for extract in (Features("inception", None, "abc", "tf1"), Features("pixels", None, "", "tf1")):
-        with pytest.raises(InputError, match="is of digits pixels, and what is measured is digits .*tf1"):
+        with pytest.raises(InputError, match="is of digits pixels .*, and what is measured is digits .*tf1"):
             reference.of_file(str(file), tiny.digits(), extract)
-    with pytest.raises(InputError, match="digits pixels, and what is measured is mixture1d"):
+    reference.save(file, dataclasses.replace(target.identity, fingerprint="abc"), target.statistics())
+    with pytest.raises(InputError, match=f"abc, and what is measured is .*{target.identity.fingerprint}"):
+        reference.of_file(str(file), tiny.digits(), PIXELS)
+    with pytest.raises(InputError, match="digits pixels .*, and what is measured is mixture1d"):
         reference.of_file(str(file), tiny.mixture(), PIXELS)
     for content in (b"", b"not an archive", file.read_bytes()[:2000]):
         file.write_bytes(content)
@@ -91,10 +94,10 @@ def test_selfcheck_grows_with_damage():
 
 def test_damage():
     images = np.full((50, 8, 8, 3), 100, np.uint8)
-    noisy = selfcheck.noisy(images, 10).astype(float)
+    noisy = selfcheck.add_noise(np.random.default_rng(0), 10, images).astype(float)
     assert noisy.std() == pytest.approx(10, rel=0.05) and noisy.mean() == pytest.approx(100, abs=0.5)
-    np.testing.assert_array_equal(selfcheck.blurred(images, 0.8), images)
+    np.testing.assert_array_equal(selfcheck.blur(0.8, images), images)
     point = np.zeros((1, 9, 9, 1), np.uint8)
     point[0, 4, 4] = 255
     weights = np.exp(-(np.arange(-3, 4) ** 2) / (2 * 0.8**2))
-    assert selfcheck.blurred(point, 0.8)[0, 4, 4, 0] == round(255 / weights.sum() ** 2)
+    assert selfcheck.blur(0.8, point)[0, 4, 4, 0] == round(255 / weights.sum() ** 2)

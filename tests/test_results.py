@@ -25,13 +25,43 @@ def test_a_damaged_line_is_named(line, tmp_path):
         results.read(str(tmp_path))
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "eval").mkdir()
+    file = tmp_path / "eval" / "fid.jsonl"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="fid.jsonl cannot be read"):
+        results.read(str(tmp_path))
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(InputError, match="fid.jsonl cannot be read"):
+        results.read(str(tmp_path))
+
+
+def test_rows_of_a_network_that_is_no_more_go(tmp_path):
+    kept = [row(seed=1, checkpoint_step=7, network="b"), row(parameters="raw", network="c")]
+    results.write(str(tmp_path), [row(1), row(2), *kept])
+    results.append(str(tmp_path), row(4, network="new"))
+    assert results.read(str(tmp_path)) == [*kept, row(4, network="new")]
+
+
+def test_runs_of_one_objective_are_called_by_their_directories():
+    assert results.labels(["runs/a", "runs/b"], ["sgflow", "psd"]) == ["sgflow", "psd"]
+    assert results.labels(["runs/a", "runs/b"], ["sgflow", "sgflow"]) == ["a", "b"]
+    assert results.labels(["x/a", "y/a"], ["sgflow", "sgflow"]) == ["x/a", "y/a"]
+    text = results.table([row(), row(value=9.0)], ["a", "b"])
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| a", "| b"]
+
+
 def test_fid_is_the_name_of_one_distance_and_its_count():
-    public = {"features": "inception", "weights": features.FID_SHA256[:12]}
+    public = {"features": "inception", "weights": features.FID_SHA256[:12], "resize": "half_pixel"}
     names = {
         "FID-50k": row(num_samples=50_000, **public),
         "FID-10k": row(num_samples=10_000, **public),
         "FID, 49,999 samples": row(num_samples=49_999, **public),
-        "FD-Inception (weights 0123)-50k": row(num_samples=50_000, features="inception", weights="0123"),
+        "FID (tf1)-50k": row(num_samples=50_000, **{**public, "resize": "tf1"}),
+        "FD-Inception (weights 0123)-50k": row(
+            num_samples=50_000, features="inception", weights="0123", resize="half_pixel"
+        ),
         "FD-EfficientNet-50k": row(num_samples=50_000, features="efficientnet_lite0", weights="579344248a93"),
         "FD-classifier-2k": row(features="classifier", weights="ab"),
         "FD-pixels-2k": row(),
@@ -41,9 +71,9 @@ def test_fid_is_the_name_of_one_distance_and_its_count():
 
 def test_files_of_examples_differ_with_what_they_are_of():
     rows = [row(), row(2), row(seed=1), row(grid="cosine"), row(parameters="raw"), row(checkpoint_step=5)]
-    rows += [row(method="euler")]
+    rows += [row(method="euler"), row(network="other")]
     assert len({results.examples_file("run", each.identity) for each in rows}) == len(rows)
-    assert results.examples_file("run", row(4).identity).name == "step_100-flow_map-4.npz"
+    assert results.examples_file("run", row(4).identity).name == "step_100-fedcba987654-flow_map-4.npz"
 
 
 def test_table_orders_steps_as_numbers_within_a_series():
@@ -58,14 +88,14 @@ def test_table_tells_the_whole_identity():
     assert cells == [
         "sgflow",
         "4",
-        "FD-Inception (weights abc)-2k",
+        "FD-Inception (weights abc) (tf1)-2k",
         "2 ± 0.1",
         "0.9",
         "0.01 ± 0.002",
         "0.7",
         "0.6",
         "flow_map, uniform, seed 0",
-        "step 100, ema",
+        "step 100, ema (fedcba987654)",
         "1,797 of digits/train (0123456789ab), inception (abc, tf1)",
         "3 5",
     ]

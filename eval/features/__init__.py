@@ -65,11 +65,12 @@ def make(
     return _FEATURES[name](Request(name, weights, resize, labelled))
 
 
-def distance_name(name: str, weights: str) -> str:
-    """What the Fréchet distance in features is called; weights: as in `Features`. FID is Inception's with the public
-    weights, and nothing else."""
+def distance_name(name: str, weights: str, rule: str) -> str:
+    """What the Fréchet distance in features is called; weights and rule: as in `Features`. FID is Inception's with the
+    public weights, and nothing else; by the other resize it says so."""
     if name == "inception":
-        return "FID" if FID_SHA256.startswith(weights) else f"FD-Inception (weights {weights})"
+        distance = "FID" if FID_SHA256.startswith(weights) else f"FD-Inception (weights {weights})"
+        return distance if rule == resize.RULES[0] else f"{distance} ({rule})"
     return {"efficientnet_lite0": "FD-EfficientNet"}.get(name, f"FD-{name}")
 
 

@@ -5,6 +5,7 @@ the same weights, whose hash is in every row.
 """
 
 import functools
+import sys
 from pathlib import Path
 
 import flax.linen as nn
@@ -22,6 +23,7 @@ from sgflow_jax import data, sharding
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
+RECIPE = 1  # raised with every change of network or training: what was kept is then trained again
 SEED = 0
 STEPS = 600
 BATCH = 128
@@ -73,16 +75,27 @@ def _restore_or_train(labelled: Labelled) -> dict:
     """The parameters, the same on every process."""
     file = _file(labelled)
     model = Classifier(data.num_classes(labelled.name))
-    if sharding.from_first_process(file.exists()):
-        if jax.process_index():  # another host may have another cache, or none
-            params = jax.tree.map(np.asarray, _init(model, labelled.images.shape[1:]))
-        else:
-            params = traverse_util.unflatten_dict(weights.read(file), sep="/")
-    else:
+    fresh = jax.tree.map(np.asarray, _init(model, labelled.images.shape[1:]))
+    params = sharding.on_first_process(lambda: _read(file, fresh))
+    if not sharding.from_first_process(params is not None):
         params = jax.tree.map(np.asarray, _train(model, labelled))
-        if jax.process_index() == 0:
-            paths.write_arrays(file, traverse_util.flatten_dict(params, sep="/"))
-    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(params))
+        try:
+            if jax.process_index() == 0:
+                paths.write_arrays(file, traverse_util.flatten_dict(params, sep="/"))
+        except InputError as error:  # what was learned serves all the same
+            print(f"warning: the classifier is not kept: {error}", file=sys.stderr)
+    # Another host may have another cache, or none.
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(fresh if params is None else params))
+
+
+def _read(file: Path, like: dict) -> dict | None:
+    """What was kept; None if there is nothing, or nothing sound."""
+    try:
+        params = traverse_util.unflatten_dict(weights.read(file), sep="/")
+    except InputError:
+        return None
+    shapes = functools.partial(jax.tree.map, lambda a: (a.shape, a.dtype))
+    return params if shapes(params) == shapes(like) else None
 
 
 def _init(model: Classifier, shape: tuple[int, ...]) -> dict:
@@ -90,7 +103,7 @@ def _init(model: Classifier, shape: tuple[int, ...]) -> dict:
 
 
 def _file(labelled: Labelled) -> Path:
-    name = f"{labelled.name}-{fingerprint(labelled.images)}-seed{SEED}.npz"
+    name = f"{labelled.name}-{fingerprint(labelled.images, labelled.labels)}-seed{SEED}-recipe{RECIPE}.npz"
     return paths.cache() / "classifiers" / name
 
 

@@ -19,7 +19,7 @@ class Network:
     """Features of images: network(images) -> float32 [N, D], the same on every process.
 
     apply: (params, uint8 [b, H, W, 3]) -> float32 [b, D], each row from its own image alone. params: its weights.
-    batch_size: images at once, over all devices (rounded up to a multiple of their number).
+    batch_size: images at once on each device.
     """
 
     apply: Callable[[Any, jax.Array], jax.Array]
@@ -36,8 +36,8 @@ class Network:
                 f"features of {images.dtype} {list(images.shape)}: use uint8 images [N, H, W, C], N >= 1, C 1 or 3"
             )
         # Every batch has the one compiled shape; the last is padded with zeros and cut.
-        size = min(self.batch_size, len(images))
-        size += -size % jax.device_count()
+        devices = jax.device_count()
+        size = min(self.batch_size, -(-len(images) // devices)) * devices
         split = sharding.split(sharding.mesh())
         features = []
         for start in range(0, len(images), size):

@@ -69,10 +69,16 @@ def fold_batch_norm(arrays: Mapping[str, np.ndarray], conv: str, norm: str) -> t
 def _check(arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], unused: str) -> None:
     """InputError naming the first key at fault and how many there are."""
     counted = {key for key in arrays if not key.startswith(unused) and not key.endswith(".num_batches_tracked")}
+    floats = {key for key in counted if np.issubdtype(arrays[key].dtype, np.floating)}
+    numbers = {key for key in floats if np.isfinite(arrays[key]).all()}
     faults = {
         "missing": [key for key in expected if key not in counted],
         "unexpected": sorted(counted - expected.keys()),
         "of another shape": [key for key in expected if key in counted and arrays[key].shape != expected[key]],
+        "not finite numbers": [key for key in expected if key not in numbers],
+        "negative": [
+            key for key in expected if key.endswith("running_var") and key in numbers and np.min(arrays[key]) < 0
+        ],
     }
     for fault, keys in faults.items():
         if keys:
