@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from eval import fid_sweep, results
+from eval import features, fid_sweep, results
 from eval.features import classifier
 from sgflow_jax import build, generate, trainer
 from tests import tiny
@@ -25,9 +25,10 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{sys.argv[1]}", num_processes=2, process_id=int(sys.argv[2]))
-from eval import fid_sweep
+from eval import features, fid_sweep
 from eval.features import classifier
-from sgflow_jax import build, generate, trainer
+from sgflow_jax import build, generate, sharding, trainer
+from sgflow_jax.interfaces import InputError
 from tests import tiny
 config = tiny.mixture()
 config.train.preview_every = 2
@@ -35,9 +36,21 @@ trainer.train(config, sys.argv[3])
 made = generate.examples(build.restore_net(sys.argv[3]), generate.Plan((1,), 2, "flow_map", 0, 8), 10)
 if jax.process_index() == 0:
     made.tofile(sys.argv[3] + "/made")
-classifier.STEPS = 3
-trainer.train(tiny.digits(), sys.argv[3] + "/digits")
-fid_sweep.sweep([sys.argv[3] + "/digits"], fid_sweep.Request(steps=(1, 2), features="classifier"))
+
+def refuse():
+    raise InputError(f"process {jax.process_index()} refuses")
+
+assert sharding.on_first_process(lambda: "said") == (None if jax.process_index() else "said")
+try:
+    sharding.on_first_process(refuse)
+except InputError as error:
+    assert str(error) == "process 0 refuses"
+else:
+    raise AssertionError("nothing was refused")
+fid_sweep.sweep([sys.argv[3]], fid_sweep.Request(steps=(1, 2)))
+classifier.STEPS = 2
+found = features.make("classifier", labelled=tiny.labelled())(tiny.labelled().images)
+found.tofile(f"{sys.argv[3]}/features{sys.argv[2]}")
 """
 
 
@@ -73,14 +86,17 @@ def test_two_processes_equal_one(tmp_path, monkeypatch):
     made = np.fromfile(tmp_path / "two" / "made", np.float32).reshape(10, 1)
     close(generate.examples(nets[0], generate.Plan((1,), 2, "flow_map", 0, 8), 10), made)
 
-    monkeypatch.setattr(classifier, "STEPS", 3)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    two = results.read(str(tmp_path / "two" / "digits"))
-    shutil.copytree(tmp_path / "two" / "digits", tmp_path / "digits", ignore=lambda *_: {"eval"})
-    request = fid_sweep.Request(steps=(1, 2), features="classifier")
-    one = fid_sweep.sweep([str(tmp_path / "digits")], request)[str(tmp_path / "digits")]
+    two = results.read(str(tmp_path / "two"))
+    one = shutil.copytree(tmp_path / "two", tmp_path / "again", ignore=lambda *_: {"eval"})
+    one = fid_sweep.sweep([str(one)], fid_sweep.Request(steps=(1, 2)))[str(one)]
     assert [row.identity for row in two] == [row.identity for row in one]
     for ours, theirs in zip(one, two, strict=True):
-        numbers = [[v for v in dataclasses.astuple(row.scores)[:-1] if v is not None] for row in (ours, theirs)]
+        numbers = [np.hstack([v for v in dataclasses.astuple(row.scores) if v is not None]) for row in (ours, theirs)]
         np.testing.assert_allclose(*numbers, rtol=1e-6)
-        assert ours.scores.class_counts == theirs.scores.class_counts
+
+    monkeypatch.setattr(classifier, "STEPS", 2)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    expected = features.make("classifier", labelled=tiny.labelled())(tiny.labelled().images)
+    for i in range(2):
+        found = np.fromfile(tmp_path / "two" / f"features{i}", np.float32).reshape(expected.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
