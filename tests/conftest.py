@@ -6,6 +6,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from sgflow_jax import trainer
+from tests import tiny
+
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -20,6 +23,22 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """The directory of a tiny run on images, which tests may measure."""
+    workdir = str(tmp_path_factory.mktemp("digits"))
+    trainer.train(tiny.digits("flow_matching"), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def line_run(tmp_path_factory):
+    """The directory of a tiny run on the line, which tests may measure."""
+    workdir = str(tmp_path_factory.mktemp("line"))
+    trainer.train(tiny.mixture(), workdir)
+    return workdir
 
 
 @pytest.fixture

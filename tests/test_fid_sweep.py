@@ -26,20 +26,6 @@ from tests import tiny
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def digits_run(tmp_path_factory):
-    workdir = str(tmp_path_factory.mktemp("digits"))
-    trainer.train(tiny.digits("flow_matching"), workdir)
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def line_run(tmp_path_factory):
-    workdir = str(tmp_path_factory.mktemp("line"))
-    trainer.train(tiny.mixture(), workdir)
-    return workdir
-
-
 def _sweep(workdir, **request):
     return sweep([workdir], Request(**request))[workdir]
 

@@ -6,26 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgflow_jax import generate, sample_run, trainer
+from sgflow_jax import generate, sample_run
 from sgflow_jax.interfaces import InputError
 from tests import tiny
 
 REQUEST = sample_run.Request(steps=(2, 1), num_samples=20, method=None, seed=3)
 TILE = 48 + 2  # 8 pixels enlarged 6 times, and the line between
-
-
-@pytest.fixture(scope="module")
-def digits_run(tmp_path_factory):
-    workdir = str(tmp_path_factory.mktemp("digits"))
-    trainer.train(tiny.digits(), workdir)
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def line_run(tmp_path_factory):
-    workdir = str(tmp_path_factory.mktemp("line"))
-    trainer.train(tiny.mixture(), workdir)
-    return workdir
 
 
 def _sample(workdir, config, folder: Path, **changes) -> dict[str, np.ndarray]:
@@ -46,7 +32,7 @@ def test_images_and_the_pictures_of_them(digits_run, tmp_path, monkeypatch):
     plans = []
     between = generate.interpolate
     monkeypatch.setattr(generate, "interpolate", lambda net, plan, *n: plans.append(plan) or between(net, plan, *n))
-    made = _sample(digits_run, tiny.digits(), tmp_path, interpolate=True, grid="quadratic")
+    made = _sample(digits_run, tiny.digits("flow_matching"), tmp_path, interpolate=True, grid="quadratic")
     assert {name: a.shape for name, a in made.items()} == dict.fromkeys(["steps_2", "steps_1"], (20, 8, 8, 1))
     assert sorted(f.name for f in tmp_path.iterdir()) == ["made.npz", "made.png", "made_interpolation.png"]
 
@@ -63,7 +49,7 @@ def test_images_and_the_pictures_of_them(digits_run, tmp_path, monkeypatch):
 
 
 def test_fewer_images_than_the_picture_holds(digits_run, tmp_path):
-    made = _sample(digits_run, tiny.digits(), tmp_path, steps=(1,), num_samples=3)
+    made = _sample(digits_run, tiny.digits("flow_matching"), tmp_path, steps=(1,), num_samples=3)
     np.testing.assert_array_equal(_tiles(tmp_path / "made.png", 1, 3)[0], made["steps_1"][..., 0])
     assert sorted(f.name for f in tmp_path.iterdir()) == ["made.npz", "made.png"]
 
