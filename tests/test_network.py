@@ -48,7 +48,7 @@ def test_batches_have_one_shape_full_precision_and_a_share_on_each_device(monkey
         return np.asarray(made)
 
     monkeypatch.setattr(network.multihost_utils, "process_allgather", gather)
-    net = Network(apply, KERNEL, batch_size=6)  # rounded up to 8
+    net = Network(apply, KERNEL, batch_size=2)  # on each of 4 devices
     net(some_images(21))
     net(some_images(10))
     assert traced == [((8, 6, 7, 3), "highest")]

@@ -20,6 +20,7 @@ from sgflow_jax import build
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from tests import tiny
+from tests.rows import row as made_up
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -27,20 +28,12 @@ VOID = {"meta", "img", "br"}
 
 
 def _row(steps, value, seed=0, reference=None, **identity):
-    reference = {
-        **dict(data="digits", split="train", reference_count=1797, features="pixels", weights="", resize=""),
-        **{"fingerprint": fingerprint(build.source(tiny.digits()).reference())},
-        **(reference or {}),
-    }
-    usual = dict(objective="sgflow", checkpoint_step=4, parameters="ema", method="flow_map", grid="uniform")
-    given = {**usual, "num_samples": 1000, **identity}
+    settings = {"fingerprint": fingerprint(build.source(tiny.digits()).reference()), **(reference or {})}
+    settings |= {"checkpoint_step": 4, "num_samples": 1000, "seed": seed, **identity}
     scores = dict.fromkeys(field.name for field in dataclasses.fields(results.Scores))
     scores |= dict(value=value, value_error=value / 17, value_infinite=value / 1.1, kernel=value / 300, precision=0.625)
     scores |= dict(class_counts=tuple(range(60, 160, 10)))
-    return results.Row(
-        results.Identity(steps=steps, seed=seed, reference=results.ReferenceIdentity(**reference), **given),
-        results.Scores(**scores),
-    )
+    return dataclasses.replace(made_up(steps, **settings), scores=results.Scores(**scores))
 
 
 def _workdir(folder: Path, rows: list[results.Row], config=None, examples=None) -> str:
