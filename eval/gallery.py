@@ -7,7 +7,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from eval import results
-from eval.neighbours import Nearest, memorisation, nearest
+from eval.neighbours import Memorisation, Nearest, memorisation, nearest
 from eval.runs import Run
 from sgflow_jax import figures
 
@@ -39,7 +39,7 @@ def samples(runs: list[Run], kind: str) -> Samples:
     kind: of the rows, as `plots.measured`.
     """
     chosen = {run.label: run.chosen(kind) for run in runs}
-    seeds = [{row.identity.seed for rows in found.values() for row in rows} for found in chosen.values()]
+    seeds = [{row.identity.seed for row in rows} for found in chosen.values() for rows in found.values()]
     seed = min(set.intersection(*seeds), default=None)
     by_steps, missing = {}, []
     for steps in sorted({steps for found in chosen.values() for steps in found}):
@@ -70,13 +70,12 @@ def strip(samples: Samples) -> np.ndarray:
 
 
 class Copies(NamedTuple):
-    """What the nearest training images of a run's own are. typical: see `neighbours.spread`. ratio: see
-    `neighbours.memorisation`, of `count` generated images."""
+    """The nearest training images of a run's own. memorised: of `count` generated images."""
 
     label: str
     steps: int
     count: int
-    ratio: float
+    memorised: Memorisation
     picture: Picture
 
 
@@ -93,10 +92,9 @@ def copies(run: Run, kind: str, training: np.ndarray, typical: float) -> Copies 
     beside = nearest(shown, training, NEAREST)
     picture = figures.image_grid([shown, *(training[beside.places[:, k]] for k in range(NEAREST))])
     generated = np.concatenate(found)
-    ratio = memorisation(generated, training, typical)
-    return Copies(
-        run.label, steps, len(generated), ratio, Picture(run.label, _beside(run.label, steps, beside), picture)
-    )
+    memorised = memorisation(generated, training, typical)
+    described = Picture(run.label, _beside(run.label, steps, beside), picture)
+    return Copies(run.label, steps, len(generated), memorised, described)
 
 
 def _beside(label: str, steps: int, beside: Nearest) -> str:

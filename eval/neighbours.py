@@ -11,6 +11,7 @@ from sgflow_jax import build, data
 from sgflow_jax.interfaces import InputError
 
 BLOCK = 1000  # training images held in float64 at a time
+CLOSE = 0.5  # of the distance between training images: a copy, or nearly one
 COMPARED = 1000  # training images whose distance to the other ones is taken
 
 
@@ -85,10 +86,19 @@ def spread(training: np.ndarray) -> float:
     return median
 
 
-def memorisation(images: np.ndarray, training: np.ndarray, typical: float) -> float:
-    """The median distance from generated images to the nearest training image, in units of `typical` (`spread`): near 1
-    they are as far from the training images as those from each other, well below 1 they are copies."""
-    return float(np.median(nearest(images, training, 1).distances)) / typical
+class Memorisation(NamedTuple):
+    """Distances from generated images to the nearest training image, in units of that between training images
+    (`spread`). median: near 1 if they are as far from them as those from each other. close: the share of generated
+    images that are nearer than CLOSE."""
+
+    median: float
+    close: float
+
+
+def memorisation(images: np.ndarray, training: np.ndarray, typical: float) -> Memorisation:
+    """typical: the `spread` of the training images."""
+    relative = nearest(images, training, 1).distances[:, 0] / typical
+    return Memorisation(float(np.median(relative)), float(np.mean(relative < CLOSE)))
 
 
 def _flat(images: np.ndarray) -> np.ndarray:

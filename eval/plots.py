@@ -16,6 +16,8 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 from eval import results
 from eval.rows import Row
 
+MARKERS = "osD^vP*X"  # so that lines differ without colours too
+
 
 def distance_curve(
     rows: list[results.Row], labels: Sequence[str] | None = None, size: tuple[float, float] = (6.4, 4.4)
@@ -31,14 +33,15 @@ def distance_curve(
     figure, axes = _panels(len(panels), len(panels), size)
     for ax, (title, chosen) in zip(axes, panels.items(), strict=True):
         values = [row.scores.value for _, row in chosen]
-        series = _series(chosen)
-        for label, points in series.items():
+        lines = series(chosen)
+        for number, (label, points) in enumerate(lines.items()):
             steps = sorted(points)
             means = [np.mean([row.scores.value for row in points[n]]) for n in steps]
             low, high = np.array([_range(points[n]) for n in steps]).T
-            (line,) = ax.plot(steps, means, marker="o", markersize=4, label=label)
-            ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-            if len(series) == 1:  # one line alone has room for its numbers
+            style = _style(number)
+            ax.plot(steps, means, **style, marker=MARKERS[number % len(MARKERS)], markersize=4, label=_plain(label))
+            ax.fill_between(steps, low, high, color=style["color"], alpha=0.2, linewidth=0)
+            if len(lines) == 1:  # one line alone has room for its numbers
                 for n, mean in zip(steps, means, strict=True):
                     ax.annotate(f"{mean:.3g}", (n, mean), textcoords="offset points", xytext=(4, 6), fontsize="small")
         ax.set_xscale("log")
@@ -63,7 +66,18 @@ def measured(identity: results.Identity) -> str:
     return f"{results.name(identity)}\nagainst {results.against(identity.reference)}"
 
 
-def _series(rows: list[tuple[str, results.Row]]) -> dict[str, dict[int, list[results.Row]]]:
+def _style(number: int) -> dict[str, str]:
+    """Of the number-th line: ten colours, then the same in dashes."""
+    return {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+
+
+def _plain(label: str) -> str:
+    """Text that is no mathematics, and that a legend does not leave out for its first letter."""
+    escaped = label.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
+
+
+def series(rows: list[tuple[str, results.Row]]) -> dict[str, dict[int, list[results.Row]]]:
     """Rows by series and number of steps; a label says the run, and what else tells the series apart."""
     fields = ("method", "grid", "checkpoint_step", "parameters")
     several = [field for field in fields if len({getattr(row.identity, field) for _, row in rows}) > 1]
@@ -93,7 +107,7 @@ def training(
         for number, (label, history) in enumerate(histories.items()):
             line = [(row["step"], row[quantity]) for row in history if quantity in row]
             if line:
-                ax.plot(*zip(*line, strict=True), color=f"C{number}", linewidth=1.2, label=label)
+                ax.plot(*zip(*line, strict=True), **_style(number), linewidth=1.2, label=_plain(label))
         _scale(ax, [row[quantity] for history in histories.values() for row in history if quantity in row])
         ax.set(xlabel="training step", ylabel=quantity.replace("_", " "))
         ax.grid(alpha=0.3)
@@ -205,9 +219,9 @@ def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabe
             x = sorted(map(ticks.index, line))
             clipped = [np.minimum(line[ticks[place]], top) for place in x]
             mean = [np.exp(np.mean(np.log(values))) for values in clipped]
-            colour, style = f"C{number % 10}", ("-", "--", ":")[number // 10 % 3]
-            ax.plot(x, mean, color=colour, linestyle=style, marker="o", markersize=3, label=name)
-            ax.vlines(x, [min(v) for v in clipped], [max(v) for v in clipped], color=colour, alpha=0.5)
+            style = _style(number)
+            ax.plot(x, mean, **style, marker="o", markersize=3, label=name)
+            ax.vlines(x, [min(v) for v in clipped], [max(v) for v in clipped], color=style["color"], alpha=0.5)
         ax.set_xticks(range(len(ticks)), [value if isinstance(value, str) else f"{value:g}" for value in ticks])
         if top > 6 * min(finite, default=top):
             ax.set_yscale("log")

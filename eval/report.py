@@ -26,6 +26,8 @@ from sgflow_jax.interfaces import InputError
 
 PANEL = (4.0, 3.0)  # inches: small, so that its text can still be read on a phone
 LAST = ("learning_rate", "grad_norm", "images_per_second")  # of the logged numbers; before them, the parts of the loss
+# What a config of another version raises: it lacks a field, or has one that is not known any more.
+OTHER_VERSION = (ValueError, TypeError, KeyError, AttributeError)
 Files = dict[str, bytes]  # the pictures beside the page, by name
 
 
@@ -72,16 +74,29 @@ def _command(workdirs: Sequence[str], out: str) -> list[str]:
 
 
 def _best(runs: list[Run], kind: str) -> dict[str, Any]:
-    """A line for each number of steps: a cell for each run, and whose is the lowest."""
+    """A line for each number of steps: a cell for each run, whose is the lowest, and which are as low within both
+    spreads; and the setting of each run."""
     name = kind.partition("\n")[0]
     chosen = {run.label: run.chosen(kind) for run in runs}
     lines = []
     for steps in sorted({steps for rows in chosen.values() for steps in rows}):
         found = {label: _mean_and_spread(rows[steps]) for label, rows in chosen.items() if steps in rows}
         cells = {label: results.plus_minus(*both) for label, both in found.items()}
-        best = min(found, key=lambda label: found[label][0])
-        lines.append({"steps": steps, "title": gallery.in_words(steps), "cells": cells, "best": best})
-    return {"name": name, "lines": lines}
+        lowest = min(found, key=lambda label: found[label][0])
+        reach = found[lowest][0] + (found[lowest][1] or 0)
+        level = {label for label, (mean, spread) in found.items() if mean - (spread or 0) <= reach}
+        marked = level if len(found) > 1 else set()
+        title = gallery.in_words(steps)
+        lines.append({"steps": steps, "title": title, "cells": cells, "lowest": lowest, "marked": marked})
+    settings = {label: _setting(next(iter(rows.values()))[0].identity) for label, rows in chosen.items()}
+    return {"name": name, "lines": lines, "settings": settings}
+
+
+def _setting(identity: results.Identity) -> str:
+    """How a run was sampled, as far as it is not told by the objective."""
+    parts = [identity.method, identity.grid * (identity.grid != "uniform")]
+    parts += [identity.parameters * (identity.parameters != "ema"), f"step {identity.checkpoint_step:,}"]
+    return ", ".join(filter(None, parts))
 
 
 def _mean_and_spread(rows: list[results.Row]) -> tuple[float, float | None]:
@@ -102,15 +117,12 @@ def _quality(runs: list[Run], files: Files) -> list[dict[str, str]]:
     shown = []
     for kind in dict.fromkeys(plots.measured(row.identity) for _, row in tagged):
         chosen = [(label, row) for label, row in tagged if plots.measured(row.identity) == kind]
-        values = {}
-        for label, row in chosen:
-            values.setdefault(label, {}).setdefault(row.identity.steps, []).append(row.scores.value)
-        ends = "; ".join(
-            f"{label}: {', '.join(f'{np.mean(v):.3g} in {gallery.in_words(n)}' for n, v in sorted(points.items()))}"
-            for label, points in values.items()
-        )
+        ends = []
+        for label, points in plots.series(chosen).items():
+            means = {steps: np.mean([row.scores.value for row in rows]) for steps, rows in sorted(points.items())}
+            ends.append(f"{label}: {', '.join(f'{v:.3g} in {gallery.in_words(n)}' for n, v in means.items())}")
         name = kind.partition("\n")[0]
-        text = f"{name} against the number of sampling steps, a line for each run. {ends}."
+        text = f"{name} against the number of sampling steps, a line for each run. {'; '.join(ends)}."
         shown.append({"src": _vector(draw(chosen, size=PANEL)), "alt": text})
     return shown
 
@@ -178,12 +190,12 @@ def _neighbours(runs: list[Run], kind: str, files: Files) -> dict[str, Any]:
     try:
         training = neighbours.training(runs)
         typical = neighbours.spread(training.images)
-    except InputError as error:
-        return {"reason": f"{error}.", "shown": [], "shares": ""}
+    except OTHER_VERSION as error:  # an InputError too
+        return {"reason": " ".join(f"{error}.".split()), "shown": [], "shares": ""}
     shown = []
     for run in runs:
         if found := gallery.copies(run, kind, training.images, typical):
-            files[f"neighbours_{_file_name(run.label)}.png"] = figures.png(found.picture.pixels)
+            files[_file_name("neighbours", run.label, files)] = figures.png(found.picture.pixels)
             shown.append({**found._asdict(), **_picture(found.picture), "steps": gallery.in_words(found.steps)})
     return {
         "reason": "" if shown else "no generated images were kept.",
@@ -192,6 +204,7 @@ def _neighbours(runs: list[Run], kind: str, files: Files) -> dict[str, Any]:
         "mirrored": training.mirrored,
         "shares": _percent(training.shares),
         "nearest": gallery.NEAREST,
+        "close": neighbours.CLOSE,
         "compared": min(neighbours.COMPARED, len(training.images)),
     }
 
@@ -205,8 +218,7 @@ def _cost(runs: list[Run]) -> list[dict[str, Any]]:
         known = {"label": run.label, "speed": f"{np.median(speeds):.4g}" if speeds else "", "reason": ""}
         try:
             found.append({**known, **_gradient(run.config, baselines)})
-        # A config of another version lacks a field, or has one that is not known any more.
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except OTHER_VERSION as error:
             found.append({**known, "reason": " ".join(str(error).split())})
     return found
 
@@ -230,8 +242,12 @@ def _gradient(config: ml_collections.ConfigDict | None, baselines: dict[str, cos
     }
 
 
-def _file_name(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in label)
+def _file_name(what: str, label: str, files: Files) -> str:
+    """One that no other picture has."""
+    name = f"{what}_{''.join(c if c.isalnum() or c in '-_.' else '_' for c in label)}"
+    while f"{name}.png" in files:
+        name += "_"
+    return f"{name}.png"
 
 
 def _keep(files: Files, name: str, figure: Figure) -> None:

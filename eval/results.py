@@ -3,7 +3,10 @@
 import dataclasses
 import fcntl
 import json
+import math
 import os
+import types
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,17 +95,31 @@ class Row:
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> "Row":
-        """The inverse of `flat`; KeyError or TypeError for other fields than those."""
+        """The inverse of `flat`; KeyError or TypeError for other fields, or values of another type or not finite."""
         rest = dict(values)
         rest |= {key: tuple(rest[key]) for key in ("value_parts", "class_counts") if rest[key] is not None}
         parts = [{f.name: rest.pop(f.name) for f in dataclasses.fields(kind) if f.name in rest} for kind in _PARTS]
         if rest:
             raise KeyError(*rest)
+        for kind, part in zip(_PARTS, parts, strict=True):
+            for field in dataclasses.fields(kind):
+                if field.name != "reference" and not _fits(part[field.name], field.type):
+                    raise TypeError(field.name)
         reference, identity, scores = parts
         return cls(Identity(**identity, reference=ReferenceIdentity(**reference)), Scores(**scores))
 
 
 _PARTS = (ReferenceIdentity, Identity, Scores)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, each) for each in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, typing.get_args(kind)[0]) for each in value)
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)
 
 
 def name(identity: Identity) -> str:
@@ -122,7 +139,8 @@ def describe(row: Row) -> str:
 
 
 def read(workdir: str) -> list[Row]:
-    """The rows of a run, in the order they were measured; none if there is no file. InputError names a damaged line."""
+    """The rows of a run, in the order they were measured; none if there is no file. Those of another version of the
+    code are left out: they are measured again. InputError names a damaged line."""
     file = paths.evaluation(workdir) / "fid.jsonl"
     rows = []
     try:
@@ -134,7 +152,7 @@ def read(workdir: str) -> list[Row]:
             rows.append(Row.from_flat(json.loads(line)))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}, line {number}, is not a row of this version: remove it") from error
-    return rows
+    return [row for row in rows if row.identity.reference.version == VERSION]
 
 
 def write(workdir: str, rows: list[Row]) -> None:
@@ -168,9 +186,12 @@ def examples_file(workdir: str, identity: Identity) -> Path:
 
 
 def labels(workdirs: Sequence[str], objectives: Sequence[str]) -> list[str]:
-    """What runs are called, each its own: their objectives, else the names of their directories, else these."""
-    names = [Path(workdir).resolve().name for workdir in workdirs]
-    return list(next(each for each in (objectives, names, workdirs) if len(set(each)) == len(each)))
+    """What runs are called, each its own: their objectives, else the names of their directories, else as much of their
+    paths as differs."""
+    folders = [Path(workdir).resolve() for workdir in workdirs]
+    names = [folder.name for folder in folders]
+    ends = [str(folder.relative_to(os.path.commonpath(folders))) for folder in folders]
+    return list(next(each for each in (objectives, names, ends) if len(set(each)) == len(each)))
 
 
 def table(rows: list[Row], runs: Sequence[str] = ()) -> str:

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from eval import plots, results
+from sgflow_jax import data
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -25,27 +26,44 @@ class Run:
     history: list[dict[str, float]]
 
     def chosen(self, kind: str) -> dict[int, list[results.Row]]:
-        """By number of steps, rows that differ in the seed alone, lowest first: of the newest checkpoint, and rather of
-        averaged parameters, the uniform grid and the method measured first. kind: as `plots.measured`."""
+        """By number of steps, the rows of one setting, which differ in the seed alone, lowest first: of the newest
+        checkpoint, and rather of averaged parameters, the uniform grid, and the method with most numbers of steps.
+
+        kind: as `plots.measured`.
+        """
         rows = [row for row in self.rows if plots.measured(row.identity) == kind]
         newest = max(row.identity.checkpoint_step for row in rows)
+        settings = {}
+        for row in rows:
+            if row.identity.checkpoint_step == newest:
+                settings.setdefault(dataclasses.replace(row.identity, steps=0, seed=0), []).append(row)
+
+        def preference(setting: results.Identity) -> tuple[bool, bool, int]:
+            counts = {row.identity.steps for row in settings[setting]}
+            return setting.parameters != "ema", setting.grid != "uniform", -len(counts)
+
         found = {}
-        for steps in sorted({row.identity.steps for row in rows}):
-            here = [row for row in rows if (row.identity.steps, row.identity.checkpoint_step) == (steps, newest)]
-            if here:
-                setting = _but_seed(min(here, key=_preference))
-                found[steps] = sorted((r for r in here if _but_seed(r) == setting), key=lambda row: row.identity.seed)
-        return found
+        for row in sorted(settings[min(settings, key=preference)], key=lambda row: row.identity.seed):
+            found.setdefault(row.identity.steps, []).append(row)
+        return dict(sorted(found.items()))
 
     def examples(self, row: results.Row) -> np.ndarray | None:
         """The first generated examples of a row, uint8 [n, H, W, C] or float32 [n, D]; None if they were not kept.
         InputError if the file is damaged."""
         file = results.examples_file(self.workdir, row.identity)
+        shape = data.shape(row.identity.reference.data)
         if not file.exists():
             return None
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                return arrays["examples"]
+                found = arrays["examples"]
+            if (
+                found.shape[1:] != shape
+                or not len(found)
+                or found.dtype != (np.uint8 if len(shape) == 3 else np.float32)
+            ):
+                raise ValueError("no examples of this data set")
+            return found
         except Exception as error:  # what np.load raises depends on which byte is damaged
             raise InputError(f"{file} is damaged: remove it") from error
 
@@ -55,7 +73,7 @@ def read(workdirs: Sequence[str]) -> list[Run]:
 
     InputError for one that was not measured, and for runs whose distances cannot be compared.
     """
-    workdirs = list(dict.fromkeys(str(Path(workdir)) for workdir in workdirs))
+    workdirs = list({Path(workdir).resolve(): str(Path(workdir)) for workdir in workdirs}.values())
     rows = [results.read(workdir) for workdir in workdirs]
     for workdir, found in zip(workdirs, rows, strict=True):
         if not found:
@@ -79,14 +97,6 @@ def common_kinds(runs: list[Run]) -> list[str]:
     """The kinds of distance (`plots.measured`) that every run has."""
     kinds = [dict.fromkeys(plots.measured(row.identity) for row in run.rows) for run in runs]
     return [kind for kind in kinds[0] if all(kind in others for others in kinds)]
-
-
-def _but_seed(row: results.Row) -> results.Identity:
-    return dataclasses.replace(row.identity, seed=0)
-
-
-def _preference(row: results.Row) -> tuple[bool, bool]:
-    return row.identity.parameters != "ema", row.identity.grid != "uniform"
 
 
 def _check_same_data(references: list[results.ReferenceIdentity]) -> None:
@@ -116,7 +126,10 @@ def _history(workdir: str) -> list[dict[str, float]]:
         raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it") from error
     for line in lines:
         try:
-            found.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if not isinstance(row, dict) or "step" not in row or not all(isinstance(v, int | float) for v in row.values()):
+            raise InputError(f"{file} has a line that is not of a log ({line[:40]}): remove it")
+        found.append(row)
     return found

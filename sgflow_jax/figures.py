@@ -39,7 +39,7 @@ def point_panels(panels: dict[str, np.ndarray]) -> np.ndarray:
     low, high = np.quantile(everything, [0.001, 0.999], axis=0)
     margin = 0.1 * (high - low) + 1e-6
     for ax, (title, points) in zip(axes[0], panels.items(), strict=True):
-        ax.set_title(title)
+        ax.set_title(title.replace("$", r"\$"))  # no mathematics
         ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
         if points.shape[1] == 1:
             ax.hist(points[:, 0], bins=np.linspace(low[0] - margin[0], high[0] + margin[0], 81), density=True)

@@ -93,8 +93,11 @@ def recorded(workdir: str) -> dict[str, Any] | None:
     """The configuration that was written down, if there is one."""
     file = _config_file(workdir)
     try:
-        return json.loads(file.read_text()) if file.exists() else None
-    except json.JSONDecodeError as error:
+        found = json.loads(file.read_text()) if file.exists() else None
+        if not isinstance(found, dict | None):
+            raise ValueError("not an object")
+        return found
+    except ValueError as error:  # damaged JSON, or no text at all
         raise InputError(f"{file} is damaged: remove it, the checkpoints have a copy") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}): use another --workdir") from error

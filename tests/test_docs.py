@@ -28,7 +28,7 @@ def test_the_example_of_an_added_objective(monkeypatch, x64):
     assert stationarity.verdict({**settings, **stationarity.measure(settings)}) == "stops"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/objectives.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/objectives.md", "docs/evaluation.md"])
 def test_links_lead_somewhere(document):
     file = DOCS.parent / document
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text()):

@@ -17,8 +17,10 @@ def test_nearest_images_and_their_distances(monkeypatch):
     # To the nearest other one: 100, 4, 4, 6, 10, 10, 5, 5; the middle is 5.5.
     assert neighbours.spread(training) == 5.5
     generated = np.array([0, 2, 11], np.uint8)[:, None, None, None] + training[[6, 4, 4]]
-    assert neighbours.memorisation(generated, training, 5.5) == pytest.approx(1 / 5.5)
-    assert neighbours.memorisation(training, training, 5.5) == 0
+    # 250, 202 and 211 are 0, 2 and 1 levels from the nearest, the middle is 1.
+    assert neighbours.memorisation(generated, training, 5.5) == pytest.approx((1 / 5.5, 1.0))
+    assert neighbours.memorisation(training, training, 5.5) == (0, 1)
+    assert neighbours.memorisation(generated, training, 2.5).close == pytest.approx(2 / 3)
 
 
 def test_nearest_images_agree_with_all_pairs():

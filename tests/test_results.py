@@ -1,4 +1,5 @@
 import io
+import json
 
 import pytest
 from PIL import Image
@@ -15,14 +16,34 @@ def test_rows_survive_their_file(tmp_path):
     assert results.read(str(tmp_path / "none")) == []
 
 
-@pytest.mark.parametrize("line", ['{"steps": 1}', "[1]", "{", '{"more": 1, %s'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"steps": 1}',
+        "[1]",
+        "{",
+        '{"more": 1, %s',
+        '{"value": null, %s',
+        '{"value": NaN, %s',
+        '{"value": "a", %s',
+        '{"steps": "1", %s',
+        '{"class_counts": [1.5], %s',
+    ],
+)
 def test_a_damaged_line_is_named(line, tmp_path):
     results.write(str(tmp_path), [row(), row(2)])
     file = tmp_path / "eval" / "fid.jsonl"
     first = file.read_text().splitlines()[0]
-    file.open("a").write((line % first[1:] if "%" in line else line) + "\n")
+    if "%" in line:  # the same row with another value, or one more
+        line = json.dumps(json.loads(first) | json.loads(line.replace(", %s", "}")))
+    file.open("a").write(line + "\n")
     with pytest.raises(InputError, match="line 3.*remove it"):
         results.read(str(tmp_path))
+
+
+def test_rows_of_another_version_are_left_out(tmp_path):
+    results.write(str(tmp_path), [row(version=results.VERSION - 1), row(2)])
+    assert results.read(str(tmp_path)) == [row(2)]
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):
@@ -47,7 +68,7 @@ def test_rows_of_a_network_that_is_no_more_go(tmp_path):
 def test_runs_of_one_objective_are_called_by_their_directories():
     assert results.labels(["runs/a", "runs/b"], ["sgflow", "psd"]) == ["sgflow", "psd"]
     assert results.labels(["runs/a", "runs/b"], ["sgflow", "sgflow"]) == ["a", "b"]
-    assert results.labels(["x/a", "y/a"], ["sgflow", "sgflow"]) == ["x/a", "y/a"]
+    assert results.labels(["z/x/a", "z/y/a"], ["sgflow", "sgflow"]) == ["x/a", "y/a"]
     text = results.table([row(), row(value=9.0)], ["a", "b"])
     assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| a", "| b"]
 
