@@ -154,6 +154,7 @@ def main(_):
     cli.require(config=given.config)
     cli.start_jax()
     config = given.config
+    data.check_split(config.data.name, given.split)
     extract = extractor(config, given.features or config.eval.features, given.inception_weights, given.resize)
     if given.selfcheck:
         _print_selfcheck(config, extract, given.num_samples)

@@ -168,10 +168,15 @@ def splits(name: str) -> tuple[str, ...]:
     return SPLITS[:1] if name in _WITHOUT_TEST else SPLITS
 
 
-def make(name: str, data_dir: str = "", flip: bool = False, split: str = "train") -> Source:
-    """The data set called `name`, images read into memory. InputError if unknown, or not prepared in data_dir."""
+def check_split(name: str, split: str) -> None:
+    """InputError if a data set has no such split."""
     if split not in splits(name):
         raise InputError(f"{name} has no split {split!r}: use {' or '.join(splits(name))}")
+
+
+def make(name: str, data_dir: str = "", flip: bool = False, split: str = "train") -> Source:
+    """The data set called `name`, images read into memory. InputError if unknown, or not prepared in data_dir."""
+    check_split(name, split)
     if len(shape(name)) == 3:
         return _IMAGES[name](data_dir, flip, split)
     if flip:

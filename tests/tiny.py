@@ -1,10 +1,8 @@
 """The smallest runs that go the whole way, for tests of everything above the mathematics."""
 
 import ml_collections
-import numpy as np
 
 from configs import base, mixture1d, quickstart
-from eval.features.interface import Labelled
 
 
 def mixture(objective: str = "sgflow", num_steps: int = 6) -> ml_collections.ConfigDict:
@@ -28,12 +26,6 @@ def digits(objective: str = "sgflow", num_steps: int = 2) -> ml_collections.Conf
     config.eval.features = "pixels"  # no classifier to train
     config.eval.num_samples = 80
     return _short(config, num_steps)
-
-
-def labelled() -> Labelled:
-    """A few images with labels, called digits."""
-    rng = np.random.default_rng(0)
-    return Labelled("digits", rng.integers(0, 256, (30, 8, 8, 1), np.uint8), rng.integers(0, 10, 30))
 
 
 def _short(config, num_steps):
