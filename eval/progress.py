@@ -9,6 +9,15 @@ from tqdm import tqdm
 from eval import results
 
 
+OVERHEAD = (
+    5  # what features and scores cost, in network calls an example, as on digits; only the forecast depends on it
+)
+
+
+def _work(identity: results.Identity) -> int:
+    return identity.num_samples * (identity.steps + OVERHEAD)
+
+
 class Progress:
     """A bar in network calls an example where the terminal is one; a line a row. Silent on all processes but one."""
 
@@ -17,8 +26,8 @@ class Progress:
         silent = bool(jax.process_index())
         calls = sum(identity.num_samples * identity.steps for identity in identities)
         self._bar = tqdm(total=calls, unit="call", unit_scale=True, disable=silent or not sys.stderr.isatty())
-        self._left, self._began = calls, time.perf_counter()
-        self._calls = calls
+        self._whole = self._left = sum(map(_work, identities))
+        self._began = time.perf_counter()
 
     def __enter__(self) -> "Progress":
         return self
@@ -29,12 +38,12 @@ class Progress:
     def advance(self, calls: int) -> None:
         """calls: network calls an example, summed over examples."""
         self._bar.update(calls)
-        self._left -= calls
 
     def row(self, workdir: str, row: results.Row) -> None:
         """Says what was measured, and how long the rest may take."""
         self._done += 1
+        self._left -= _work(row.identity)
         seconds = time.perf_counter() - self._began
-        left = seconds * self._left / (self._calls - self._left)
+        left = seconds * self._left / (self._whole - self._left)
         timing = f"{seconds:.0f} s, about {left:.0f} s to go"
         tqdm.write(f"[{self._done}/{self._rows}] {workdir}, {results.describe(row)} ({timing})", file=sys.stdout)
