@@ -8,10 +8,8 @@ from tqdm import tqdm
 
 from eval import results
 
-
-OVERHEAD = (
-    5  # what features and scores cost, in network calls an example, as on digits; only the forecast depends on it
-)
+# What features and scores cost, in network calls an example, as on digits; only the forecast depends on it.
+OVERHEAD = 5
 
 
 def _work(identity: results.Identity) -> int:
