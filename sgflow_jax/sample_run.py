@@ -1,13 +1,11 @@
 """--mode=sample: examples from a trained run, in several numbers of steps, into one .npz file and a picture."""
 
-import io
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import ml_collections
-import numpy as np
 
 from sgflow_jax import build, data, figures, generate, sampling
 from sgflow_jax import workdir as paths
@@ -57,9 +55,7 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     if jax.process_index() != 0:
         return
 
-    buffer = io.BytesIO()
-    np.savez(buffer, **{f"steps_{n}": examples for n, examples in made.items()})
-    paths.write_atomically(target, buffer.getvalue())
+    paths.write_arrays(target, {f"steps_{n}": examples for n, examples in made.items()})
     shown = SHOWN_IMAGES if len(shape) == 3 else SHOWN_POINTS
     first = figures.by_steps({n: examples[:shown] for n, examples in made.items()})
     paths.write_atomically(picture, figures.png(first))
