@@ -200,13 +200,9 @@ def _measure(
                     sample, first = _sample(net, checkpoint.config, identity, extract, progress)
                     scores = sharding.on_first_process(functools.partial(measure.scores, sample, statistics))
                 except InputError as error:
-                    faults.append(f"{workdir}, {identity.steps} steps: {error}")
+                    faults.append(f"{workdir}, {figures.in_steps(identity.steps)}: {error}")
                     continue
-                if scores is not None:
-                    row = results.Row(identity, scores)
-                    _write_examples(workdir, identity, first)
-                    results.append(workdir, row)
-                    progress.row(workdir, row)
+                sharding.on_first_process(functools.partial(_keep, workdir, identity, scores, first, progress))
     return faults
 
 
@@ -231,6 +227,16 @@ def _sample(
             progress.advance(len(batch) * identity.steps)
 
     return measure.Sample.of(watched(), extract), np.concatenate(shown)
+
+
+def _keep(
+    workdir: str, identity: results.Identity, scores: results.Scores, examples: np.ndarray, progress: Progress
+) -> None:
+    """Writes a row, after its first examples, and says so."""
+    _write_examples(workdir, identity, examples)
+    row = results.Row(identity, scores)
+    results.append(workdir, row)
+    progress.row(workdir, row)
 
 
 def _write_examples(workdir: str, identity: results.Identity, examples: np.ndarray) -> None:

@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from eval import features, selfcheck
 from eval.features.interface import Features, Labelled, fingerprint
 from eval.frechet import Gaussian
-from eval.measure import Reference, Sample
+from eval.measure import Reference, Sample, chunks
 from eval.results import VERSION, ReferenceIdentity, plus_minus
 from sgflow_jax import build, cli, data, sharding
 from sgflow_jax import workdir as paths
@@ -121,7 +121,7 @@ def _from_cache_or_data(identity: ReferenceIdentity, examples: np.ndarray, extra
     found = sharding.on_first_process(lambda: _from_cache(file, identity))
     if sharding.from_first_process(found is not None):
         return found
-    sample = Sample.of(selfcheck.chunks(shuffled(examples)), extract)
+    sample = Sample.of(chunks(shuffled(examples)), extract)
     found = sharding.on_first_process(lambda: Reference(sample.gaussian(), sample.kept()))
     if found:
         try:

@@ -86,7 +86,7 @@ def _best(runs: list[Run], kind: str) -> dict[str, Any]:
         reach = found[lowest][0] + (found[lowest][1] or 0)
         level = {label for label, (mean, spread) in found.items() if mean - (spread or 0) <= reach}
         marked = level if len(found) > 1 else set()
-        title = gallery.in_words(steps)
+        title = figures.in_steps(steps)
         lines.append({"steps": steps, "title": title, "cells": cells, "lowest": lowest, "marked": marked})
     settings = {label: _setting(next(iter(rows.values()))[0].identity) for label, rows in chosen.items()}
     return {"name": name, "lines": lines, "settings": settings}
@@ -120,7 +120,7 @@ def _quality(runs: list[Run], files: Files) -> list[dict[str, str]]:
         ends = []
         for label, points in plots.series(chosen).items():
             means = {steps: np.mean([row.scores.value for row in rows]) for steps, rows in sorted(points.items())}
-            ends.append(f"{label}: {', '.join(f'{v:.3g} in {gallery.in_words(n)}' for n, v in means.items())}")
+            ends.append(f"{label}: {', '.join(f'{v:.3g} in {figures.in_steps(n)}' for n, v in means.items())}")
         name = kind.partition("\n")[0]
         text = f"{name} against the number of sampling steps, a line for each run. {'; '.join(ends)}."
         shown.append({"src": _vector(draw(chosen, size=PANEL)), "alt": text})
@@ -175,7 +175,7 @@ def _samples(runs: list[Run], kind: str, files: Files) -> dict[str, Any]:
         files["samples.png"] = figures.png(gallery.strip(found))
     return {
         "groups": [
-            {"title": gallery.in_words(steps), "pictures": [_picture(picture) for picture in pictures]}
+            {"title": figures.in_steps(steps), "pictures": [_picture(picture) for picture in pictures]}
             for steps, pictures in found.by_steps.items()
         ],
         "seed": found.seed,
@@ -196,7 +196,7 @@ def _neighbours(runs: list[Run], kind: str, files: Files) -> dict[str, Any]:
     for run in runs:
         if found := gallery.copies(run, kind, training.images, typical):
             files[_file_name("neighbours", run.label, files)] = figures.png(found.picture.pixels)
-            shown.append({**found._asdict(), **_picture(found.picture), "steps": gallery.in_words(found.steps)})
+            shown.append({**found._asdict(), **_picture(found.picture), "steps": figures.in_steps(found.steps)})
     return {
         "reason": "" if shown else "no generated images were kept.",
         "shown": shown,

@@ -13,6 +13,7 @@ from typing import Any
 
 from eval import features
 from eval.rows import markdown
+from sgflow_jax import figures
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -64,9 +65,9 @@ class Scores:
     """What one pass over generated examples gives; None where there are too few of them, or nothing to tell.
 
     value: Fréchet distance, squared. value_error: its standard error. value_parts: of disjoint quarters of the
-    generated examples. value_infinite: extrapolated to infinitely many of them. kernel, kernel_error: KID and its
-    standard error. precision, recall: k-NN manifolds.
-    class_counts: generated examples of each class, by the classifier's word.
+    generated examples. value_infinite: extrapolated to infinitely many of them. kernel, kernel_error: kernel distance
+    and its standard error. precision, recall: by k-NN manifolds. class_counts: generated examples of each class, by
+    the classifier's word.
     """
 
     value: float
@@ -133,7 +134,7 @@ def name(identity: Identity) -> str:
 def describe(row: Row) -> str:
     """One row in a line."""
     what, scores = row.identity, row.scores
-    how = f"{what.steps} step{'s' * (what.steps > 1)} of {what.method}, {what.grid} grid, seed {what.seed}"
+    how = f"{figures.in_steps(what.steps)} of {what.method}, {what.grid} grid, seed {what.seed}"
     error = "" if scores.value_error is None else f" +- {scores.value_error:.2g}"
     return f"step {what.checkpoint_step} ({what.parameters}) in {how}: {name(what)} {scores.value:.4g}{error}"
 

@@ -9,15 +9,14 @@ import scipy.ndimage
 
 from eval.features.interface import Features
 from eval.kernel import KernelDistance, kernel_distance
-from eval.measure import Sample
+from eval.measure import Sample, chunks
 
 NOISE = (5, 10)  # standard deviations, grey levels
 BLUR = (0.4, 0.8)  # standard deviations, pixels
-CHUNK = 1000
 
 
 class Comparison(NamedTuple):
-    """Two sets of examples: what they are, how many of each, their Fréchet distance and KID."""
+    """Two sets of examples: what they are, how many of each, their Fréchet distance and kernel distance."""
 
     what: str
     counts: tuple[int, int]
@@ -54,12 +53,6 @@ def compare(train: np.ndarray, test: np.ndarray | None, features: Features) -> I
             yield against(f"{name} with noise of {sigma} grey levels", noisy)
         for sigma in BLUR:
             yield against(f"{name} blurred by {sigma} pixels", functools.partial(blur, sigma))
-
-
-def chunks(examples: np.ndarray) -> Iterator[np.ndarray]:
-    """In order, CHUNK at a time."""
-    for start in range(0, len(examples), CHUNK):
-        yield examples[start : start + CHUNK]
 
 
 def add_noise(rng: np.random.Generator, sigma: float, images: np.ndarray) -> np.ndarray:

@@ -59,7 +59,12 @@ def by_steps(examples: dict[int, np.ndarray]) -> np.ndarray:
     first = next(iter(examples.values()))
     if first.ndim == 4:
         return image_grid(list(examples.values()))
-    return point_panels({f"{calls} step{'s' * (calls > 1)}": points for calls, points in examples.items()})
+    return point_panels({in_steps(calls): points for calls, points in examples.items()})
+
+
+def in_steps(network_calls: int) -> str:
+    """1 step, 2 steps, ..."""
+    return f"{network_calls} step{'s' * (network_calls > 1)}"
 
 
 def png(picture: np.ndarray) -> bytes:

@@ -1,8 +1,14 @@
 """Made-up rows of fid.jsonl, for tests of what is made from them."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 from eval import results
+from eval.features.interface import fingerprint
+from sgflow_jax import build
+from sgflow_jax import workdir as paths
+from tests import tiny
 
 REFERENCE = results.ReferenceIdentity(1, "digits", "train", "0123456789ab", 1797, "pixels", "", "")
 IDENTITY = results.Identity("sgflow", 100, "ema", "fedcba987654", 1, "flow_map", "uniform", 2000, 0, REFERENCE)
@@ -16,3 +22,28 @@ def row(steps: int = 1, value: float = 1.0, class_counts=None, **identity) -> re
     rest = {k: v for k, v in identity.items() if k not in fields}
     scores = dataclasses.replace(SCORES, value=value, class_counts=class_counts)
     return results.Row(dataclasses.replace(IDENTITY, steps=steps, reference=reference, **rest), scores)
+
+
+def digits_row(steps, value, seed=0, reference=None, **identity) -> results.Row:
+    """A row of the digits that scikit-learn has. reference: fields of it."""
+    settings = {"fingerprint": fingerprint(build.source(tiny.digits()).reference()), **(reference or {})}
+    settings |= {"checkpoint_step": 4, "num_samples": 1000, "seed": seed, **identity}
+    scores = dict.fromkeys(field.name for field in dataclasses.fields(results.Scores))
+    scores |= dict(value=value, value_error=value / 17, value_infinite=value / 1.1, kernel=value / 300, precision=0.625)
+    scores |= dict(class_counts=tuple(range(60, 160, 10)))
+    return dataclasses.replace(row(steps, **settings), scores=results.Scores(**scores))
+
+
+def finished_run(folder: Path, rows: list[results.Row], config=None, examples=None) -> str:
+    """A finished run; examples: [n, ...], of every row."""
+    results.write(str(folder), rows)
+    if config is not None:
+        paths.record(str(folder), config)
+        lines = [
+            {"step": n, "loss": 3.0 - n, "diagonal_loss": 1 / n, "grad_norm": 10.0 * n, "images_per_second": 512.0 + n}
+            for n in (1, 2, 3, 4)
+        ]
+        paths.metrics_file(folder).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "lo')
+    for each in rows if examples is not None else []:
+        paths.write_arrays(results.examples_file(str(folder), each.identity), {"examples": examples})
+    return str(folder)

@@ -277,6 +277,6 @@ def test_a_network_that_gives_one_example_only_is_named(line_run, monkeypatch, t
         return (Collapsed(net.model, None) if workdir == line_run else net), config, step
 
     monkeypatch.setattr(build, "restore", collapsed)
-    with pytest.raises(InputError, match=f"^{line_run}, 1 steps: .*all 100 examples are the same"):
+    with pytest.raises(InputError, match=f"^{line_run}, 1 step: .*all 100 examples are the same"):
         sweep([line_run, other], Request(steps=(1,), seeds=(9,)))
     assert len(results.read(other)) == 1  # the others are measured all the same

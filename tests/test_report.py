@@ -1,6 +1,5 @@
 """The page about runs: made from files written here, with random examples in place of generated ones."""
 
-import dataclasses
 import html
 import html.parser
 import json
@@ -15,42 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import gallery, neighbours, plots, report, results, runs
-from eval.features.interface import fingerprint
+from eval import gallery, report, results, runs
 from eval.fid_sweep import Request, sweep
-from sgflow_jax import build
-from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from tests import tiny
-from tests.rows import row as made_up
+from tests.rows import digits_row, finished_run
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 VOID = {"meta", "img", "br"}
-
-
-def _row(steps, value, seed=0, reference=None, **identity):
-    settings = {"fingerprint": fingerprint(build.source(tiny.digits()).reference()), **(reference or {})}
-    settings |= {"checkpoint_step": 4, "num_samples": 1000, "seed": seed, **identity}
-    scores = dict.fromkeys(field.name for field in dataclasses.fields(results.Scores))
-    scores |= dict(value=value, value_error=value / 17, value_infinite=value / 1.1, kernel=value / 300, precision=0.625)
-    scores |= dict(class_counts=tuple(range(60, 160, 10)))
-    return dataclasses.replace(made_up(steps, **settings), scores=results.Scores(**scores))
-
-
-def _workdir(folder: Path, rows: list[results.Row], config=None, examples=None) -> str:
-    """A finished run; examples: [n, ...], of every row."""
-    results.write(str(folder), rows)
-    if config is not None:
-        paths.record(str(folder), config)
-        lines = [
-            {"step": n, "loss": 3.0 - n, "diagonal_loss": 1 / n, "grad_norm": 10.0 * n, "images_per_second": 512.0 + n}
-            for n in (1, 2, 3, 4)
-        ]
-        paths.metrics_file(folder).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "lo')
-    for row in rows if examples is not None else []:
-        paths.write_arrays(results.examples_file(str(folder), row.identity), {"examples": examples})
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +31,10 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     images = np.random.default_rng(0).integers(0, 255, (16, 8, 8, 1)).astype(np.uint8)
     rows = {
-        name: [_row(n, scale / n + seed / 7, seed, objective=name) for n in (1, 2, 16) for seed in (0, 3)]
+        name: [digits_row(n, scale / n + seed / 7, seed, objective=name) for n in (1, 2, 16) for seed in (0, 3)]
         for name, scale in (("sgflow", 5.123), ("flow_matching", 90.77))
     }
-    workdirs = [_workdir(folder / name, rows[name], tiny.digits(name), images) for name in rows]
+    workdirs = [finished_run(folder / name, rows[name], tiny.digits(name), images) for name in rows]
     assert report.write(workdirs, str(folder / "out")) == folder / "out" / "index.html"
     return folder / "out", [row for each in rows.values() for row in each]
 
@@ -144,7 +116,7 @@ def test_the_best_of_each_number_of_steps_is_marked(page):
 def test_what_is_level_within_its_errors_is_marked_too(tmp_path):
     rows = {"sgflow": 1.0, "psd": 1.1, "esd": 1.3}  # the errors are a seventeenth
     for name, value in rows.items():
-        _workdir(tmp_path / name, [_row(1, value, objective=name)])
+        finished_run(tmp_path / name, [digits_row(1, value, objective=name)])
     found = runs.read([str(tmp_path / name) for name in rows])
     (line,) = report._best(found, runs.common_kinds(found)[0])["lines"]
     assert line["lowest"] == "sgflow" and line["marked"] == {"sgflow", "psd"}
@@ -160,25 +132,6 @@ def test_costs_and_copies_are_on_the_page(page):
     # Random images are no copies.
     assert [line[3:] for line in tables["generated images"]] == [["0.0 %", "32"]] * 2
     assert "could not be worked out" not in (page[0] / "index.html").read_text()
-
-
-def test_copies_are_seen(tmp_path):
-    images = build.source(tiny.digits()).reference()[:40]
-    mirrored = images[:20, :, ::-1]
-    config = tiny.digits()
-    for flip, close in ((False, 0.5), (True, 1.0)):
-        config.data.flip = flip
-        stored = np.concatenate([images[20:], mirrored])
-        _workdir(tmp_path / "run", [_row(1, 1.0)], config, stored)
-        found = runs.read([str(tmp_path / "run")])
-        training = neighbours.training(found)
-        assert len(training.images) == 1797 * (1 + flip) and training.shares.sum() == pytest.approx(1)
-        typical = neighbours.spread(training.images)
-        seen = gallery.copies(found[0], runs.common_kinds(found)[0], training.images, typical)
-        assert close <= seen.memorised.close <= close + 0.3 and seen.count == 40
-    _workdir(tmp_path / "run", [_row(1, 1.0, reference=dict(fingerprint="0"))], config)
-    with pytest.raises(InputError, match="not those the runs were measured against"):
-        neighbours.training(runs.read([str(tmp_path / "run")]))
 
 
 def test_from_a_sweep_to_the_page(line_run, tmp_path):
@@ -203,7 +156,7 @@ def test_from_a_sweep_to_the_page(line_run, tmp_path):
 )
 def test_damaged_files_are_named(name, content, match, tmp_path):
     images = np.zeros((3, 8, 8, 1), np.uint8)
-    workdir = _workdir(tmp_path / "run", [_row(1, 1.0)], tiny.digits(), images)
+    workdir = finished_run(tmp_path / "run", [digits_row(1, 1.0)], tiny.digits(), images)
     (tmp_path / "run" / name).write_bytes(content)
     with pytest.raises(InputError, match=match):
         report.write([workdir], str(tmp_path / "out"))
@@ -212,13 +165,13 @@ def test_damaged_files_are_named(name, content, match, tmp_path):
 
 def test_examples_of_something_else_are_damaged(tmp_path):
     for wrong in (np.zeros((3, 4, 4, 1), np.uint8), np.zeros((0, 8, 8, 1), np.uint8), np.zeros((3, 8, 8, 1))):
-        workdir = _workdir(tmp_path / "run", [_row(1, 1.0)], tiny.digits(), wrong)
+        workdir = finished_run(tmp_path / "run", [digits_row(1, 1.0)], tiny.digits(), wrong)
         with pytest.raises(InputError, match="is damaged"):
             report.write([workdir], str(tmp_path / "out"))
 
 
 def test_a_config_of_another_version_costs_two_sections_only(tmp_path):
-    workdir = _workdir(tmp_path / "run", [_row(1, 1.0)], tiny.digits())
+    workdir = finished_run(tmp_path / "run", [digits_row(1, 1.0)], tiny.digits())
     (tmp_path / "run" / "config.json").write_text("{}")
     report.write([workdir], str(tmp_path / "out"))
     assert "could not be worked out" in (tmp_path / "out" / "index.html").read_text()
@@ -227,7 +180,9 @@ def test_a_config_of_another_version_costs_two_sections_only(tmp_path):
 def test_odd_names_are_only_names(tmp_path):
     names = ["$\\x$", "_hidden", "a <b> & c", "run 1", "run_1"]
     images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 1)).astype(np.uint8)
-    workdirs = [_workdir(tmp_path / name, [_row(n, 1.0) for n in (1, 2)], tiny.digits(), images) for name in names]
+    workdirs = [
+        finished_run(tmp_path / name, [digits_row(n, 1.0) for n in (1, 2)], tiny.digits(), images) for name in names
+    ]
     report.write(workdirs, str(tmp_path / "out"))
     seen = _seen(tmp_path / "out")
     assert all(any(name in word for word in seen.words) for name in names)
@@ -247,14 +202,9 @@ def test_pictures_are_also_files(page):
     assert all(name in (folder / "index.html").read_text() for name in curves | pictures)
 
 
-def test_the_same_figure_gives_the_same_bytes():
-    first, second = (plots.svg(plots.distance_curve([_row(1, 2.0), _row(4, 1.0)])) for _ in range(2))
-    assert first == second and first.startswith(b"<?xml") and b"<dc:date>" not in first
-
-
 def test_runs_of_one_objective_stay_apart_and_what_is_missing_is_said(tmp_path):
-    rows = [_row(2, 3.25), _row(4, 1.5)]
-    workdirs = [_workdir(tmp_path / "first", rows), _workdir(tmp_path / "second", rows)]
+    rows = [digits_row(2, 3.25), digits_row(4, 1.5)]
+    workdirs = [finished_run(tmp_path / "first", rows), finished_run(tmp_path / "second", rows)]
     report.write(workdirs, str(tmp_path / "out"))
     seen = _seen(tmp_path / "out")
     text = " ".join(" ".join(seen.words).split())
@@ -272,39 +222,10 @@ def test_runs_of_one_objective_stay_apart_and_what_is_missing_is_said(tmp_path):
     ]
 
 
-def test_labels_are_the_shortest_that_differ(tmp_path):
-    one, two, three = (tmp_path / name for name in ("a/run", "b/run", "b/other"))
-    for folder, objective in ((one, "sgflow"), (two, "sgflow"), (three, "mean_flow")):
-        _workdir(folder, [_row(1, 1.0, objective=objective)])
-    label = lambda *folders: [run.label for run in runs.read([str(folder) for folder in folders])]  # noqa: E731
-    assert label(one, three, one) == ["sgflow", "mean_flow"]
-    assert label(one, three, two) == ["a/run", "b/other", "b/run"]
-    assert label(one, one.parent / ".." / "a" / "run") == ["sgflow"]
-    assert label(two, three) == ["sgflow", "mean_flow"]
-
-
-def test_of_several_settings_the_newest_averaged_and_uniform_are_shown(tmp_path):
-    wanted = [_row(1, 1.0, seed=2), _row(1, 1.0, seed=5), _row(4, 1.0, seed=2, grid="quadratic")]
-    others = [
-        _row(1, 1.0, seed=2, parameters="raw"),
-        _row(1, 1.0, seed=2, grid="quadratic"),
-        _row(2, 1.0, checkpoint_step=3),
-        _row(1, 1.0, num_samples=50),
-    ]
-    (run,) = runs.read([_workdir(tmp_path / "run", [*others, *reversed(wanted)])])
-    assert run.chosen(plots.measured(wanted[0].identity)) == {1: wanted[:2]}
-
-
-def test_of_two_methods_the_one_with_more_steps_is_shown_alone(tmp_path):
-    euler, heun = ([_row(n, 1.0, method=m) for n in steps] for m, steps in (("euler", (2, 8, 16)), ("heun", (2, 4))))
-    (run,) = runs.read([_workdir(tmp_path / "run", [*heun, *euler])])
-    assert run.chosen(plots.measured(euler[0].identity)) == {row.identity.steps: [row] for row in euler}
-
-
 def test_points_are_panels(tmp_path):
     reference = dict(data="eight_gaussians", fingerprint="0", reference_count=50_000)
     points = np.random.default_rng(0).standard_normal((100, 2)).astype(np.float32)
-    _workdir(tmp_path / "run", [_row(n, 1.0 / n, reference=reference) for n in (1, 4)], examples=points)
+    finished_run(tmp_path / "run", [digits_row(n, 1.0 / n, reference=reference) for n in (1, 4)], examples=points)
     report.write([str(tmp_path / "run")], str(tmp_path / "out"))
     text = (tmp_path / "out" / "index.html").read_text()
     assert "eight_gaussians are points" in text and text.count("Points generated in") == 2
@@ -315,14 +236,17 @@ def test_points_are_panels(tmp_path):
     "second, match",
     [
         (None, "no measured rows: run python -m eval.fid_sweep --workdir=.*second first"),
-        (_row(1, 1.0, reference=dict(data="cifar10")), "different data .cifar10, digits.: report them apart"),
-        (_row(1, 1.0, reference=dict(fingerprint="0")), "different examples of digits/train .fingerprints 0, "),
-        (_row(1, 1.0, num_samples=50), "no kind of distance in common .first: FD-pixels-1k; second: FD-pixels, 50 sam"),
+        (digits_row(1, 1.0, reference=dict(data="cifar10")), "different data .cifar10, digits.: report them apart"),
+        (digits_row(1, 1.0, reference=dict(fingerprint="0")), "different examples of digits/train .fingerprints 0, "),
+        (
+            digits_row(1, 1.0, num_samples=50),
+            "no kind of distance in common .first: FD-pixels-1k; second: FD-pixels, 50 sam",
+        ),
     ],
 )
 def test_runs_that_cannot_stand_on_one_page(second, match, tmp_path):
-    first = _workdir(tmp_path / "first", [_row(1, 1.0)])
-    _workdir(tmp_path / "second", [] if second is None else [second])
+    first = finished_run(tmp_path / "first", [digits_row(1, 1.0)])
+    finished_run(tmp_path / "second", [] if second is None else [second])
     with pytest.raises(InputError, match=match):
         report.write([first, str(tmp_path / "second")], str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -331,7 +255,7 @@ def test_runs_that_cannot_stand_on_one_page(second, match, tmp_path):
 def test_a_place_that_is_a_file(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="--out=.* is a file: give a directory"):
-        report.write([_workdir(tmp_path / "run", [_row(1, 1.0)])], str(tmp_path / "out"))
+        report.write([finished_run(tmp_path / "run", [digits_row(1, 1.0)])], str(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "mine"
 
 

@@ -143,3 +143,8 @@ def test_different_distances_do_not_share_a_panel():
     assert len(figure.axes) == 4
     with Image.open(io.BytesIO(plots.png(figure))) as picture:
         assert picture.format == "PNG"
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    first, second = (plots.svg(plots.distance_curve([row(1, 2.0), row(4, 1.0)])) for _ in range(2))
+    assert first == second and first.startswith(b"<?xml") and b"<dc:date>" not in first
