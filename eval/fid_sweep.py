@@ -18,7 +18,7 @@ from absl import flags
 from eval import features, measure, plots, reference, results
 from eval.features.interface import fingerprint
 from eval.progress import Progress
-from sgflow_jax import build, cli, data, figures, generate, sampling, sharding
+from sgflow_jax import build, cli, data, figures, generate, processes, sampling
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
@@ -75,7 +75,7 @@ def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.R
     asked = [_identities(checkpoint, request, target.identity) for checkpoint in checkpoints]
     known = {workdir: {row.identity for row in results.read(workdir)} for workdir in workdirs}
     # The processes must agree, and one may see a file the other does not see yet.
-    missing = sharding.from_first_process(
+    missing = processes.from_first_process(
         [
             [place for place, identity in enumerate(identities) if identity not in known[checkpoint.workdir]]
             for checkpoint, identities in zip(checkpoints, asked, strict=True)
@@ -85,7 +85,7 @@ def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.R
     if any(missing):
         todo = [[each[place] for place in places] for each, places in zip(asked, missing, strict=True)]
         faults = _measure(list(zip(checkpoints, todo, strict=True)), extract, target)
-    found = sharding.on_first_process(lambda: _summarise(workdirs))
+    found = processes.on_first_process(lambda: _summarise(workdirs))
     if faults:
         raise InputError("; ".join(faults))
     if found is None:
@@ -116,7 +116,7 @@ def _checkpoints(workdir: str, request: Request) -> list[_Checkpoint]:
         raise InputError(f"--num_samples={request.num_samples}: use at least 2, a distance needs a covariance")
     for step in request.checkpoints or (None,):
         # The newest for one process may not be there yet for another.
-        step = sharding.from_first_process(build.recall(workdir, step)[1])
+        step = processes.from_first_process(build.recall(workdir, step)[1])
         net, config, _ = build.restore(workdir, step, ema=request.parameters == "ema")
         network = fingerprint(*jax.tree.leaves(net.params))
         num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
@@ -186,7 +186,7 @@ def _measure(
         for checkpoint, _ in todo:
             results.write(checkpoint.workdir, results.read(checkpoint.workdir))
 
-    sharding.on_first_process(check_writable)
+    processes.on_first_process(check_writable)
     statistics = target.statistics()
     faults = []
     with Progress([identity for _, identities in todo for identity in identities]) as progress:
@@ -198,11 +198,11 @@ def _measure(
             for identity in identities:
                 try:
                     sample, first = _sample(net, checkpoint.config, identity, extract, progress)
-                    scores = sharding.on_first_process(functools.partial(measure.scores, sample, statistics))
+                    scores = processes.on_first_process(functools.partial(measure.scores, sample, statistics))
                 except InputError as error:
                     faults.append(f"{workdir}, {figures.in_steps(identity.steps)}: {error}")
                     continue
-                sharding.on_first_process(functools.partial(_keep, workdir, identity, scores, first, progress))
+                processes.on_first_process(functools.partial(_keep, workdir, identity, scores, first, progress))
     return faults
 
 

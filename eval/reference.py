@@ -25,7 +25,7 @@ from eval.features.interface import Features, Labelled, fingerprint
 from eval.frechet import Gaussian
 from eval.measure import Reference, Sample, chunks
 from eval.results import VERSION, ReferenceIdentity, plus_minus
-from sgflow_jax import build, cli, data, sharding
+from sgflow_jax import build, cli, data, processes
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -118,11 +118,11 @@ def load(file: Path) -> tuple[ReferenceIdentity, Reference]:
 
 def _from_cache_or_data(identity: ReferenceIdentity, examples: np.ndarray, extract: Features) -> Reference | None:
     file = cached(identity)
-    found = sharding.on_first_process(lambda: _from_cache(file, identity))
-    if sharding.from_first_process(found is not None):
+    found = processes.on_first_process(lambda: _from_cache(file, identity))
+    if processes.from_first_process(found is not None):
         return found
     sample = Sample.of(chunks(shuffled(examples)), extract)
-    found = sharding.on_first_process(lambda: Reference(sample.gaussian(), sample.kept()))
+    found = processes.on_first_process(lambda: Reference(sample.gaussian(), sample.kept()))
     if found:
         try:
             save(file, identity, found)

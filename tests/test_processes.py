@@ -25,7 +25,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{sys.argv[1]}", num_processes=2, process_id=int(sys.argv[2]))
 from eval import fid_sweep
-from sgflow_jax import build, generate, sharding, trainer
+from sgflow_jax import build, generate, processes, trainer
 from sgflow_jax.interfaces import InputError
 from tests import tiny
 config = tiny.mixture()
@@ -38,9 +38,9 @@ if jax.process_index() == 0:
 def refuse():
     raise InputError(f"process {jax.process_index()} refuses")
 
-assert sharding.on_first_process(lambda: "said") == (None if jax.process_index() else "said")
+assert processes.on_first_process(lambda: "said") == (None if jax.process_index() else "said")
 try:
-    sharding.on_first_process(refuse)
+    processes.on_first_process(refuse)
 except InputError as error:
     assert str(error) == "process 0 refuses"
 else:

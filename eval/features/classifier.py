@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from eval.features import weights
 from eval.features.interface import Features, Labelled, Request, fingerprint
 from eval.features.network import Network
-from sgflow_jax import data, sharding
+from sgflow_jax import data, processes
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -70,8 +70,8 @@ def _restore_or_train(labelled: Labelled) -> dict:
     file = _file(labelled)
     model = Classifier(data.num_classes(labelled.name))
     fresh = jax.tree.map(np.asarray, _init(model, labelled.images.shape[1:]))
-    params = sharding.on_first_process(lambda: _read(file, fresh))
-    if not sharding.from_first_process(params is not None):
+    params = processes.on_first_process(lambda: _read(file, fresh))
+    if not processes.from_first_process(params is not None):
         params = jax.tree.map(np.asarray, _train(model, labelled))
         try:
             if jax.process_index() == 0:
