@@ -1,4 +1,4 @@
-.PHONY: quickstart report-demo test lint data
+.PHONY: quickstart report-demo test soak lint audit data
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -20,9 +20,24 @@ report-demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
 
+# A quick-start run killed 50 times, and one left in peace: a quarter of an hour on 2 cores.
+soak: .venv/installed
+	$(BIN)/python scripts/soak.py --kills=50 --out=docs/soak.txt
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Known vulnerabilities in what requirements.txt asks for. Needs the network: PyPI's advisories, which a mirror of its
+# packages lacks. pip-audit skips what it cannot look up and calls the rest clean; --strict ends it instead (code 3).
+audit: .venv/audit/installed
+	@log=$$(.venv/audit/bin/pip-audit --strict --progress-spinner=off -r requirements.txt 2>&1); code=$$?; \
+	case "$$code $$log" in \
+	  0*) echo "$$log" ;; \
+	  *"Found "*" known vulnerabilit"*) echo "$$log"; exit 1 ;; \
+	  *) echo "audit: nothing was checked, PyPI's advisories are out of reach: run it where there is a network" \
+	    "($$(echo "$$log" | tail -n 1))" >&2; exit 3 ;; \
+	esac
 
 # The first download and preparation of CIFAR-10, into TFDS_DATA_DIR or TFDS's default directory.
 data: .venv/prepare
@@ -31,6 +46,11 @@ data: .venv/prepare
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements.txt
+	touch $@
+
+.venv/audit/installed: .venv/installed
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --disable-pip-version-check -q 'pip-audit>=2.10,<3'
 	touch $@
 
 .venv/prepare: requirements-prepare.txt .venv/installed

@@ -20,6 +20,12 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.data.batch_size = 128  # examples a step, over all devices and processes
     config.data.flip = False  # mirror images left to right at random
 
+    config.data.num_workers = 0  # processes that read ahead data which are not in memory; 0 reads in threads
+
+    config.mesh = ml_collections.ConfigDict()  # how the devices share the work: docs/scaling.md
+    config.mesh.data = -1  # groups of devices, each with a copy of the parameters; -1: as the devices allow
+    config.mesh.fsdp = 1  # devices in a group, over which parameters, average and optimiser are split; or -1
+
     config.model = ml_collections.ConfigDict()
 
     config.teacher = ml_collections.ConfigDict()
@@ -29,11 +35,16 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.train = ml_collections.ConfigDict()
     config.train.num_steps = 200_000  # optimiser steps
     config.train.steps_per_dispatch = 1  # steps in one call of the device; more than 1 is slow on CPU
-    config.train.max_abs_loss = 1e6  # a batch whose loss per coordinate is further from 0 than this stops the run
+    config.train.max_abs_loss = 1e6  # a batch whose loss per coordinate is further from 0 than this is divergence, as
+    config.train.divergence_factor = 20.0  # are gradient norm and loss this many times their medians over 100 steps
+    config.train.on_divergence = "stop"  # or "rollback": return to the last checkpoint, skip the batches, slow down
+    config.train.max_rollbacks = 3  # the next divergence stops the run
+    config.train.rollback_factor = 0.5  # of the learning rate, at each rollback
     config.train.log_every = 100  # steps between lines of metrics.jsonl
     config.train.preview_every = 10_000  # steps between sample grids; 0 for none
     config.train.checkpoint_every = 5_000  # steps between checkpoints; the last step always has one
     config.train.keep_checkpoints = 3  # the newest ones
+    config.train.keep_every = 0  # steps between checkpoints that are kept for good; 0 for none
 
     config.optim = ml_collections.ConfigDict()
     config.optim.learning_rate = 2e-4  # peak

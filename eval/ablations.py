@@ -175,7 +175,7 @@ def define_flags() -> None:
 
 def main(_):
     given = flags.FLAGS
-    cli.start_jax()
+    cli.start_jax(alone=True)
     out = Path(given.out)
     found = rows.from_command("eval.ablations", SETTINGS, lambda: wanted(given), lambda row: measure(row, out))
     if found is None:

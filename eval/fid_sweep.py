@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from eval import features, measure, plots, reference, results
+from eval import features, measure, plots, real, reference, results
 from eval.features.interface import fingerprint
 from eval.progress import Progress
 from sgflow_jax import build, cli, data, figures, generate, processes, sampling
@@ -75,7 +75,7 @@ def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.R
     asked = [_identities(checkpoint, request, target.identity) for checkpoint in checkpoints]
     known = {workdir: {row.identity for row in results.read(workdir)} for workdir in workdirs}
     # The processes must agree, and one may see a file the other does not see yet.
-    missing = processes.from_first_process(
+    missing = processes.from_process(
         [
             [place for place, identity in enumerate(identities) if identity not in known[checkpoint.workdir]]
             for checkpoint, identities in zip(checkpoints, asked, strict=True)
@@ -85,7 +85,7 @@ def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.R
     if any(missing):
         todo = [[each[place] for place in places] for each, places in zip(asked, missing, strict=True)]
         faults = _measure(list(zip(checkpoints, todo, strict=True)), extract, target)
-    found = processes.on_first_process(lambda: _summarise(workdirs))
+    found = processes.on_first(lambda: _summarise(workdirs))
     if faults:
         raise InputError("; ".join(faults))
     if found is None:
@@ -116,7 +116,7 @@ def _checkpoints(workdir: str, request: Request) -> list[_Checkpoint]:
         raise InputError(f"--num_samples={request.num_samples}: use at least 2, a distance needs a covariance")
     for step in request.checkpoints or (None,):
         # The newest for one process may not be there yet for another.
-        step = processes.from_first_process(build.recall(workdir, step)[1])
+        step = processes.from_process(build.recall(workdir, step)[1])
         net, config, _ = build.restore(workdir, step, ema=request.parameters == "ema")
         network = fingerprint(*jax.tree.leaves(net.params))
         num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
@@ -141,7 +141,7 @@ def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple
         config.data.data_dir = request.data_dir
     elif request.reference is None and len({other.data.data_dir for other in configs}) > 1:
         places = {other.data.data_dir: other for other in configs}.values()
-        prints = {fingerprint(build.source(other).reference()) for other in places}
+        prints = {real.fingerprint(build.source(other)) for other in places}
         _agree(prints, f"hold different data called {config.data.name}, by fingerprint", "measure them apart")
     extract = reference.extractor(config, name, request.weights, request.resize)
     if request.reference is not None:
@@ -186,7 +186,7 @@ def _measure(
         for checkpoint, _ in todo:
             results.write(checkpoint.workdir, results.read(checkpoint.workdir))
 
-    processes.on_first_process(check_writable)
+    processes.on_first(check_writable)
     statistics = target.statistics()
     faults = []
     with Progress([identity for _, identities in todo for identity in identities]) as progress:
@@ -198,11 +198,11 @@ def _measure(
             for identity in identities:
                 try:
                     sample, first = _sample(net, checkpoint.config, identity, extract, progress)
-                    scores = processes.on_first_process(functools.partial(measure.scores, sample, statistics))
+                    scores = processes.on_first(functools.partial(measure.scores, sample, statistics))
                 except InputError as error:
                     faults.append(f"{workdir}, {figures.in_steps(identity.steps)}: {error}")
                     continue
-                processes.on_first_process(functools.partial(_keep, workdir, identity, scores, first, progress))
+                processes.on_first(functools.partial(_keep, workdir, identity, scores, first, progress))
     return faults
 
 

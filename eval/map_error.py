@@ -126,7 +126,7 @@ def define_flags() -> None:
 def main(_):
     given = flags.FLAGS
     cli.require(workdir=given.workdir)
-    cli.start_jax()
+    cli.start_jax(alone=True)
     net, config, _ = build.restore(given.workdir)
     against = targets(config.data.name, config.objective.interpolant, given.num_samples, given.seed)
     for name, value in score(net, config, against, given.seed).items():

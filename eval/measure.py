@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from eval.results import Scores
 from sgflow_jax.interfaces import InputError
 
 PARTS = 4
-CHUNK = 1000
 KEPT = 10_000  # features kept for KID, precision and recall: bounds memory and time
 
 
@@ -59,12 +58,6 @@ class Sample:
     def kept(self) -> np.ndarray:
         """[min(n, KEPT), D]."""
         return np.concatenate(self._kept)
-
-
-def chunks(examples: np.ndarray) -> Iterator[np.ndarray]:
-    """Examples that are at hand, as `Sample.of` takes them: in order, CHUNK at a time."""
-    for start in range(0, len(examples), CHUNK):
-        yield examples[start : start + CHUNK]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

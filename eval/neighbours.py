@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.features.interface import fingerprint
+from eval import real
 from eval.manifold import squared_distances
 from eval.runs import Run
 from sgflow_jax import build, data
@@ -13,14 +13,18 @@ from sgflow_jax.interfaces import InputError
 BLOCK = 1000  # training images held in float64 at a time
 CLOSE = 0.5  # of the distance between training images: a copy, or nearly one
 COMPARED = 1000  # training images whose distance to the other ones is taken
+MOST_BYTES = 2**28  # of training images held; of larger sets, as many as fit, spread evenly
 
 
 class Training(NamedTuple):
-    """What runs were trained on. images: uint8 [N, H, W, C], with their mirror images if mirrored. shares: of each
-    class, [K]."""
+    """What runs were trained on. images: uint8 [N, H, W, C], with their mirror images if mirrored: all, or as many as
+    fit. held, total: how many of how many these are, mirror images not counted. shares: of each class, [K]; of data
+    without labels, [0]."""
 
     images: np.ndarray
     mirrored: bool
+    held: int
+    total: int
     shares: np.ndarray
 
 
@@ -33,15 +37,16 @@ def training(runs: list[Run]) -> Training:
     if not configs:
         raise InputError("no run has a config.json, which says where the training images are")
     source = build.source(configs[0])
-    images = source.reference()
-    references = {row.identity.reference for run in runs for row in run.rows}
-    if any(known.split == "train" and known.fingerprint != fingerprint(images) for known in references):
+    known = {row.identity.reference for run in runs for row in run.rows}
+    if {reference.fingerprint for reference in known if reference.split == "train"} - {real.fingerprint(source)}:
         raise InputError(f"the images of {name} found here are not those the runs were measured against")
-    # An epoch in one batch: every image once.
-    labels = source.batch(0, 0, len(images), slice(None))["label"]
-    shares = np.bincount(labels, minlength=data.num_classes(name)) / len(labels)
+    classes = data.num_classes(name)
+    shares = np.bincount(source.labels, minlength=classes) / source.size if classes else np.zeros(0)
     mirrored = any(config.data.flip for config in configs)
-    return Training(np.concatenate([images, images[:, :, ::-1]]) if mirrored else images, mirrored, shares)
+    found = real.spread(source, MOST_BYTES // int(np.prod(data.shape(name))))
+    images = np.concatenate(list(found.chunks()))
+    both = np.concatenate([images, images[:, :, ::-1]]) if mirrored else images
+    return Training(both, mirrored, len(found), source.size, shares)
 
 
 class Nearest(NamedTuple):

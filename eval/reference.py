@@ -20,10 +20,10 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from eval import features, selfcheck
-from eval.features.interface import Features, Labelled, fingerprint
+from eval import features, real, selfcheck
+from eval.features.interface import Features, Labelled
 from eval.frechet import Gaussian
-from eval.measure import Reference, Sample, chunks
+from eval.measure import Reference, Sample
 from eval.results import VERSION, ReferenceIdentity, plus_minus
 from sgflow_jax import build, cli, data, processes
 from sgflow_jax import workdir as paths
@@ -40,11 +40,6 @@ class Target(NamedTuple):
     statistics: Callable[[], Reference | None]
 
 
-def shuffled(examples: np.ndarray) -> np.ndarray:
-    """In the one random order in which statistics are taken, whatever order the data set has."""
-    return examples[np.random.default_rng(0).permutation(len(examples))]
-
-
 def extractor(config: ml_collections.ConfigDict, name: str, weights: str | None, resize: str | None) -> Features:
     """The features for a run's data; InputError for those that cannot be."""
     if len(data.shape(config.data.name)) == 1 and name in features.names() and name != "pixels":
@@ -58,18 +53,18 @@ def extractor(config: ml_collections.ConfigDict, name: str, weights: str | None,
 
 def of_data(config: ml_collections.ConfigDict, extract: Features, split: str = "train") -> Target:
     """A split of a run's data; InputError if it is not there."""
-    examples = build.source(config, split).reference()
+    source = build.source(config, split)
     identity = ReferenceIdentity(
         version=VERSION,
         data=config.data.name,
         split=split,
-        fingerprint=fingerprint(examples),
-        reference_count=len(examples),
+        fingerprint=real.fingerprint(source),
+        reference_count=source.size,
         features=extract.name,
         weights=extract.weights,
         resize=extract.resize,
     )
-    return Target(identity, lambda: _from_cache_or_data(identity, examples, extract))
+    return Target(identity, lambda: _from_cache_or_data(identity, source, extract))
 
 
 def of_file(file: str, config: ml_collections.ConfigDict, extract: Features) -> Target:
@@ -79,7 +74,7 @@ def of_file(file: str, config: ml_collections.ConfigDict, extract: Features) -> 
     ours = [config.data.name, extract.name, extract.weights, extract.resize, VERSION]
     # Where the data are at hand, they must be those; where they are not, the file stands in for them.
     with contextlib.suppress(InputError):
-        ours.append(fingerprint(build.source(config, identity.split).reference()))
+        ours.append(real.fingerprint(build.source(config, identity.split)))
         theirs.append(identity.fingerprint)
     if theirs != ours:
         described = [" ".join(str(part) for part in parts if part) for parts in (theirs, ours)]
@@ -116,13 +111,13 @@ def load(file: Path) -> tuple[ReferenceIdentity, Reference]:
         raise InputError(f"reference {file} is damaged: make it again with python -m eval.reference") from error
 
 
-def _from_cache_or_data(identity: ReferenceIdentity, examples: np.ndarray, extract: Features) -> Reference | None:
+def _from_cache_or_data(identity: ReferenceIdentity, source: data.Source, extract: Features) -> Reference | None:
     file = cached(identity)
-    found = processes.on_first_process(lambda: _from_cache(file, identity))
-    if processes.from_first_process(found is not None):
+    found = processes.on_first(lambda: _from_cache(file, identity))
+    if processes.from_process(found is not None):
         return found
-    sample = Sample.of(chunks(shuffled(examples)), extract)
-    found = processes.on_first_process(lambda: Reference(sample.gaussian(), sample.kept()))
+    sample = Sample.of(real.shuffled(source).chunks(), extract)
+    found = processes.on_first(lambda: Reference(sample.gaussian(), sample.kept()))
     if found:
         try:
             save(file, identity, found)
@@ -170,7 +165,7 @@ def main(_):
 def _print_selfcheck(config: ml_collections.ConfigDict, extract: Features, num_samples: int | None) -> None:
     """A Markdown table, a line at a time, as it takes long; by the first process."""
     say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda line: None
-    sets = [shuffled(build.source(config, split).reference())[:num_samples] for split in data.splits(config.data.name)]
+    sets = [real.shuffled(build.source(config, split))[:num_samples] for split in data.splits(config.data.name)]
     name = features.distance_name(extract.name, extract.weights, extract.resize)
     say(f"| {config.data.name} | examples | {name} | kernel distance |\n| --- | --- | --- | --- |")
     for row in selfcheck.compare(sets[0], sets[1] if len(sets) > 1 else None, extract):

@@ -202,6 +202,8 @@ def _neighbours(runs: list[Run], kind: str, files: Files) -> dict[str, Any]:
         "shown": shown,
         "typical": typical,
         "mirrored": training.mirrored,
+        "held": training.held,
+        "total": training.total,
         "shares": _percent(training.shares),
         "nearest": gallery.NEAREST,
         "close": neighbours.CLOSE,

@@ -9,7 +9,8 @@ import scipy.ndimage
 
 from eval.features.interface import Features
 from eval.kernel import KernelDistance, kernel_distance
-from eval.measure import Sample, chunks
+from eval.measure import Sample
+from eval.real import Examples
 
 NOISE = (5, 10)  # standard deviations, grey levels
 BLUR = (0.4, 0.8)  # standard deviations, pixels
@@ -24,17 +25,18 @@ class Comparison(NamedTuple):
     kernel: KernelDistance
 
 
-def compare(train: np.ndarray, test: np.ndarray | None, features: Features) -> Iterator[Comparison]:
+def compare(train: Examples, test: Examples | None, features: Features) -> Iterator[Comparison]:
     """Yields one half of the train examples against the other, all of them against the test examples, and, for images,
     against test examples made worse.
 
     train, test: in random order. Without test, the halves of train stand in for both.
     """
     if test is None:
-        train, test = np.array_split(train, 2)
-        ours, name = Sample.of(chunks(train), features), "one half, the other half"
+        middle = -(-len(train) // 2)
+        train, test = train[:middle], train[middle:]
+        ours, name = Sample.of(train.chunks(), features), "one half, the other half"
     else:
-        ours, name = Sample.of(chunks(train), features), "train, test"
+        ours, name = Sample.of(train.chunks(), features), "train, test"
         first, second = ours.halves()
         counts = (len(train[0::2]), len(train[1::2]))
         kernel = kernel_distance(ours.kept()[0::2], ours.kept()[1::2])
@@ -42,12 +44,12 @@ def compare(train: np.ndarray, test: np.ndarray | None, features: Features) -> I
     real = ours.gaussian()
 
     def against(what: str, damage: Callable[[np.ndarray], np.ndarray] = lambda images: images) -> Comparison:
-        theirs = Sample.of(map(damage, chunks(test)), features)
+        theirs = Sample.of(map(damage, test.chunks()), features)
         kernel = kernel_distance(ours.kept(), theirs.kept())
         return Comparison(what, (len(train), len(test)), real.distance(theirs.gaussian()), kernel)
 
     yield against(name)
-    if test.ndim == 4:
+    if test[:1].read().ndim == 4:
         for sigma in NOISE:
             noisy = functools.partial(add_noise, np.random.default_rng(0), sigma)
             yield against(f"{name} with noise of {sigma} grey levels", noisy)

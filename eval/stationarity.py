@@ -297,7 +297,7 @@ def define_flags() -> None:
 
 def main(_):
     given = flags.FLAGS
-    cli.start_jax()
+    cli.start_jax(alone=True)
     jax.config.update("jax_enable_x64", True)  # finite samples are the only error then
     out = Path(given.out)
 

@@ -140,7 +140,7 @@ def define_flags() -> None:
 
 def main(_):
     given = flags.FLAGS
-    cli.start_jax()
+    cli.start_jax(alone=True)
     table = rows.markdown(
         {title: lambda row, key=key: row[key] for title, key in COLUMNS.items()},
         measure(given.config, Path(given.results)),

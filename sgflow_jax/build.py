@@ -1,18 +1,21 @@
 """From a configuration, or a run's directory, to the objects it describes."""
 
+import functools
 from typing import Any
 
 import jax
 import ml_collections
 import optax
+from jax.sharding import Mesh
 
 from sgflow_jax import data, models, objectives, optim, sharding
 from sgflow_jax.checkpoint import Checkpoints
+from sgflow_jax.guard import Limits
 from sgflow_jax.interfaces import MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
-from sgflow_jax.train_step import TrainStep
+from sgflow_jax.train_step import TrainState, TrainStep
 
 _COUNTS = (
     "train.num_steps",
@@ -21,8 +24,10 @@ _COUNTS = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
 )
+_NOT_NEGATIVE = ("train.preview_every", "train.keep_every", "train.max_rollbacks", "data.num_workers")
 _POSITIVE = ("train.max_abs_loss", "optim.learning_rate", "optim.clip_norm", "eval.batch_size", "model.time_scale")
-_EVENTS = ("train.num_steps", "train.log_every", "train.preview_every", "train.checkpoint_every")
+_EVENTS = ("train.num_steps", "train.log_every", "train.preview_every", "train.checkpoint_every", "train.keep_every")
+ON_DIVERGENCE = ("stop", "rollback")
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -36,7 +41,14 @@ def check(config: ml_collections.ConfigDict) -> None:
         require(name, _get(config, name) >= 1, "a positive integer")
     for name in _POSITIVE:
         require(name, 0 < _get(config, name) < float("inf"), "a positive number")
-    require("train.preview_every", config.train.preview_every >= 0, "a positive integer, or 0 for none")
+    for name in _NOT_NEGATIVE:
+        require(name, _get(config, name) >= 0, "a positive integer, or 0 for none")
+    factor, shrink = config.train.divergence_factor, config.train.rollback_factor
+    require(
+        "train.divergence_factor", factor == 0 or 1 < factor < float("inf"), "a number above 1, or 0 for no such check"
+    )
+    require("train.on_divergence", config.train.on_divergence in ON_DIVERGENCE, " or ".join(map(repr, ON_DIVERGENCE)))
+    require("train.rollback_factor", 0 < shrink <= 1, "a number in (0, 1]")
     require("optim.warmup_steps", config.optim.warmup_steps >= 0, "0 or a positive integer")
     require("eval.num_samples", config.eval.num_samples >= 2, "2 or more, a distance needs a covariance")
     require("seed", 0 <= config.seed <= MAX_SEED, f"an integer from 0 to {MAX_SEED}")
@@ -63,6 +75,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     require("objective.velocity_target", wanted.velocity_target == "pair" or not config.model.num_classes, allowed)
     multiple = wanted.batch_multiple
     sharding.check_batch_size(config.data.batch_size, multiple, "config.data.batch_size")
+    mesh(config)
 
 
 def objective(config: ml_collections.ConfigDict) -> Objective:
@@ -70,9 +83,14 @@ def objective(config: ml_collections.ConfigDict) -> Objective:
     return objectives.make(**config.objective)
 
 
+def mesh(config: ml_collections.ConfigDict) -> Mesh:
+    """The grid of all devices. InputError if they do not make the one that is asked for."""
+    return sharding.mesh(config.mesh.data, config.mesh.fsdp)
+
+
 def source(config: ml_collections.ConfigDict, split: str = "train") -> data.Source:
     """The data set, or another split of it."""
-    return data.make(config.data.name, config.data.data_dir, config.data.flip, split)
+    return data.make(config.data.name, config.data.data_dir, config.data.flip, split, config.data.num_workers)
 
 
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -81,14 +99,18 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     return optim.learning_rate(fields.learning_rate, fields.schedule, fields.warmup_steps, config.train.num_steps)
 
 
-def train_step(config: ml_collections.ConfigDict) -> TrainStep:
-    """Model, objective and optimiser in one step function."""
+def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> TrainStep:
+    """Model, objective and optimiser in one step function. mesh: where its parameters lie, if it is to be compiled for
+    more than one device."""
+    fields = {} if mesh is None else {"gather": functools.partial(sharding.gather, mesh)}
     return TrainStep(
         model=models.make(**config.model),
         objective=objective(config),
         optimiser=optim.adam(learning_rate(config), config.optim.b1, config.optim.b2, config.optim.clip_norm),
         ema_decay=config.optim.ema_decay,
-        max_abs_loss=config.train.max_abs_loss,
+        limits=Limits(config.train.max_abs_loss, config.train.divergence_factor),
+        rollback_factor=config.train.rollback_factor,
+        **fields,
     )
 
 
@@ -101,14 +123,28 @@ def restore_net(workdir: str, step: int | None = None, ema: bool = True) -> Boun
     return restore(workdir, step, ema)[0]
 
 
-def restore(workdir: str, step: int | None = None, ema: bool = True) -> tuple[BoundNet, ml_collections.ConfigDict, int]:
-    """As `restore_net`: the network, the configuration it was trained with, and the step of the checkpoint."""
+def restore(
+    workdir: str, step: int | None = None, ema: bool = True, mesh: Mesh | None = None
+) -> tuple[BoundNet, ml_collections.ConfigDict, int]:
+    """As `restore_net`: the network, the configuration it was trained with, and the step of the checkpoint.
+
+    mesh: on which the parameters are to lie; all on every device by default.
+    """
     with Checkpoints(workdir, read_only=True) as checkpoints:
         config, step = _recall(checkpoints, step)
         trained = train_step(config)
-        like = jax.eval_shape(lambda key: trained.init(key, data.shape(config.data.name)), jax.random.key(0))
-        state = checkpoints.state(step, like, sharding.replicated(sharding.mesh()))
+        state = checkpoints.state(step, state_like(config, trained, mesh or sharding.mesh()))
     return BoundNet(trained.model, state.average if ema else state.params), config, step
+
+
+def state_like(config: ml_collections.ConfigDict, step_fn: TrainStep, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the training state, which take no memory."""
+    shapes = jax.eval_shape(lambda key: step_fn.init(key, data.shape(config.data.name)), jax.random.key(0))
+    return jax.tree.map(
+        lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where),
+        shapes,
+        sharding.of_state(mesh, shapes),
+    )
 
 
 def recall(workdir: str, step: int | None = None) -> tuple[ml_collections.ConfigDict, int]:
@@ -122,7 +158,7 @@ def _recall(checkpoints: Checkpoints, step: int | None) -> tuple[ml_collections.
     return ml_collections.ConfigDict(_with_tuples(checkpoints.config(step))), step
 
 
-def teacher(config: ml_collections.ConfigDict) -> tuple[BoundNet | None, int]:
+def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | None, int]:
     """The network whose velocity is distilled and the step of its checkpoint; (None, 0) if there is none.
 
     InputError if there is no such checkpoint, or its run cannot teach this one.
@@ -130,7 +166,7 @@ def teacher(config: ml_collections.ConfigDict) -> tuple[BoundNet | None, int]:
     workdir = config.teacher.workdir
     if not workdir:
         return None, 0
-    net, theirs, step = restore(workdir, config.teacher.step or None)
+    net, theirs, step = restore(workdir, config.teacher.step or None, mesh=mesh)
 
     def require(ok: bool, fault: str) -> None:
         if not ok:

@@ -7,11 +7,15 @@ from collections.abc import Callable
 import jax
 from absl import app, flags, logging
 
-from sgflow_jax import config_flag
+from sgflow_jax import config_flag, processes
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the processes of several hosts (jax.distributed) first.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of the first of several processes. TPU slices and SLURM need none of these three."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are, with --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0, with --coordinator.")
 
 
 def run(main: Callable) -> None:
@@ -48,8 +52,10 @@ def integers(flag: str, items: list[str] | None, least: int = 0, most: int | Non
     return tuple(dict.fromkeys(int(item) for item in items))
 
 
-def start_jax() -> None:
-    """Settings every command wants, before the first use of a device.
+def start_jax(alone: bool = False) -> None:
+    """Settings every command wants, before the first use of a device; joins the processes of a run, if it has several.
+
+    alone: the command is for one process; InputError if there are others.
 
     Libraries log errors only (orbax tells a page at each checkpoint); --verbosity=0 shows everything.
 
@@ -59,17 +65,15 @@ def start_jax() -> None:
         logging.set_verbosity(logging.ERROR)
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(paths.cache() / "compiled"))
-    if _DISTRIBUTED.value:
-        try:
-            jax.distributed.initialize()
-        except (ValueError, RuntimeError) as error:
-            raise InputError(f"--distributed: no cluster was recognised here ({error}); leave it out") from error
+    processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"JAX finds no device ({error}): install the jax for this machine, or set JAX_PLATFORMS=cpu"
         ) from error
+    if alone and jax.process_count() > 1:
+        raise InputError(f"this command is for one process, and {jax.process_count()} were started: start it once")
 
 
 def _parse(argv: list[str]) -> list[str]:

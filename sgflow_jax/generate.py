@@ -97,9 +97,10 @@ def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards
     # Every batch has the one compiled shape; the last is filled up with its last example and cut.
     size = min(plan.batch_size, len(indices))
     size += -size % jax.device_count()
-    split = sharding.split(sharding.mesh())
+    mesh = sharding.mesh_of(net.params)
+    split = sharding.split(mesh)
     for start in range(0, len(indices), size):
-        rows = np.minimum(np.arange(start, start + size), len(indices) - 1)[sharding.process_rows(size)]
+        rows = np.minimum(np.arange(start, start + size), len(indices) - 1)[sharding.process_rows(mesh, size)]
         which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards)), split)
         made = _generate(net, plan.seed, *which, times, plan.shape, plan.method, plan.path)
         examples, finite = multihost_utils.process_allgather(made, tiled=True)

@@ -1,33 +1,37 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard, and the terminal."""
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, and the terminal; and what happened to it, to events.jsonl."""
 
 import contextlib
+import datetime
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
-import tensorboardX
 from tqdm import tqdm
 
 from sgflow_jax import figures
 from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.tensorboard import Board
 
 
 class MetricLog:
     """The log of one run. Use as a context manager.
 
     start: the step the run (re)starts from; later lines, left by a run that was killed after its last checkpoint, go.
-    total: the step it runs to. A progress bar where the terminal is one, plain lines otherwise.
+    total: the step it runs to. A progress bar where the terminal is one, plain lines otherwise. What cannot be written,
+    on a full disk, is kept and tried again with the next line.
     """
 
     def __init__(self, workdir: str, start: int, total: int):
-        self._workdir = workdir
-        file = paths.metrics_file(workdir)
-        kept = [line for line in _rows(file) if json.loads(line)["step"] <= start]
-        paths.write_atomically(file, "".join(kept))
-        self._file = file.open("a")
-        self._board = tensorboardX.SummaryWriter(str(file.parent / "tensorboard"), purge_step=start + 1)
-        self._bar = tqdm(initial=start, total=total, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self._workdir, self._total = workdir, total
+        self._metrics = _Lines(paths.metrics_file(workdir), self.say)
+        self._events = _Lines(paths.events_file(workdir), self.say)
+        self._metrics.keep(lambda row: row["step"] <= start)
+        self._board: Board | None = None
+        self._purge = start + 1
+        self._bar = self._new_bar(start)
 
     def __enter__(self) -> "MetricLog":
         return self
@@ -35,25 +39,39 @@ class MetricLog:
     def __exit__(self, *_) -> None:
         if self._bar:
             self._bar.close()
-        self._board.close()
-        self._file.close()
+        self._to_board(Board.close)
+        self._metrics.close()
+        self._events.close()
 
     def advance(self, steps: int) -> None:
         """Moves the progress bar."""
         if self._bar:
             self._bar.update(steps)
 
+    def rewind(self, step: int) -> None:
+        """Forgets what was logged of later steps, which are to come again."""
+        self._metrics.keep(lambda row: row["step"] <= step)
+        self._to_board(Board.close)
+        self._board, self._purge = None, step + 1
+        if self._bar:
+            self._bar.close()
+        self._bar = self._new_bar(step)
+
     def say(self, line: str) -> None:
         """Prints a line without breaking the progress bar."""
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
+    def event(self, kind: str, step: int, line: str) -> None:
+        """Prints a line, and keeps it in events.jsonl, which is never shortened."""
+        self.say(line)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._events.append({"time": now, "event": kind, "step": step, "what": line})
+
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes the numbers of one step everywhere."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._metrics.append({"step": step, **values})
+        self._to_board(lambda board: board.scalars(step, values))
         if self._bar:
             speed = f", {values['images_per_second']:.0f} images/s" if "images_per_second" in values else ""
             self._bar.set_postfix_str(f"loss {values['loss']:.4g}{speed}")
@@ -62,8 +80,23 @@ class MetricLog:
 
     def preview(self, step: int, picture: np.ndarray) -> None:
         """Writes a picture uint8 [h, w, 3] as previews/step_N.png and to TensorBoard."""
-        paths.write_atomically(paths.preview_file(self._workdir, step), figures.png(picture))
-        self._board.add_image("preview", picture, step, dataformats="HWC")
+        try:
+            paths.write_atomically(paths.preview_file(self._workdir, step), figures.png(picture))
+        except InputError as error:
+            self.say(f"no preview of step {step}: {error}")
+        self._to_board(lambda board: board.image(step, picture))
+
+    def _new_bar(self, step: int) -> tqdm | None:
+        terminal = sys.stderr.isatty()
+        return tqdm(initial=step, total=self._total, unit="step", dynamic_ncols=True) if terminal else None
+
+    def _to_board(self, write) -> None:
+        """TensorBoard has what metrics.jsonl has: what cannot be written is left out, and the next gets a new file."""
+        try:
+            self._board = self._board or Board(paths.metrics_file(self._workdir).parent / "tensorboard", self._purge)
+            write(self._board)
+        except OSError:
+            self._board = None
 
 
 class NoLog:
@@ -76,18 +109,56 @@ class NoLog:
 
     def advance(self, steps: int) -> None: ...
 
+    def rewind(self, step: int) -> None: ...
+
     def say(self, line: str) -> None: ...
+
+    def event(self, kind: str, step: int, line: str) -> None: ...
 
     def scalars(self, step: int, values: dict[str, float]) -> None: ...
 
     def preview(self, step: int, picture: np.ndarray) -> None: ...
 
 
-def _rows(file: Path) -> list[str]:
-    """The whole lines of a log, without one that a kill cut short or that is damaged."""
+class _Lines:
+    """A file of JSON objects, one a line, which only ever holds whole lines. say: told when it cannot be written."""
+
+    def __init__(self, file: Path, say):
+        self._path, self._say = file, say
+        self._waiting = b""
+        self.keep(lambda row: True)
+
+    def keep(self, wanted) -> None:
+        """Drops the rows that are not wanted, and what is not a row: a line that a kill cut short."""
+        self._waiting = b""
+        paths.write_atomically(self._path, "".join(line for row, line in _rows(self._path) if wanted(row)))
+
+    def append(self, row: dict) -> None:
+        self._waiting += json.dumps(row).encode() + b"\n"
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                whole = file.seek(0, os.SEEK_END)
+                if file.write(self._waiting) < len(self._waiting):
+                    os.ftruncate(file.fileno(), whole)
+                    raise OSError("no space left on device")
+        except OSError as error:
+            self._say(f"warning: {self._path.name} cannot be written ({error.strerror or error}): kept for later")
+        else:
+            self._waiting = b""
+
+    def close(self) -> None:
+        """The last try."""
+        if self._waiting:
+            with contextlib.suppress(OSError), self._path.open("ab") as file:
+                file.write(self._waiting)
+
+
+def _rows(file: Path) -> list[tuple[dict, str]]:
+    """The rows of a log with their lines, without damaged ones."""
     rows = []
-    for line in file.read_text().splitlines() if file.exists() else []:
+    for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
-            json.loads(line)
-            rows.append(line + "\n")
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append((row, line + "\n"))
     return rows

@@ -13,33 +13,33 @@ import optax
 from clu import metrics as clu_metrics
 
 from sgflow_jax import data, optim
+from sgflow_jax.guard import Guard, Limits
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
-
-# What can stop a run, in the order of precedence within a step.
-FAULTS = ("the loss is not finite", "the gradient is not finite", "the parameters are not finite", "the loss diverges")
 
 
 @flax.struct.dataclass
 class TrainState:
-    """What a checkpoint holds. step: int32, the number of steps taken. average: of the parameters (EMA), like them."""
+    """What is trained. step: int32, the number of steps taken. average: of the parameters (EMA), like them.
+
+    rollbacks: int32, how often the run returned to an earlier state, each time with a lower learning rate. skipped:
+    int32, the number of batches it left out in doing so: step number n (from 0) takes batch n + skipped.
+    """
 
     step: jax.Array
     params: Any
     opt_state: optax.OptState
     average: Any
+    rollbacks: jax.Array
+    skipped: jax.Array
 
 
 @flax.struct.dataclass
 class Monitor:
-    """What the loop watches. averages: since the last line of the log. The first fault is kept for good.
-
-    fault_step: int32, the step of the first fault, -1 without. fault: int32, its index in FAULTS.
-    """
+    """What the loop watches. averages: of the metrics, since the last line of the log."""
 
     averages: clu_metrics.Collection
-    fault_step: jax.Array
-    fault: jax.Array
+    guard: Guard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +47,25 @@ class TrainStep:
     """One optimiser step: step(state, monitor, batch, key, teacher=None) -> (state, monitor).
 
     batch: "x" [B, ...] as `data.Source.batch` gives it, "label" [B]. key: of the run; each step folds its number in.
-    teacher: the trained network whose velocity is distilled; it sees the labels of the batch.
+    teacher: the trained network whose velocity is distilled; it sees the labels of the batch. rollback_factor: of the
+    learning rate, once for every rollback. gather: brings parameters that lie in parts together, once a step.
     """
 
     model: nn.Module
     objective: Objective
     optimiser: optax.GradientTransformation
     ema_decay: float
-    max_abs_loss: float
+    limits: Limits
+    rollback_factor: float
+    gather: Callable[[Any], Any] = lambda params: params
 
     def init(self, key: jax.Array, shape: tuple[int, ...]) -> TrainState:
         """The state before the first step, for examples of `shape`."""
         t, label = jnp.zeros(1), jnp.zeros(1, jnp.int32)
         params = self.model.init(key, t, t, jnp.zeros((1, *shape)), label)["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, self.optimiser.init(params), jax.tree.map(jnp.copy, params))
+        none = jnp.zeros((), jnp.int32)
+        average = jax.tree.map(jnp.copy, params)
+        return TrainState(none, params, self.optimiser.init(params), average, rollbacks=none, skipped=none)
 
     def init_monitor(self, batch: dict[str, Any], state: TrainState) -> Monitor:
         """A monitor that has seen nothing. The names of the averages are those the objective returns."""
@@ -68,10 +73,11 @@ class TrainStep:
         collection = clu_metrics.Collection.create(**{k: clu_metrics.Average.from_output(k) for k in values})
         # Each counter a buffer of its own, so that all of them can be donated.
         averages = jax.tree.map(lambda a: np.array(a), collection.empty())
-        return Monitor(averages, np.array(-1, np.int32), np.array(0, np.int32))
+        return Monitor(averages, Guard.fresh())
 
     def _loss(self, params, state: TrainState, batch, key, teacher: BoundNet | None):
-        key_noise, key_times, key_dropout = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        batch_number = state.step + state.skipped
+        key_noise, key_times, key_dropout = jax.random.split(jax.random.fold_in(key, batch_number), 3)
         x1 = data.to_float(batch["x"])
         x0 = jax.random.normal(key_noise, x1.shape, x1.dtype)
 
@@ -84,30 +90,27 @@ class TrainStep:
         return jnp.mean(out.per_example) / coordinates, {k: v / coordinates for k, v in out.metrics.items()}
 
     def _update(self, state: TrainState, batch, key, teacher: BoundNet | None):
-        (loss, metrics), grads = jax.value_and_grad(self._loss, has_aux=True)(state.params, state, batch, key, teacher)
+        params = self.gather(state.params)
+        (loss, metrics), grads = jax.value_and_grad(self._loss, has_aux=True)(params, state, batch, key, teacher)
         updates, opt_state = self.optimiser.update(grads, state.opt_state, state.params)
+        updates = optax.tree.scale(self.rollback_factor**state.rollbacks, updates)
         params = optax.apply_updates(state.params, updates)
         average = optim.update_average(state.average, params, state.step, self.ema_decay)
 
         metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, opt_state, average), metrics
+        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, average=average)
+        return new, metrics
 
     def __call__(
         self, state: TrainState, monitor: Monitor, batch, key, teacher: BoundNet | None = None
     ) -> tuple[TrainState, Monitor]:
         new, metrics = self._update(state, batch, key, teacher)
 
-        loss, grad_norm = metrics["loss"], metrics["grad_norm"]
-        finite = [jnp.isfinite(a) for a in (loss, grad_norm, optax.tree.norm(new.params))]
-        faults = jnp.stack([*(~a for a in finite), jnp.abs(loss) > self.max_abs_loss])
-        first = (monitor.fault_step < 0) & jnp.any(faults)
-
         averages = monitor.averages.merge(type(monitor.averages).single_from_model_output(**metrics))
-        return new, Monitor(
-            averages,
-            jnp.where(first, new.step, monitor.fault_step),
-            jnp.where(first, jnp.argmax(faults).astype(jnp.int32), monitor.fault),
+        guard = monitor.guard.watch(
+            new.step, metrics["loss"], metrics["grad_norm"], optax.tree.norm(new.params), self.limits
         )
+        return new, Monitor(averages, guard)
 
 
 def several(step: Callable, count: int) -> Callable:

@@ -1,21 +1,26 @@
 """The training loop: batches in; checkpoints, metrics and previews out."""
 
+import contextlib
 import functools
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 from clu import parameter_overview
+from jax.sharding import Mesh
 
-from sgflow_jax import build, data, figures, generate, sampling, sharding
+from sgflow_jax import build, data, figures, generate, processes, sampling, sharding
 from sgflow_jax import workdir as paths
 from sgflow_jax.checkpoint import Checkpoints
+from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.metric_log import MetricLog, NoLog
 from sgflow_jax.models import BoundNet
-from sgflow_jax.train_step import FAULTS, Monitor, TrainState, TrainStep, several
+from sgflow_jax.preemption import MAINTENANCE_URL, Preemption
+from sgflow_jax.train_step import Monitor, TrainState, TrainStep, several
 
 PREVIEW_CALLS = (1, 2, 4, 10)
 PREVIEW_IMAGES = 16
@@ -26,151 +31,270 @@ class Stopped(InputError):
     """A run that diverged and was stopped."""
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Trains to config.train.num_steps, from the newest checkpoint in workdir if there is one.
+def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
+    """Trains to config.train.num_steps, from the newest checkpoint in workdir if there is one. True when it got there,
+    False when a signal ended it first (see `Preemption`): the same call goes on.
 
     InputError for a bad configuration, data set or workdir, before anything is written; Stopped when the run diverges.
     """
     build.check(config)
-    step_fn = build.train_step(config)
-    start, saved = _check_workdir(workdir, config)
-    config, teacher = _with_teacher(config, saved)
-    source = build.source(config)
-    first_process = jax.process_index() == 0
-    everywhere = sharding.replicated(sharding.mesh())
-    init = functools.partial(step_fn.init, shape=data.shape(config.data.name))
-    key = stream_key(config.seed, Stream.PARAMETERS)
-    with Checkpoints(workdir, config.train.keep_checkpoints) as checkpoints:
-        if start:
-            state = checkpoints.state(start, jax.eval_shape(init, key), everywhere)
-        else:
-            state = jax.jit(init, out_shardings=everywhere)(key)
-        if first_process:
-            paths.record(workdir, config)
-        log = MetricLog(workdir, start, config.train.num_steps) if first_process else NoLog()
-        with log:
-            log.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
-            log.say(f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), from step {start}")
-            _Run(config, step_fn, source, checkpoints, log).run(state, start, teacher)
+    mesh = build.mesh(config)
+    step_fn = build.train_step(config, mesh)
+    start, saved, saved_data = _check_workdir(workdir, config)
+    config, teacher = _with_teacher(config, saved, mesh)
+    source = processes.on_all(lambda: build.source(config))
+    if saved_data not in (None, source.identity()):
+        raise InputError(
+            f"--workdir={workdir} was trained on {saved_data}, and the data set is {source.identity()}: set "
+            "config.data.data_dir to the former"
+        )
+    with contextlib.ExitStack() as stack:
+        processes.on_first(lambda: _prepare(stack, workdir, config))
+        processes.on_all(lambda: _check_shared(workdir))
+        first = jax.process_index() == 0
+        log = stack.enter_context(MetricLog(workdir, start, config.train.num_steps) if first else NoLog())
+        preemption = stack.enter_context(Preemption(log.say, MAINTENANCE_URL if jax.default_backend() == "tpu" else ""))
+        keep = config.train.keep_checkpoints, config.train.keep_every
+        checkpoints = stack.enter_context(Checkpoints(workdir, *keep))
+        for place in checkpoints.set_aside_after(start):
+            log.event("damaged", start, f"a damaged checkpoint is now {place}")
+        run = _Run(config, mesh, step_fn, source, checkpoints, log)
+        return run.run(start, teacher, preemption)
 
 
-def _check_workdir(workdir: str, config: ml_collections.ConfigDict) -> tuple[int, dict[str, Any] | None]:
-    """The step to start from, and the configuration of the run that is there, if any.
+def _check_workdir(
+    workdir: str, config: ml_collections.ConfigDict
+) -> tuple[int, dict[str, Any] | None, dict[str, Any] | None]:
+    """The step to start from; and of the run that is there, if any, the configuration and the data set's identity.
 
     InputError if the directory holds another run, or a longer one. Writes nothing.
     """
     if (saved := paths.recorded(workdir)) is not None:
         paths.check_same(workdir, saved, config)
     if not paths.checkpoints(workdir).is_dir():
-        return 0, saved
+        return 0, saved, None
+    saved_data = None
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        start = checkpoints.latest() or 0
+        start = checkpoints.newest() or 0
         if start:
-            saved = checkpoints.config(start)
+            saved, saved_data = checkpoints.config(start), checkpoints.data(start)
             paths.check_same(workdir, saved, config)
     if start > config.train.num_steps:
         raise InputError(
             f"--workdir={workdir} has a checkpoint of step {start}, and config.train.num_steps is "
             f"{config.train.num_steps}: raise it to go on, or use another --workdir"
         )
-    return start, saved
+    return start, saved, saved_data
 
 
 def _with_teacher(
-    config: ml_collections.ConfigDict, saved: dict[str, Any] | None
+    config: ml_collections.ConfigDict, saved: dict[str, Any] | None, mesh: Mesh
 ) -> tuple[ml_collections.ConfigDict, BoundNet | None]:
     """The configuration with the step of the teacher's checkpoint, which a continued run keeps, and the teacher."""
     config = config.copy_and_resolve_references()
     if saved is not None:
         config.teacher.step = saved["teacher"]["step"]
-    teacher, config.teacher.step = build.teacher(config)
+    teacher, config.teacher.step = build.teacher(config, mesh)
     return config, teacher
+
+
+def _prepare(stack: contextlib.ExitStack, workdir: str, config: ml_collections.ConfigDict) -> None:
+    paths.make_directory(paths.checkpoints(workdir))
+    stack.enter_context(paths.claimed(workdir))
+    paths.record(workdir, config)
+
+
+def _check_shared(workdir: str) -> None:
+    for _ in range(60):  # seconds: a network file system may take its time to show a new file to other hosts
+        if paths.recorded(workdir) is not None:
+            return
+        time.sleep(1)
+    raise InputError(
+        f"process {jax.process_index()} does not see what the first one wrote to --workdir={workdir}: use a directory "
+        "that all hosts share"
+    )
 
 
 class _Run:
     """One uninterrupted stretch of training."""
 
     def __init__(
-        self, config, step_fn: TrainStep, source: data.Source, checkpoints: Checkpoints, log: MetricLog | NoLog
+        self,
+        config: ml_collections.ConfigDict,
+        mesh: Mesh,
+        step_fn: TrainStep,
+        source: data.Source,
+        checkpoints: Checkpoints,
+        log: MetricLog | NoLog,
     ):
-        self._config, self._step_fn, self._source = config, step_fn, source
+        self._config, self._mesh, self._step_fn, self._source = config, mesh, step_fn, source
         self._checkpoints, self._log = checkpoints, log
         self._learning_rate = build.learning_rate(config)
-        self._mesh = sharding.mesh()
+        self._per_call = config.train.steps_per_dispatch
+        self._split = sharding.split(mesh, axis=0 if self._per_call == 1 else 1)
+        self._everywhere = sharding.replicated(mesh)
+        self._like = build.state_like(config, step_fn, mesh)
+        self._fresh_monitor = step_fn.init_monitor(
+            data.batch_like(config.data.name, config.data.batch_size), self._like
+        )
         self._clock = (0, 0.0)  # step and time since which the speed is measured
+        self._unsaved = False  # the last save failed
 
-    def run(self, state: TrainState, start: int, teacher: BoundNet | None) -> None:
-        train, everywhere = self._config.train, sharding.replicated(self._mesh)
-        per_call = train.steps_per_dispatch
-        split = sharding.split(self._mesh, axis=0 if per_call == 1 else 1)
-        advance = jax.jit(
-            several(self._step_fn, per_call),
-            in_shardings=(everywhere, everywhere, split, everywhere, everywhere),
-            out_shardings=everywhere,
+    def run(self, start: int, teacher: BoundNet | None, preemption: Preemption) -> bool:
+        """Trains from step `start`. Whether it got to the end."""
+        num_steps = self._config.train.num_steps
+        state, monitor = self._at(start)
+        self._log.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
+        devices = f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), {jax.process_count()} process(es)"
+        self._log.event("start", start, f"{devices}, mesh {dict(self._mesh.shape)}, from step {start}")
+        advance = self._compiled()
+        key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=self._everywhere)()
+
+        step, began, stop = start, time.perf_counter(), False
+        while step < num_steps and not stop:
+            # Until the end, or a rollback, after which other batches follow.
+            with contextlib.closing(self._batches(step + int(state.skipped), self._per_call)) as batches:
+                for batch in batches:
+                    state, monitor = advance(state, monitor, sharding.to_devices(batch, self._split), key, teacher)
+                    step += self._per_call
+                    self._log.advance(self._per_call)
+                    if began:
+                        jax.block_until_ready(state)
+                        seconds = time.perf_counter() - began
+                        self._log.say(f"compiled, and took the first {self._per_call} step(s), in {seconds:.1f} s")
+                        self._clock, began = (step, time.perf_counter()), 0
+                    stop = preemption.reached()
+                    if self._anything_due(step, stop) and (fault := self._fault(monitor)):
+                        state, monitor, step = self._roll_back(fault, state, monitor)
+                        break
+                    monitor = self._write(step, state, monitor, stop)
+                    if stop or step >= num_steps:
+                        break
+        return self._finish(step, state, monitor)
+
+    def _compiled(self) -> Callable:
+        where = jax.tree.map(lambda a: a.sharding, self._like)
+        return jax.jit(
+            several(self._step_fn, self._per_call),
+            in_shardings=(where, self._everywhere, self._split, self._everywhere, None),
+            out_shardings=(where, self._everywhere),
             donate_argnums=(0, 1),
         )
-        key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=everywhere)()
-        empty = self._step_fn.init_monitor(self._batch(start), state)
-        monitor = jax.device_put(empty, everywhere)
 
-        began = time.perf_counter()
-        for step in range(start + per_call, train.num_steps + 1, per_call):
-            batches = self._batches(step - per_call, per_call)
-            state, monitor = advance(state, monitor, sharding.to_devices(batches, split), key, teacher)
-            self._log.advance(per_call)
-            if step == start + per_call:
-                jax.block_until_ready(state)
-                self._log.say(
-                    f"compiled, and took the first {per_call} step(s), in {time.perf_counter() - began:.1f} s"
-                )
-                self._clock = (step, time.perf_counter())
+    def _at(self, step: int) -> tuple[TrainState, Monitor]:
+        """The state after `step` steps, as a checkpoint has it; before the first, a new one."""
+        if not step:
+            init = functools.partial(self._step_fn.init, shape=data.shape(self._config.data.name))
+            where = jax.tree.map(lambda a: a.sharding, self._like)
+            key = stream_key(self._config.seed, Stream.PARAMETERS)
+            return jax.jit(init, out_shardings=where)(key), jax.device_put(self._fresh_monitor, self._everywhere)
+        like = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._everywhere), self._fresh_monitor
+        )
+        return self._checkpoints.state(step, self._like), self._checkpoints.monitor(step, like)
 
-            log, save = self._due(step, train.log_every), self._due(step, train.checkpoint_every)
-            preview = train.preview_every and self._due(step, train.preview_every)
-            if log or save or preview:
-                self._stop_on_fault(monitor)
-            if log:
-                self._write_metrics(step, monitor)
-                monitor = jax.device_put(empty, everywhere)
-            if save:
-                self._checkpoints.save(step, state, self._config)
-            if preview:
-                self._preview(step, state)
-            if log:
-                self._clock = (step, time.perf_counter())
+    def _batches(self, start: int, count: int) -> Iterator[dict[str, np.ndarray]]:
+        """This process's rows of the batches from number `start`, or of `count` batches stacked along a new axis."""
+        size = self._config.data.batch_size
+        rows = sharding.process_rows(self._mesh, size)
+        with contextlib.closing(self._source.batches(self._config.seed, start, size, rows)) as batches:
+            while True:
+                several_batches = [next(batches) for _ in range(count)]
+                stack = lambda *each: each[0] if count == 1 else np.stack(each)  # noqa: E731
+                yield jax.tree.map(stack, *several_batches)
 
     def _due(self, step: int, every: int) -> bool:
-        return step % every == 0 or step == self._config.train.num_steps
+        return bool(every) and (step % every == 0 or step == self._config.train.num_steps)
 
-    def _batch(self, step: int) -> dict[str, np.ndarray]:
-        """This process's rows of one batch."""
-        size = self._config.data.batch_size
-        return self._source.batch(self._config.seed, step, size, sharding.process_rows(size))
+    def _anything_due(self, step: int, stop: bool) -> bool:
+        train = self._config.train
+        every = train.log_every, train.checkpoint_every, train.preview_every, train.keep_every
+        return stop or any(self._due(step, each) for each in every)
 
-    def _batches(self, step: int, count: int) -> dict[str, np.ndarray]:
-        """What one dispatch takes: one batch, or several stacked along a new first axis."""
-        if count == 1:
-            return self._batch(step)
-        several_batches = [self._batch(step + i) for i in range(count)]
-        return jax.tree.map(lambda *each: np.stack(each), *several_batches)
+    def _write(self, step: int, state: TrainState, monitor: Monitor, stop: bool) -> Monitor:
+        """What is due after a step; the monitor with which to go on."""
+        train = self._config.train
+        log = self._due(step, train.log_every)
+        if log:
+            self._write_metrics(step, state, monitor)
+            monitor = monitor.replace(averages=jax.device_put(self._fresh_monitor.averages, self._everywhere))
+            self._say_write_fault(self._checkpoints.write_fault(), step)
+        if (
+            stop
+            or self._due(step, train.checkpoint_every)
+            or self._due(step, train.keep_every)
+            or log
+            and self._unsaved
+        ):
+            self._save(step, state, monitor)
+        if self._due(step, train.preview_every):
+            self._preview(step, state)
+        if log:
+            self._clock = (step, time.perf_counter())
+        return monitor
 
-    def _stop_on_fault(self, monitor: Monitor) -> None:
-        step = int(monitor.fault_step)
-        if step < 0:
-            return
-        last = self._checkpoints.latest()
+    def _save(self, step: int, state: TrainState, monitor: Monitor) -> None:
+        self._unsaved = False
+        self._checkpoints.save(step, state, monitor, self._config, self._source.identity())
+
+    def _say_write_fault(self, fault: str | None, step: int) -> None:
+        if fault is not None:
+            self._unsaved = True
+            self._log.event("unsaved", step, f"warning: a checkpoint could not be written ({fault}); trying again")
+
+    def _finish(self, step: int, state: TrainState, monitor: Monitor) -> bool:
+        """Waits for the last checkpoint, which is tried once more. Whether the run is over."""
+        self._say_write_fault(self._checkpoints.write_fault(wait=True), step)
+        if self._unsaved:
+            self._save(step, state, monitor)
+            if fault := self._checkpoints.write_fault(wait=True):
+                newest = self._checkpoints.newest()
+                raise InputError(
+                    f"step {step} could not be saved ({fault}), the newest checkpoint is of step {newest}: free some "
+                    "space and give the same command again"
+                )
+        done = step >= self._config.train.num_steps
+        if not done:
+            self._log.event("stopped", step, f"saved step {step}: the same command goes on from there")
+        return done
+
+    def _fault(self, monitor: Monitor) -> str | None:
+        step = int(monitor.guard.fault_step)
+        return None if step < 0 else f"{FAULTS[int(monitor.guard.fault)]} at step {step}"
+
+    def _roll_back(self, fault: str, state: TrainState, monitor: Monitor) -> tuple[TrainState, Monitor, int]:
+        """The last good checkpoint, with a lower learning rate, to go on after the batch that brought the fault; or
+        Stopped."""
+        train = self._config.train
+        self._say_write_fault(self._checkpoints.write_fault(wait=True), int(state.step))
+        last = self._checkpoints.newest() or 0
         good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
-        raise Stopped(
-            f"{FAULTS[int(monitor.fault)]} at step {step}; {good}: lower optim.learning_rate, or raise "
-            "optim.warmup_steps and the objective's warmup_steps, in a new --workdir"
+        rollbacks = int(state.rollbacks)
+        if train.on_divergence != "rollback" or rollbacks >= train.max_rollbacks:
+            again = f" after {rollbacks} rollback(s)" if rollbacks else ""
+            self._log.event("diverged", int(state.step), f"{fault}{again}; {good}")
+            raise Stopped(
+                f"{fault}{again}; {good}: lower optim.learning_rate, or raise optim.warmup_steps and the objective's "
+                "warmup_steps, in a new --workdir"
+            )
+        skipped = int(state.skipped) + int(monitor.guard.fault_step) - last
+        state, monitor = self._at(last)
+        place = lambda number: jax.device_put(np.int32(number), self._everywhere)  # noqa: E731
+        state = state.replace(rollbacks=place(rollbacks + 1), skipped=place(skipped))
+        self._log.rewind(last)
+        rate = train.rollback_factor ** (rollbacks + 1)
+        self._log.event(
+            "rollback", last, f"{fault}: back to step {last}, {skipped} batches skipped, learning rate times {rate:.3g}"
         )
+        return state, monitor, last
 
-    def _write_metrics(self, step: int, monitor: Monitor) -> None:
+    def _write_metrics(self, step: int, state: TrainState, monitor: Monitor) -> None:
         since, then = self._clock
         seconds = time.perf_counter() - then
         averages = {name: float(value) for name, value in monitor.averages.compute().items()}
         values = {"loss": averages.pop("loss"), **averages}
-        values["learning_rate"] = float(self._learning_rate(step - 1))
+        slowed = self._config.train.rollback_factor ** int(state.rollbacks)
+        values["learning_rate"] = float(self._learning_rate(step - 1)) * slowed
         if step > since:
             values["images_per_second"] = (step - since) * self._config.data.batch_size / seconds
         self._log.scalars(step, values)

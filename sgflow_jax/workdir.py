@@ -1,8 +1,14 @@
 """A run's directory: where things lie in it, and which configuration it belongs to."""
 
+import contextlib
+import fcntl
+import glob
 import io
 import json
 import os
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +17,31 @@ import numpy as np
 
 from sgflow_jax.interfaces import InputError
 
-# A run may be continued with other values of these: they change how long it runs, where its data lie and what it
-# writes, not the path of the parameters (but the cosine schedule ends at num_steps and stretches with it).
+# A run may be continued with other values of these: they change how long it runs, where its data and its arrays lie,
+# what it writes and when it gives up, not the path of the parameters (but the cosine schedule ends at num_steps and
+# stretches with it).
 MAY_CHANGE = (
     "train.num_steps",
+    "train.on_divergence",
+    "train.max_rollbacks",
+    "train.max_abs_loss",
+    "train.divergence_factor",
     "data.data_dir",
+    "data.num_workers",
+    "mesh.data",
+    "mesh.fsdp",
     "train.log_every",
     "train.preview_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.keep_every",
     "eval.batch_size",
     "eval.num_samples",
     "eval.features",
 )
+
+_PART = ".part"
+_FORGOTTEN = 3600  # seconds
 
 # A run may be named without saying these: the value stands for whatever the run has.
 UNSAID = {"teacher.step": 0}
@@ -37,6 +55,11 @@ def checkpoints(workdir: str) -> Path:
 def metrics_file(workdir: str) -> Path:
     """One JSON object a logged step."""
     return Path(workdir) / "metrics.jsonl"
+
+
+def events_file(workdir: str) -> Path:
+    """What happened to the run: one JSON object an event."""
+    return Path(workdir) / "events.jsonl"
 
 
 def preview_file(workdir: str, step: int) -> Path:
@@ -63,15 +86,45 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader, or a kill, finds the old content or the new, never a part. InputError if not."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write one file
+    # Two processes, of two hosts even, may write one file.
+    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}{_PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        remove_parts(path.parent, glob.escape(path.name) + ".*", older_than=_FORGOTTEN)
+        part.unlink(missing_ok=True)
+        with part.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # or a crash of the machine may keep the new name and lose the content
         os.replace(part, path)
     except OSError as error:
-        if part.is_file():
-            part.unlink()
-        raise InputError(f"{path} is not writable ({error.strerror}): use a place you can write to") from error
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written ({error.strerror}): use a place you can write to") from error
+
+
+def remove_parts(directory: Path, pattern: str = "*", older_than: float = 0) -> None:
+    """Removes what writing was killed in the middle of, from a directory. older_than: seconds."""
+    for part in directory.glob(pattern + _PART):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime >= older_than:
+                part.unlink()
+
+
+@contextlib.contextmanager
+def claimed(workdir: str) -> Iterator[None]:
+    """Keeps other runs out of a directory; InputError if one is in it. A kill ends the claim."""
+    make_directory(Path(workdir))
+    with (Path(workdir) / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"--workdir={workdir} is in use by another run: wait for it, or use another") from error
+        except OSError:
+            pass  # some network file systems know no locks
+        for directory in (Path(workdir), Path(workdir) / "previews"):
+            remove_parts(directory)
+        yield
 
 
 def make_directory(path: Path) -> None:

@@ -4,8 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from eval import results
-from eval.features.interface import fingerprint
+from eval import real, results
 from sgflow_jax import build
 from sgflow_jax import workdir as paths
 from tests import tiny
@@ -26,7 +25,7 @@ def row(steps: int = 1, value: float = 1.0, class_counts=None, **identity) -> re
 
 def digits_row(steps, value, seed=0, reference=None, **identity) -> results.Row:
     """A row of the digits that scikit-learn has. reference: fields of it."""
-    settings = {"fingerprint": fingerprint(build.source(tiny.digits()).reference()), **(reference or {})}
+    settings = {"fingerprint": real.fingerprint(build.source(tiny.digits())), **(reference or {})}
     settings |= {"checkpoint_step": 4, "num_samples": 1000, "seed": seed, **identity}
     scores = dict.fromkeys(field.name for field in dataclasses.fields(results.Scores))
     scores |= dict(value=value, value_error=value / 17, value_infinite=value / 1.1, kernel=value / 300, precision=0.625)

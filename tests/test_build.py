@@ -9,7 +9,7 @@ import pytest
 
 from configs import quickstart
 from eval import fid_sweep
-from sgflow_jax import build, data, sample_run, trainer
+from sgflow_jax import build, data, sample_run, sharding, trainer
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.interfaces import InputError
 from tests import tiny
@@ -17,9 +17,11 @@ from tests import tiny
 
 def _untrained(config, workdir):
     """A run of no steps: its directory as far as it can be restored from."""
-    state = build.train_step(config).init(jax.random.key(0), data.shape(config.data.name))
+    step = build.train_step(config)
+    state = step.init(jax.random.key(0), data.shape(config.data.name))
+    monitor = step.init_monitor(data.batch_like(config.data.name, config.data.batch_size), state)
     with Checkpoints(str(workdir)) as checkpoints:
-        checkpoints.save(1, state, config)
+        checkpoints.save(1, state, monitor, config, {})
     return str(workdir)
 
 
@@ -70,10 +72,10 @@ def test_a_run_distils_the_velocity_of_another(objective, finished, tmp_path):
 
 
 def test_the_teacher_is_the_averaged_network_of_its_step(finished):
-    teacher, step = build.teacher(_student(finished, step=4))
+    teacher, step = build.teacher(_student(finished, step=4), sharding.mesh())
     assert step == 4 and _equal(teacher.params, build.restore_net(str(finished), step=4).params)
     assert teacher.dropout_key is None
-    assert build.teacher(_student("")) == (None, 0)
+    assert build.teacher(_student(""), sharding.mesh()) == (None, 0)
 
 
 @pytest.mark.parametrize("lost", [[], ["config.json"]])
@@ -136,7 +138,7 @@ def test_a_run_that_cannot_teach_is_refused(teacher, match, tmp_path):
 def test_a_shortcut_run_can_teach(tmp_path):
     """Its step sizes are few, but it learns t = u too."""
     workdir = _untrained(_other("shortcut"), tmp_path / "teacher")
-    assert build.teacher(_student(workdir))[1] == 1
+    assert build.teacher(_student(workdir), sharding.mesh())[1] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The commands as a user types them: exit codes, one line on stderr, nothing written."""
+"""The flags that commands share, and the commands as a user types them; what they refuse is in test_bad_input."""
 
 import os
 import subprocess
@@ -66,43 +66,6 @@ def _run(*arguments):
         capture_output=True,
         text=True,
     )
-
-
-@pytest.mark.parametrize(
-    "arguments, match",
-    [
-        (["main.py", "--workdir={}/run"], "--config is missing"),
-        (["main.py", QUICKSTART, "--workdir="], "--workdir is missing"),
-        (["main.py", QUICKSTART, "--workdir={}/run", "--nosuch=1"], "nosuch"),
-        (["main.py", QUICKSTART, "--workdir={}/run", "--config.train.num_steps=abc"], "use an integer"),
-        (["main.py", QUICKSTART, "--workdir={}/run", "--config.data.batch_size=63"], "not divisible by 2"),
-        (["main.py", QUICKSTART, "--workdir={}/run", "--mode=sample", "--out={}/x.npz"], "no checkpoint"),
-        (["main.py", LINE, "--workdir={}/run", "--mode=sample", "--out={}/x.npz", "--interpolate"], "leave it out"),
-        (["-m", "eval.fid_sweep", "--workdir={}/run", "--steps=1,0"], "integers from 1"),
-        (["-m", "eval.fid_sweep", "--workdir={}/run", "--distributed"], "no cluster"),
-        (["-m", "eval.fid_sweep", "--workdir={}/run"], "no checkpoint"),
-        (["-m", "eval.fid_sweep", "--workdir="], "--workdir is missing"),
-        (["-m", "eval.fid_sweep", "--workdirs={}/run,,{}/other"], "empty part"),
-        (["-m", "eval.fid_sweep", "--workdir={}/run", "--features=vgg"], "features"),
-        (["-m", "eval.report", "--workdirs={}/run", "--out={}/page"], "no measured rows"),
-        (["-m", "eval.reference", "--config=configs/quickstart.py", "--split=test"], "no split 'test'"),
-        (
-            [
-                "-m",
-                "eval.reference",
-                "--config=configs/quickstart.py",
-                "--features=inception",
-                "--inception_weights={}/x",
-            ],
-            "missing",
-        ),
-    ],
-)
-def test_bad_input_is_one_line_and_code_2(arguments, match, tmp_path):
-    done = _run(*(argument.replace("{}", str(tmp_path)) for argument in arguments))
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and match in done.stderr
-    assert not list(tmp_path.iterdir())
 
 
 def test_train_sample_and_sweep_from_the_command_line(tmp_path):

@@ -2,10 +2,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eval.features.interface import fingerprint
 from sgflow_jax import data
 from sgflow_jax.interfaces import InputError
 
 ALL = slice(None)
+
+
+def _all(source):
+    return source.read(np.arange(source.size))
 
 
 def _numbered(n, flip=False):
@@ -34,9 +39,36 @@ def test_a_batch_is_a_function_of_seed_and_step(source):
 @pytest.mark.parametrize("source", [_numbered(10, flip=True), data.make("eight_gaussians")])
 def test_processes_share_one_batch(source):
     whole = source.batch(0, 3, 8, ALL)
-    parts = [source.batch(0, 3, 8, slice(4 * p, 4 * p + 4)) for p in range(2)]
-    for name in whole:
-        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
+    for shares in (np.split(np.arange(8), 2), [np.arange(8)[p::3] for p in range(3)]):
+        parts = [source.batch(0, 3, 8, rows) for rows in shares]
+        for name in whole:
+            found = np.concatenate([part[name] for part in parts])
+            np.testing.assert_array_equal(found, whole[name][np.concatenate(shares)])
+
+
+@pytest.mark.parametrize("source", [_numbered(10, flip=True), data.make("eight_gaussians")])
+def test_batches_go_on_from_any_start(source):
+    rows = np.array([1, 2, 6])
+    for step, batch in zip(range(4, 9), source.batches(0, 4, 8, rows), strict=False):
+        for name, values in source.batch(0, step, 8, ALL).items():
+            np.testing.assert_array_equal(batch[name], values[rows])
+
+
+def test_what_is_read_is_in_order_and_not_mirrored():
+    source = _numbered(10, flip=True)
+    assert source.size == 10 and source.read(np.array([7, 0, 7]))[:, 0, 0, 0].tolist() == [7, 0, 7]
+    points = data.make("checkerboard")
+    np.testing.assert_array_equal(points.read(np.array([5, 3])), _all(points)[[5, 3]])
+
+
+def test_what_a_checkpoint_records_of_the_data():
+    assert data.make("digits").identity() == {"name": "digits", "split": "train", "examples": 1797}
+    assert data.make("mixture1d", split="test").identity() == {"name": "mixture1d", "split": "test"}
+
+
+def test_batches_are_those_of_every_earlier_version():
+    batch = data.make("digits", flip=True).batch(3, 28, 128, ALL)
+    assert fingerprint(batch["x"], batch["label"]) == "a21f9b8fc2ea"
 
 
 def test_flips_mirror_half_of_the_images_and_nothing_else():
@@ -68,16 +100,16 @@ def test_digits():
 
 
 def test_points_have_the_shape_they_promise():
-    gaussians = data.make("eight_gaussians").reference()
+    gaussians = _all(data.make("eight_gaussians"))
     np.testing.assert_allclose(np.linalg.norm(gaussians, axis=1).mean(), 2, atol=0.01)
     angle = np.arctan2(gaussians[:, 1], gaussians[:, 0]) / (np.pi / 4)
     assert np.all(np.abs(angle - np.round(angle)) < 0.5) and len(np.unique(np.round(angle) % 8)) == 8
 
-    board = data.make("checkerboard").reference()
+    board = _all(data.make("checkerboard"))
     column, row = np.floor(board + 2).astype(int).T
     assert set((column + row) % 2) == {0} and board.min() >= -2 and board.max() <= 2
 
-    line = data.make("mixture1d").reference()[:, 0]
+    line = _all(data.make("mixture1d"))[:, 0]
     law = data.oracle("mixture1d")
     assert abs(line.mean() - np.dot(law.weights, law.means)) < 0.04
     assert data.oracle("digits") is None
@@ -105,7 +137,7 @@ def test_bad_requests(arguments, match):
 
 
 def test_splits_are_different_draws():
-    train, test = (data.make("mixture1d", split=split).reference() for split in data.splits("mixture1d"))
+    train, test = (_all(data.make("mixture1d", split=split)) for split in data.splits("mixture1d"))
     assert np.mean(train == test) < 0.01
     assert data.splits("digits") == ("train",)
 

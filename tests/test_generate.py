@@ -26,7 +26,7 @@ def test_example_i_depends_on_seed_and_i_only(method, monkeypatch):
     np.testing.assert_allclose(examples(4, 3), ten[:3], rtol=1e-5)
     assert np.all(examples(4, 10, seed=1) != ten)
 
-    one_device = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    one_device = jax.make_mesh((1, 1), sharding.AXES, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "mesh", lambda: one_device)
     np.testing.assert_allclose(examples(4, 10), ten, rtol=1e-5)
 
@@ -126,7 +126,7 @@ def test_between_examples_the_noise_moves_along_an_arc(monkeypatch):
 
     np.testing.assert_allclose(generate.interpolate(net, plan._replace(batch_size=100), 3, 7), made, rtol=1e-5)
     np.testing.assert_allclose(generate.interpolate(net, plan, 1, 2), made[:1, [0, -1]], rtol=1e-5)
-    one_device = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    one_device = jax.make_mesh((1, 1), sharding.AXES, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "mesh", lambda: one_device)
     np.testing.assert_allclose(generate.interpolate(net, plan, 3, 7), made, rtol=1e-5)
 

@@ -35,14 +35,22 @@ sgflow_jax.sampling
 sgflow_jax.optim
 sgflow_jax.processes
 sgflow_jax.sharding
+sgflow_jax.data.source
+sgflow_jax.data.prepared
+sgflow_jax.data.memory
+sgflow_jax.data.points
+sgflow_jax.data.records
 sgflow_jax.data
+sgflow_jax.guard
 sgflow_jax.train_step
 sgflow_jax.workdir
 sgflow_jax.checkpoint
 sgflow_jax.build
 sgflow_jax.generate
 sgflow_jax.figures
+sgflow_jax.tensorboard
 sgflow_jax.metric_log
+sgflow_jax.preemption
 sgflow_jax.trainer
 sgflow_jax.sample_run
 sgflow_jax.config_flag
@@ -50,6 +58,8 @@ sgflow_jax.cli
 configs
 configs.base
 configs.cifar10
+configs.imagenet64
+configs.imagenet32
 configs.quickstart
 configs.toy2d
 configs.mixture1d
@@ -66,6 +76,7 @@ eval.features.inception
 eval.features.efficientnet
 eval.features.classifier
 eval.features
+eval.real
 eval.frechet
 eval.kernel
 eval.manifold
@@ -85,6 +96,7 @@ eval.stationarity
 eval.toy_table
 eval.ablations
 eval.cost
+eval.scaling
 eval.report
 eval.table1
 main

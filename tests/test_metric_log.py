@@ -1,12 +1,29 @@
 import io
 import json
+import struct
 import sys
 
 import numpy as np
 import pytest
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
 
 from sgflow_jax.metric_log import MetricLog
+from sgflow_jax.tensorboard import Board
+from tests.tiny import files_of_at_most
+
+
+def _steps(workdir):
+    return [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _events(file):
+    """TensorBoard's framing: length, its checksum, the event, its checksum."""
+    content, at = file.read_bytes(), 0
+    while at < len(content):
+        (length,) = struct.unpack("<Q", content[at : at + 8])
+        yield Event.FromString(content[at + 12 : at + 12 + length])
+        at += 16 + length
+
 
 VALUES = {"loss": 0.5, "images_per_second": 120.0}
 
@@ -33,16 +50,50 @@ def test_starting_again_drops_what_will_be_done_again(tmp_path):
         for step in (2, 4, 6):
             log.scalars(step, VALUES)
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 7, "lo')
+        file.write('\n[1]\n{"step": "3"}\n{"loss": 1}\n\x00{"step": 7, "lo')
     with MetricLog(str(tmp_path), 4, 10) as log:
         log.scalars(6, VALUES)
-    rows = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert rows == [2, 4, 6]
+    assert _steps(tmp_path) == [2, 4, 6]
+
+
+def test_going_back_forgets_later_steps_here_and_in_tensorboard(tmp_path):
+    with MetricLog(str(tmp_path), 0, 10) as log:
+        for step in (2, 4, 6):
+            log.scalars(step, VALUES)
+        log.event("rollback", 2, "back to step 2")
+        log.rewind(2)
+        log.scalars(4, VALUES)
+    assert _steps(tmp_path) == [2, 4]
+    (event,) = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert (event["event"], event["step"], event["what"]) == ("rollback", 2, "back to step 2")
+    events = [event for file in sorted((tmp_path / "tensorboard").iterdir()) for event in _events(file)]
+    assert [event.step for event in events if event.HasField("session_log")] == [1, 3]
+    assert [(e.step, v.simple_value) for e in events for v in e.summary.value if v.tag == "loss"] == [
+        *((step, 0.5) for step in (2, 4, 6, 4))
+    ]
+
+
+def test_a_full_disk_costs_no_line(tmp_path, capsys):
+    with MetricLog(str(tmp_path), 0, 10) as log:
+        for step in range(1, 4):
+            log.scalars(step, VALUES)
+        size = (tmp_path / "metrics.jsonl").stat().st_size
+        with files_of_at_most(size + 20):
+            log.scalars(4, VALUES)
+            assert _steps(tmp_path) == [1, 2, 3]  # and no part of a line
+        log.scalars(5, VALUES)
+    assert _steps(tmp_path) == [1, 2, 3, 4, 5]
+    assert "metrics.jsonl cannot be written" in capsys.readouterr().out
+    with MetricLog(str(tmp_path), 5, 10) as log, files_of_at_most(100):
+        log.scalars(6, VALUES)
+        log.preview(6, np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8))
+    assert not (tmp_path / "previews" / "step_0000006.png").exists()
+    assert "no preview of step 6" in capsys.readouterr().out
 
 
 def test_a_preview_is_a_file_and_in_tensorboard(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(SummaryWriter, "add_image", lambda self, *args, **kwargs: shown.append(args[0]))
+    monkeypatch.setattr(Board, "image", lambda self, step, picture: shown.append((step, picture.shape)))
     with MetricLog(str(tmp_path), 0, 10) as log:
         log.preview(5, np.zeros((4, 4, 3), np.uint8))
-    assert (tmp_path / "previews" / "step_0000005.png").exists() and shown == ["preview"]
+    assert (tmp_path / "previews" / "step_0000005.png").exists() and shown == [(5, (4, 4, 3))]

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 
-from eval import neighbours
+from configs import imagenet32
+from eval import neighbours, runs
+from eval.features.interface import fingerprint
 from sgflow_jax.interfaces import InputError
+from tests import tiny_records
+from tests.rows import finished_run, row
 
 
 def test_nearest_images_and_their_distances(monkeypatch):
@@ -36,3 +40,20 @@ def test_training_images_that_are_there_twice_tell_nothing():
     training = np.random.default_rng(0).integers(0, 255, (10, 2, 2, 1)).astype(np.uint8).repeat(2, axis=0)
     with pytest.raises(InputError, match="there twice"):
         neighbours.spread(training)
+
+
+def test_of_many_training_images_some_are_compared(tmp_path, monkeypatch):
+    tiny_records.write(tmp_path / "data", size=32, count=37)
+    config = imagenet32.get_config()
+    config.data.data_dir = str(tmp_path / "data")
+    made = tiny_records.images(32, 37)
+    settings = dict(data="imagenet32", fingerprint=fingerprint(made), reference_count=37)
+    run = finished_run(tmp_path / "run", [row(**settings)], config)
+    found = neighbours.training(runs.read([run]))
+    assert (found.held, found.total, found.mirrored, len(found.images)) == (37, 37, True, 74)
+    assert not len(found.shares)
+    monkeypatch.setattr(neighbours, "MOST_BYTES", 10 * 32 * 32 * 3 + 1)
+    found = neighbours.training(runs.read([run]))
+    assert (found.held, found.total, len(found.images)) == (10, 37, 20)
+    np.testing.assert_array_equal(found.images[:10], made[::4])
+    np.testing.assert_array_equal(found.images[10:], made[::4, :, ::-1])

@@ -1,90 +1,222 @@
-"""Two processes of two devices each train, sample and measure as one process does."""
+"""Two processes of four devices each train, restore, stop, fail, sample and measure as one process does."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from eval import fid_sweep, results
-from sgflow_jax import build, generate, trainer
+from sgflow_jax import build, generate, processes, trainer
+from sgflow_jax.interfaces import InputError
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
 
-WORKER = """
-import sys
-import jax
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 2)
-jax.distributed.initialize(f"localhost:{sys.argv[1]}", num_processes=2, process_id=int(sys.argv[2]))
-from eval import fid_sweep
-from sgflow_jax import build, generate, processes, trainer
-from sgflow_jax.interfaces import InputError
-from tests import tiny
-config = tiny.mixture()
-config.train.preview_every = 2
-trainer.train(config, sys.argv[3])
-made = generate.examples(build.restore_net(sys.argv[3]), generate.Plan((1,), 2, "flow_map", 0, 8), 10)
-if jax.process_index() == 0:
-    made.tofile(sys.argv[3] + "/made")
+# A dead process is noticed sooner than in real runs; otherwise main.py and its flags.
+MAIN = "import main; from sgflow_jax import cli, processes; processes.HEARTBEAT_SECONDS = 5; cli.run(main.main)"
 
-def refuse():
-    raise InputError(f"process {jax.process_index()} refuses")
+AGREE = """
+import main; from sgflow_jax import cli, processes; from sgflow_jax.interfaces import InputError; import jax
+def refuse(number):
+    if jax.process_index() == number:
+        raise InputError(f"process {number} refuses")
+    return "said"
+def agree(_):
+    cli.start_jax()
+    assert processes.on_first(lambda: "said") == (None if jax.process_index() else "said")
+    assert processes.from_process(f"of {jax.process_index()}", 1) == "of 1"
+    assert processes.first_with(jax.process_index() == 1) == 1 and processes.first_with(False) is None
+    processes.on_all(lambda: refuse(1))
+cli.run(agree)
+"""
 
-assert processes.on_first_process(lambda: "said") == (None if jax.process_index() else "said")
-try:
-    processes.on_first_process(refuse)
-except InputError as error:
-    assert str(error) == "process 0 refuses"
-else:
-    raise AssertionError("nothing was refused")
-fid_sweep.sweep([sys.argv[3]], fid_sweep.Request(steps=(1, 2)))
+SAMPLE = """
+import main; from sgflow_jax import build, cli, generate; import jax
+def sample(_):
+    cli.start_jax()
+    made = generate.examples(build.restore_net(main._WORKDIR.value), generate.Plan((1,), 2, "flow_map", 0, 8), 10)
+    if jax.process_index() == 0:
+        made.tofile(main._WORKDIR.value + "/made")
+cli.run(sample)
 """
 
 
-def test_two_processes_equal_one(tmp_path):
+def _start(code, *arguments, count=2, devices=4, cache=None):
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, port, str(i), str(tmp_path / "two")],
-            cwd=ROOT,
-            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / f"cache{i}")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        port = free.getsockname()[1]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "compiled")
+    several = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
+    start = functools.partial(
+        subprocess.Popen, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return [
+        start(
+            [
+                sys.executable,
+                "-c" if "\n" in code or ";" in code else "-m",
+                code,
+                *arguments,
+                *several,
+                f"--process_id={i}",
+            ]
         )
-        for i in range(2)
+        for i in range(count)
     ]
-    for worker in workers:
-        out, _ = worker.communicate(timeout=120)
-        assert worker.returncode == 0, out
 
+
+def _wait(workers, code=0):
+    said = [worker.communicate(timeout=150)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [code] * len(workers), "\n".join(said)
+    return said
+
+
+def _config(num_steps=10, fsdp=1):
+    """Wide enough for its parameters to be split."""
+    config = tiny.mixture(num_steps=num_steps)
+    config.model.width, config.model.depth = 64, 2
+    config.optim.schedule = "constant"  # so that a shorter run is the start of a longer one
+    config.mesh.fsdp = fsdp
+    return config
+
+
+def _arguments(config, workdir):
+    """The same configuration as flags."""
+    base = tiny.mixture1d.get_config().to_dict()
+    flags = ["--config=configs/mixture1d.py", f"--workdir={workdir}"]
+    for section, fields in config.to_dict().items():
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            if value != base[section][name]:
+                flags.append(f"--config.{section}.{name}={value}")
+    return flags
+
+
+def _close(a, b):
+    """To 1e-6, relative, of all numbers together."""
+    left, right = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
+    assert np.linalg.norm(left - right) <= 1e-6 * np.linalg.norm(right)
+
+
+def _restored(workdir):
+    return [build.restore_net(str(workdir), ema=ema).params for ema in (True, False)]
+
+
+def _rows(workdir):
+    return [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Ten steps of one process."""
+    workdir = tmp_path_factory.mktemp("alone")
+    trainer.train(_config(), str(workdir))
+    return workdir
+
+
+def test_two_processes_agree_and_refuse_together():
+    first, second = _wait(_start(AGREE, devices=1), code=2)
+    assert "error: process 1 refuses" in first and "error: process 1 refuses" in second
+
+
+def test_training_sampling_and_measuring_equal_one_process(alone, tmp_path):
+    config = _config(fsdp=4)
+    config.train.preview_every = 2
+    workdir = tmp_path / "two"
+    _wait(_start(MAIN, *_arguments(config, workdir)))
+    _close(_restored(workdir), _restored(alone))
+    for ours, theirs in zip(_rows(workdir), _rows(alone), strict=True):
+        assert ours["step"] == theirs["step"] and abs(ours["loss"] - theirs["loss"]) <= 1e-6 * abs(theirs["loss"])
     # The first process alone writes, and what it says is said once.
-    rows = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [2, 4, 6]
-    assert len(list((tmp_path / "two" / "previews").iterdir())) == 3
-    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
+    assert len(list((workdir / "previews").iterdir())) == 5
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
 
-    trainer.train(tiny.mixture(), str(tmp_path / "one"))
-    nets = [build.restore_net(str(tmp_path / name)) for name in ("one", "two")]
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
-    jax.tree.map(close, *(net.params for net in nets))
-    made = np.fromfile(tmp_path / "two" / "made", np.float32).reshape(10, 1)
-    close(generate.examples(nets[0], generate.Plan((1,), 2, "flow_map", 0, 8), 10), made)
+    _wait(_start(SAMPLE, f"--workdir={workdir}"))
+    made = np.fromfile(workdir / "made", np.float32).reshape(10, 1)
+    _close(generate.examples(build.restore_net(str(workdir)), generate.Plan((1,), 2, "flow_map", 0, 8), 10), made)
 
-    two = results.read(str(tmp_path / "two"))
-    one = shutil.copytree(tmp_path / "two", tmp_path / "again", ignore=lambda *_: {"eval"})
+    _wait(_start("eval.fid_sweep", f"--workdir={workdir}", "--steps=1,2"))
+    two = results.read(str(workdir))
+    one = shutil.copytree(workdir, tmp_path / "again", ignore=lambda *_: {"eval"})
     one = fid_sweep.sweep([str(one)], fid_sweep.Request(steps=(1, 2)))[str(one)]
     assert [row.identity for row in two] == [row.identity for row in one]
     for ours, theirs in zip(one, two, strict=True):
         numbers = [np.hstack([v for v in dataclasses.astuple(row.scores) if v is not None]) for row in (ours, theirs)]
         np.testing.assert_allclose(*numbers, rtol=1e-6)
+
+
+def test_a_run_moves_between_layouts(alone, tmp_path):
+    """One process and all copies; two processes, sharded; one process, sharded otherwise."""
+    workdir = tmp_path / "run"
+    trainer.train(_config(4), str(workdir))
+    _wait(_start(MAIN, *_arguments(_config(8, fsdp=8), workdir)))
+    trainer.train(_config(10, fsdp=2), str(workdir))
+    _close(_restored(workdir), _restored(alone))
+    assert [row["step"] for row in _rows(workdir)] == [2, 4, 6, 8, 10]
+
+
+def _when(workdir, step, workers):
+    """Waits until a run has logged a step."""
+    for _ in range(1500):
+        if (Path(workdir) / "metrics.jsonl").exists() and any(row["step"] >= step for row in _rows(workdir)):
+            return
+        if any(worker.poll() is not None for worker in workers):
+            break
+        time.sleep(0.1)
+    raise AssertionError("".join(worker.communicate(timeout=60)[0] for worker in workers))
+
+
+def test_a_signal_to_one_stops_all_and_a_death_ends_all(tmp_path):
+    def start():
+        return _start(MAIN, *_arguments(_config(100_000), tmp_path), devices=1)
+
+    workers = start()
+    _when(tmp_path, 20, workers)
+    workers[1].send_signal(signal.SIGTERM)
+    assert "the same command goes on from there" in _wait(workers)[0]
+    (saved,) = [json.loads(line)["step"] for line in (tmp_path / "events.jsonl").open() if '"stopped"' in line]
+
+    workers = start()
+    _when(tmp_path, saved + 20, workers)
+    workers[1].kill()
+    workers[1].wait()
+    died = time.monotonic()
+    said, _ = workers[0].communicate(timeout=60)
+    assert workers[0].returncode != 0 and time.monotonic() - died < 60
+    assert "another task died" in said
+
+    config = _config(max(row["step"] for row in _rows(tmp_path)) + 50)
+    trainer.train(config, str(tmp_path))
+    assert _rows(tmp_path)[-1]["step"] == config.train.num_steps
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        (("localhost:1", None, 0), "give all three"),
+        ((None, 2, 0), "give all three"),
+        (("localhost", 2, 0), "HOST:PORT"),
+        (("localhost:http", 2, 0), "HOST:PORT"),
+        (("localhost:1", 2, 2), "0 to N-1"),
+        (("localhost:1", 0, 0), "0 to N-1"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(given, match):
+    with pytest.raises(InputError, match=match):
+        processes.join(*given)
+
+
+def test_a_process_alone_agrees_with_itself():
+    assert processes.from_process({"a": 1}) == {"a": 1} and processes.on_all(lambda: 3) == 3
+    assert processes.first_with(True) == 0 and processes.first_with(False) is None

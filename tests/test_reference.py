@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from eval import features, reference, results, selfcheck
+from eval import features, real, reference, results, selfcheck
 from eval.features.interface import Features
 from sgflow_jax import data
 from sgflow_jax.interfaces import InputError
@@ -85,10 +85,11 @@ def test_a_file_must_fit(tmp_path):
 def test_selfcheck_grows_with_damage():
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 255, (600, 4, 4, 1)).repeat(2, axis=1).repeat(2, axis=2).astype(np.uint8)
-    rows = list(selfcheck.compare(blocks[:400], blocks[400:], PIXELS))
+    whole = real.Examples(data.Images(blocks, np.zeros(600, np.int32), flip=True), np.arange(600))
+    rows = list(selfcheck.compare(whole[:400], whole[400:], PIXELS))
     assert [row.what for row in rows][:2] == ["train, halves", "train, test"]
     assert rows[0].counts == (200, 200) and rows[1].counts == (400, 200)
-    rows = list(selfcheck.compare(blocks, None, PIXELS))
+    rows = list(selfcheck.compare(whole, None, PIXELS))
     assert rows[0].what == "one half, the other half" and rows[0].counts == (300, 300) and len(rows) == 5
 
 

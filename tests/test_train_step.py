@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from sgflow_jax import build, data, models, sharding
+from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import LossOut
-from sgflow_jax.train_step import FAULTS, several
+from sgflow_jax.train_step import several
 from tests import tiny
 
 
@@ -102,18 +103,18 @@ def test_a_fault_is_kept_with_its_step():
     step, batches, state, monitor = _setup()
     poisoned = [batches[0], {**batches[1], "x": batches[1]["x"] * np.nan}, batches[2]]
     _, monitor = _run(step, poisoned, state, monitor)
-    assert (int(monitor.fault_step), FAULTS[int(monitor.fault)]) == (2, "the loss is not finite")
+    assert (int(monitor.guard.fault_step), FAULTS[int(monitor.guard.fault)]) == (2, "the loss is not finite")
 
 
 def _first_fault(step, batches, state, monitor):
     _, monitor = _run(step, batches, state, monitor)
-    return int(monitor.fault_step), FAULTS[int(monitor.fault)]
+    return int(monitor.guard.fault_step), FAULTS[int(monitor.guard.fault)]
 
 
 def test_a_loss_out_of_bounds_is_a_fault():
     config = tiny.mixture()
     config.train.max_abs_loss = 1e-9
-    assert _first_fault(*_setup(config)) == (1, "the loss diverges")
+    assert _first_fault(*_setup(config)) == (1, "the loss is beyond train.max_abs_loss")
 
 
 def test_a_gradient_that_is_not_finite_is_a_fault():

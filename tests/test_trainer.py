@@ -1,8 +1,6 @@
 """Whole runs: what they write, that they continue where they were, and what they refuse."""
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgflow_jax import build, trainer
+from sgflow_jax import build, data, sharding, trainer
+from sgflow_jax import workdir as paths
 from sgflow_jax.checkpoint import Checkpoints
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.data.source import Stepwise
+from sgflow_jax.interfaces import InputError, Stream, stream_key
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -101,10 +101,13 @@ def test_continuing_gives_the_same_bits(tmp_path):
 def test_batches_are_numbered_by_step_also_when_continuing(per_dispatch, tmp_path, monkeypatch):
     seen = []
 
-    class Recorder:
+    class Recorder(Stepwise):
         def batch(self, seed, step, batch_size, rows):
             seen.append(step)
             return {"x": np.zeros((batch_size, 1), np.float32), "label": np.zeros(batch_size, np.int32)}
+
+        def identity(self):
+            return {"name": "recorder"}
 
     monkeypatch.setattr(build, "source", lambda config: Recorder())
     for num_steps, expected in [(4, [0, 1, 2, 3]), (6, [4, 5])]:
@@ -112,28 +115,121 @@ def test_batches_are_numbered_by_step_also_when_continuing(per_dispatch, tmp_pat
         config.train.steps_per_dispatch = per_dispatch
         seen.clear()
         trainer.train(config, str(tmp_path))
-        assert seen[1:] == expected  # the first is looked at for its shape
+        assert seen == expected
 
 
-def test_a_kill_at_any_moment_loses_nothing_but_time(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed run, and its configuration."""
     config = tiny.mixture(num_steps=600)
-    config.train.checkpoint_every = 50
-    trainer.train(config, str(tmp_path / "whole"))
+    config.train.log_every, config.train.checkpoint_every = 20, 50  # so that some lines span a checkpoint
+    workdir = tmp_path_factory.mktemp("whole")
+    trainer.train(config, str(workdir))
+    return config, workdir
 
+
+@pytest.mark.parametrize(
+    "number, code, says",
+    [
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+        (signal.SIGTERM, 0, "SIGTERM: leaving after this step"),
+        (signal.SIGINT, 0, "SIGINT: leaving after this step"),
+    ],
+    ids=["kill", "term", "int"],
+)
+def test_a_signal_at_any_moment_loses_nothing_but_time(number, code, says, whole, tmp_path):
+    config, undisturbed = whole
     script = (
         "from tests import conftest, tiny; from sgflow_jax import trainer; config = tiny.mixture(num_steps=600); "
-        f"config.train.checkpoint_every = 50; trainer.train(config, {str(tmp_path / 'killed')!r})"
+        "config.train.log_every, config.train.checkpoint_every = 20, 50; "
+        f"trainer.train(config, {str(tmp_path / 'run')!r})"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.DEVNULL)
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    while process.poll() is None and not (checkpoints / "150").exists():
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "run" / "checkpoints" / "150").exists():
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert 150 <= _steps(tmp_path / "killed") < 600
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == code and says in out
+    stopped = _steps(tmp_path / "run")
+    assert 150 <= stopped < 600 and (not says or f"saved step {stopped}: the same command goes on" in out)
 
-    trainer.train(config, str(tmp_path / "killed"))
-    _equal_parameters(tmp_path / "whole", tmp_path / "killed")
+    trainer.train(config, str(tmp_path / "run"))
+    _equal_parameters(undisturbed, tmp_path / "run")
+    for one, other in zip(_rows(undisturbed), _rows(tmp_path / "run"), strict=True):
+        for row in (one, other):
+            row.pop("images_per_second", None)
+        assert one == other
+
+
+def _poison(monkeypatch, *bad):
+    """Makes the batches of these numbers not a number."""
+    source = build.source(tiny.mixture())
+    batch = type(source).batch
+
+    def poisoned(self, seed, step, batch_size, rows):
+        made = batch(self, seed, step, batch_size, rows)
+        return {**made, "x": made["x"] * np.nan} if step in bad else made
+
+    monkeypatch.setattr(type(source), "batch", poisoned)
+
+
+def test_a_rollback_skips_the_batches_and_lowers_the_learning_rate(tmp_path, monkeypatch):
+    """Batches 4 and 5 of steps 5 and 6 are left out; what follows is what step 5 with batch 6 gives."""
+    config = tiny.mixture(num_steps=12)
+    config.optim.schedule, config.optim.warmup_steps = "constant", 0
+    config.train.on_divergence = "rollback"
+    _poison(monkeypatch, 5)
+    trainer.train(config, str(tmp_path))
+    assert [row["step"] for row in _rows(tmp_path)] == [2, 4, 6, 8, 10, 12]
+    rates = [row["learning_rate"] / config.optim.learning_rate for row in _rows(tmp_path)]
+    np.testing.assert_allclose(rates, [1, 1, 0.5, 0.5, 0.5, 0.5])
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    (event,) = [event for event in events if event["event"] == "rollback"]
+    assert "not finite at step 6: back to step 4, 2 batches skipped, learning rate times 0.5" in event["what"]
+
+    # By hand, from step 4 of the same run.
+    step_fn, source = build.train_step(config), build.source(config)
+    with Checkpoints(str(tmp_path), read_only=True) as checkpoints:
+        expected = checkpoints.state(12, build.state_like(config, step_fn, sharding.mesh()))
+    short = tiny.mixture(num_steps=4)
+    short.optim = config.optim
+    trainer.train(short, str(tmp_path / "again"))
+    with Checkpoints(str(tmp_path / "again"), read_only=True) as checkpoints:
+        state = checkpoints.state(4, build.state_like(config, step_fn, sharding.mesh()))
+    state = state.replace(rollbacks=np.int32(1), skipped=np.int32(2))
+    monitor = step_fn.init_monitor(data.batch_like("mixture1d", 16), state)
+    advance, key = jax.jit(step_fn), stream_key(config.seed, Stream.TRAINING)
+    for step in range(4, 12):
+        state, monitor = advance(state, monitor, source.batch(0, step + 2, 16, slice(None)), key)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, state, expected)
+
+
+def test_rollbacks_survive_a_restart_and_are_counted(tmp_path, monkeypatch):
+    config = tiny.mixture(num_steps=20)
+    config.train.on_divergence, config.train.max_rollbacks = "rollback", 2
+    _poison(monkeypatch, 5, 9, 14)
+    config.train.num_steps = 6
+    trainer.train(config, str(tmp_path))
+    config.train.num_steps = 20
+    with pytest.raises(trainer.Stopped, match=r"not finite at step 11 after 2 rollback\(s\); .* of step 10"):
+        trainer.train(config, str(tmp_path))
+    kinds = [json.loads(line)["event"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert kinds == ["start", "rollback", "start", "rollback", "diverged"]
+
+
+def test_a_rollback_before_the_first_checkpoint_begins_anew(tmp_path, monkeypatch):
+    config = tiny.mixture(num_steps=4)
+    config.train.on_divergence = "rollback"
+    _poison(monkeypatch, 0)
+    trainer.train(config, str(tmp_path))
+    assert [row["step"] for row in _rows(tmp_path)] == [2, 4]
+
+
+def test_a_directory_in_use_is_refused(tmp_path):
+    with paths.claimed(str(tmp_path)), pytest.raises(InputError, match="in use by another run"):
+        trainer.train(tiny.mixture(), str(tmp_path))
+    trainer.train(tiny.mixture(), str(tmp_path))
 
 
 def test_a_finished_run_is_left_alone(tmp_path):
@@ -217,19 +313,6 @@ def test_a_lost_config_file_is_not_a_licence_to_mix_runs(tmp_path):
     with pytest.raises(InputError, match="learning_rate"):
         trainer.train(other, str(tmp_path))
     assert not (tmp_path / "config.json").exists()
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    trainer.train(tiny.mixture(), str(tmp_path))
-    shutil.rmtree(tmp_path / "checkpoints" / "6" / "state")
-    (tmp_path / "metrics.jsonl").open("a").write("garbage\n")
-    with pytest.raises(InputError, match="checkpoints/6 cannot be read.*remove it"):
-        build.restore_net(str(tmp_path))
-    with pytest.raises(InputError, match="checkpoints/6 cannot be read"):
-        trainer.train(tiny.mixture(), str(tmp_path))
-    shutil.rmtree(tmp_path / "checkpoints" / "6")
-    trainer.train(tiny.mixture(), str(tmp_path))
-    assert _steps(tmp_path) == 6 and [row["step"] for row in _rows(tmp_path)] == [2, 4, 6]
 
 
 def test_fewer_steps_than_there_are_is_refused(tmp_path):

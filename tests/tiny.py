@@ -1,5 +1,8 @@
 """The smallest runs that go the whole way, for tests of everything above the mathematics."""
 
+import contextlib
+import resource
+
 import ml_collections
 
 from configs import base, mixture1d, quickstart
@@ -36,3 +39,14 @@ def _short(config, num_steps):
     config.train.checkpoint_every = 2
     config.train.preview_every = 0
     return config
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int):
+    """As on a disk that fills up, every write that would make a file longer than `size` bytes fails, in part first."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

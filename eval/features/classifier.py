@@ -70,8 +70,8 @@ def _restore_or_train(labelled: Labelled) -> dict:
     file = _file(labelled)
     model = Classifier(data.num_classes(labelled.name))
     fresh = jax.tree.map(np.asarray, _init(model, labelled.images.shape[1:]))
-    params = processes.on_first_process(lambda: _read(file, fresh))
-    if not processes.from_first_process(params is not None):
+    params = processes.on_first(lambda: _read(file, fresh))
+    if not processes.from_process(params is not None):
         params = jax.tree.map(np.asarray, _train(model, labelled))
         try:
             if jax.process_index() == 0:

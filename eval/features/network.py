@@ -38,12 +38,13 @@ class Network:
         # Every batch has the one compiled shape; the last is padded with zeros and cut.
         devices = jax.device_count()
         size = min(self.batch_size, -(-len(images) // devices)) * devices
-        split = sharding.split(sharding.mesh())
+        mesh = sharding.mesh()
+        split = sharding.split(mesh)
         features = []
         for start in range(0, len(images), size):
             batch = images[start : start + size]
             batch = np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
-            made = _run(self.apply, self._placed, sharding.to_devices(batch[sharding.process_rows(size)], split))
+            made = _run(self.apply, self._placed, sharding.to_devices(batch[sharding.process_rows(mesh, size)], split))
             features.append(np.asarray(multihost_utils.process_allgather(made, tiled=True)))
         return np.concatenate(features)[: len(images)]
 

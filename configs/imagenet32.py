@@ -1,0 +1,19 @@
+"""Unconditional ImageNet at 32x32, 200,000 steps of 512: configs/imagenet32.py[:OBJECTIVE].
+
+49,784,707 parameters: the network of cifar10.py with one more level, and attention there too.
+"""
+
+from configs import base
+
+
+def get_config(objective="sgflow"):
+    config = base.get_config(objective)
+    base.set_schedule(config, warmup_steps=2_000, ramp_steps=8_000, doubling_steps=25_000)
+    config.data.name = "imagenet32"
+    config.data.batch_size = 512
+    config.data.flip = True
+    config.model = base.unet()
+    config.model.channel_mult = (1, 2, 2, 2)
+    config.model.attention_sizes = (16, 8)
+    config.eval.features = "inception"
+    return config.lock()

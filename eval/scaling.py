@@ -1,0 +1,228 @@
+"""What a run keeps and moves on each of many devices, on a machine that has none of them.
+
+python -m eval.scaling --config=configs/cifar10.py [--devices=1,8,64,256] [--fsdp=1,8,64,-1] [--compile]
+
+The devices are simulated on the CPU, and --devices, --fsdp and --batch_per_device stand in for the config's mesh and
+batch size. From shapes alone; with --compile the training step (without a teacher) is compiled too. docs/scaling.md
+says what the columns mean.
+"""
+
+import json
+import re
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags
+from jax.sharding import AxisType, Mesh
+from ml_collections import config_flags
+
+from eval import rows
+from sgflow_jax import build, cli, data, sharding
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError, Stream, stream_key
+
+MOST_DEVICES = 4096
+PARTS = {"parameters": "params", "average": "average", "optimiser": "opt_state"}
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+
+
+class Collective(NamedTuple):
+    """kind: one of KINDS. size: bytes of the whole array, gathered or yet to be scattered. group: devices in it."""
+
+    kind: str
+    size: float
+    group: int
+
+    @property
+    def moved(self) -> float:
+        """Bytes each device sends, and receives, in a ring."""
+        return (2 if self.kind == "all-reduce" else 1) * (self.group - 1) / self.group * self.size
+
+
+def grids(devices: tuple[int, ...], fsdp: tuple[int, ...]) -> list[tuple[int, int]]:
+    """The grids (data, fsdp) of each number of devices, those that there are. InputError if there is none."""
+    pairs = [(n, n if f == -1 else f) for n in devices for f in fsdp]
+    found = list(dict.fromkeys((n // f, f) for n, f in pairs if n % f == 0))
+    if not found:
+        raise InputError(f"--fsdp={','.join(map(str, fsdp))} divides none of --devices: use -1, or a divisor")
+    return found
+
+
+def mesh(data: int, fsdp: int) -> Mesh:
+    """As `sharding.mesh`, of the first data x fsdp devices."""
+    devices = jax.devices()[: data * fsdp]
+    return jax.make_mesh((data, fsdp), sharding.AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def bytes_per_device(tree) -> int:
+    """What one device keeps of arrays, or of shapes that carry shardings."""
+    return sum(_bytes(a.sharding.shard_shape(a.shape), a.dtype) for a in jax.tree.leaves(tree))
+
+
+def expected(params, mesh: Mesh) -> list[Collective]:
+    """What a step has to gather and reduce, by the rule of `sharding.spec`, but for scalars.
+
+    Parameters that lie in parts are gathered once and their gradients scattered in a group, then added over the groups;
+    the gradients of the others are added over all devices.
+    """
+    groups, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
+    whole = split = 0
+    for a in jax.tree.leaves(params):
+        size = _bytes(a.shape, a.dtype)
+        if a.sharding.is_fully_replicated:
+            whole += size
+        else:
+            split += size
+    wanted = [
+        Collective("all-gather", split, fsdp),
+        Collective("reduce-scatter", split, fsdp),
+        Collective("all-reduce", split / fsdp, groups),
+        Collective("all-reduce", whole, mesh.size),
+    ]
+    return [each for each in wanted if each.size and each.group > 1]
+
+
+def counted(program: str) -> dict[str, dict[str, int]]:
+    """The collectives in the text of a compiled program: for each kind, how many, and the bytes of their results."""
+    found = defaultdict(lambda: {"count": 0, "bytes": 0})
+    for results, kind in re.findall(rf" = (\([^()]*\)|\S+) ({'|'.join(KINDS)})\(", program):
+        found[kind]["count"] += 1
+        found[kind]["bytes"] += sum(_hlo_bytes(*array) for array in re.findall(r"(\w+)\[([\d,]*)\]", results))
+    return dict(found)
+
+
+def _bytes(shape: tuple[int, ...], dtype) -> int:
+    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+
+def _hlo_bytes(kind: str, sizes: str) -> int:
+    bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])  # as in f32, bf16, u8
+    return int(np.prod([int(size) for size in sizes.split(",") if size])) * bits // 8
+
+
+def from_shapes(config: ml_collections.ConfigDict, mesh: Mesh) -> rows.Row:
+    """What each device keeps between steps, and moves in one, in bytes."""
+    state = build.state_like(config, build.train_step(config), mesh)
+    collectives = expected(state.params, mesh)
+    return {
+        "devices": mesh.size,
+        **mesh.shape,
+        **{name: bytes_per_device(getattr(state, field)) for name, field in PARTS.items()},
+        "expected": {kind: sum(c.size for c in collectives if c.kind == kind) for kind in KINDS[:3]},
+        "moved": {kind: sum(c.moved for c in collectives if c.kind == kind) for kind in KINDS[:3]},
+    }
+
+
+def from_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_device: int) -> rows.Row:
+    """What the compiled training step takes on each device, in bytes, and its collectives."""
+    began = time.perf_counter()
+    step = build.train_step(config, mesh)
+    state = build.state_like(config, step, mesh)
+    batch = data.batch_like(config.data.name, batch_per_device * mesh.size)
+    monitor = step.init_monitor(batch, state)
+    key = jax.eval_shape(lambda: stream_key(config.seed, Stream.TRAINING))
+    where, everywhere = jax.tree.map(lambda a: a.sharding, state), sharding.replicated(mesh)
+    program = (
+        jax.jit(
+            step,
+            in_shardings=(where, everywhere, sharding.split(mesh), everywhere, None),
+            out_shardings=(where, everywhere),
+            donate_argnums=(0, 1),
+        )
+        .lower(state, monitor, batch, key, None)
+        .compile()
+    )
+    memory = program.memory_analysis()
+    return {
+        "batch_per_device": batch_per_device,
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes,
+        "aliased": memory.alias_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+        "collectives": counted(program.as_text()),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _mb(value: float) -> str:
+    return f"{value / 1e6:,.2f}"
+
+
+def _kinds(values: dict[str, str]) -> str:
+    return ", ".join(f"{kind} {value}" for kind, value in values.items()) or "none"
+
+
+GRID = {name: lambda row, name=name: str(row[name]) for name in ("devices", "data", "fsdp")}
+KEPT = {
+    **GRID,
+    **{name: lambda row, name=name: _mb(row[name]) for name in PARTS},
+    "kept": lambda row: _mb(sum(row[name] for name in PARTS)),
+    **{kind: lambda row, kind=kind: _mb(row["moved"][kind]) for kind in KINDS[:3]},
+    "moved": lambda row: _mb(sum(row["moved"].values())),
+}
+COMPILED = {
+    **GRID,
+    **{name: lambda row, name=name: _mb(row[name]) for name in ("arguments", "outputs", "aliased", "temporary")},
+    "expected": lambda row: _kinds({kind: _mb(size) for kind, size in row["expected"].items() if size}),
+    "in the program (how many)": lambda row: _kinds(
+        {kind: f"{_mb(each['bytes'])} ({each['count']})" for kind, each in row["collectives"].items()}
+    ),
+}
+
+
+def _fsdp(items: list[str]) -> tuple[int, ...]:
+    """The items of --fsdp: positive integers, or -1."""
+    sizes = [int(item) if re.fullmatch(r"\s*(-1|[1-9]\d*)\s*", item) else 0 for item in items]
+    if not sizes or 0 in sizes:
+        raise InputError(f"--fsdp={','.join(items)}: use positive integers, or -1 for all devices, like --fsdp=1,8,-1")
+    return tuple(sizes)
+
+
+def define_flags() -> None:
+    """Only for the program: two modules with the same flags could not be imported together otherwise."""
+    config_flags.DEFINE_config_file("config", None, "FILE.py[:OBJECTIVE], like configs/cifar10.py.")
+    flags.DEFINE_list("devices", ["1", "8", "64", "256"], "Numbers of devices.")
+    flags.DEFINE_list("fsdp", ["1", "8", "64", "-1"], "Devices in a group, as config.mesh.fsdp; -1: all of them.")
+    flags.DEFINE_bool("compile", False, "Compile the training step too: minutes for a large network.")
+    flags.DEFINE_integer("batch_per_device", 2, "Examples on each device, with --compile.", 1)
+    flags.DEFINE_string("out", None, "FILE.json for the rows, in bytes.")
+
+
+def main(_):
+    given = flags.FLAGS
+    cli.require(config=given.config)
+    devices = cli.integers("devices", given.devices, 1, MOST_DEVICES)
+    wanted = grids(devices, _fsdp(given.fsdp))
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", max(devices))
+    cli.start_jax()
+    config = given.config.copy_and_resolve_references()
+    config.mesh.data, config.mesh.fsdp = -1, 1
+    config.data.batch_size = given.batch_per_device * jax.device_count()
+    build.check(config)
+
+    found = []
+    for grid in wanted:
+        row = from_shapes(config, mesh(*grid))
+        if given.compile:
+            row.update(from_program(config, mesh(*grid), given.batch_per_device))
+            print(f"data {grid[0]} x fsdp {grid[1]}: compiled in {row['seconds']} s", file=sys.stderr, flush=True)
+        found.append(row)
+    print("A device keeps between steps, and moves in one, in MB (10^6 bytes):\n")
+    print(rows.markdown(KEPT, found))
+    if given.compile:
+        print(f"The compiled step, {given.batch_per_device} examples on each device; collectives by size; in MB:\n")
+        print(rows.markdown(COMPILED, found))
+    if given.out:
+        paths.write_atomically(Path(given.out), json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,65 @@
+"""Data sets of images that fit in memory."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+from sgflow_jax.data import prepared
+from sgflow_jax.data.source import ORDER, Stepwise, half_mirrored
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images(Stepwise):
+    """Images in memory: images uint8 [N, H, W, C], labels int32 [N]. Each epoch is one permutation of them all."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    flip: bool
+    name: str = ""
+    split: str = "train"
+
+    @property
+    def size(self) -> int:
+        return len(self.images)
+
+    def batch(self, seed, step, batch_size, rows):
+        epochs, places = np.divmod(step * batch_size + np.arange(batch_size)[rows], self.size)
+        index = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            index[here] = _permutation(seed, int(epoch), self.size)[places[here]]
+
+        x = self.images[index]
+        if self.flip:
+            x = half_mirrored(x, seed, step, batch_size, rows)
+        return {"x": x, "label": self.labels[index]}
+
+    def read(self, indices):
+        return self.images[indices]
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "split": self.split, "examples": self.size}
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.default_rng([ORDER, seed, epoch]).permutation(n)
+
+
+def digits(data_dir: str, flip: bool, split: str) -> Images:
+    """The 8x8 digits of scikit-learn, all of them."""
+    from sklearn.datasets import load_digits  # a second of import that other data sets need not pay
+
+    found = load_digits()
+    images = np.round(found.images * (255 / 16)).astype(np.uint8)
+    return Images(images[..., None], found.target.astype(np.int32), flip, "digits", split)
+
+
+def cifar10(data_dir: str, flip: bool, split: str) -> Images:
+    """CIFAR-10 as TFDS has prepared it; InputError if it has not."""
+    found = prepared.open_split("cifar10", "cifar10", split, data_dir, "make data")
+    examples = found.examples(range(len(found)))
+    images = np.stack([example["image"] for example in examples])
+    return Images(images, np.array([example["label"] for example in examples], np.int32), flip, "cifar10", split)

@@ -1,0 +1,67 @@
+"""Laws of points that are drawn without end."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sgflow_jax.data.source import DRAW, REFERENCE, TEST, Stepwise
+
+MIXTURE1D = dict(weights=(0.6, 0.4), means=(-1.5, 2.0), stds=(0.4, 0.6))
+# On a circle of radius 2.
+EIGHT_GAUSSIANS = dict(
+    weights=(1 / 8,) * 8,
+    means=tuple((2 * np.cos(k * np.pi / 4), 2 * np.sin(k * np.pi / 4)) for k in range(8)),
+    stds=(0.1,) * 8,
+)
+REFERENCE_POINTS = 50_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Points(Stepwise):
+    """An endless stream of points: draw(rng, n) -> [n, D]. Those that can be read are REFERENCE_POINTS of their own."""
+
+    draw: Callable[[np.random.Generator, int], np.ndarray]
+    name: str = ""
+    split: str = "train"
+
+    @property
+    def size(self) -> int:
+        return REFERENCE_POINTS
+
+    def batch(self, seed, step, batch_size, rows):
+        x = self.draw(np.random.default_rng([DRAW, seed, step]), batch_size)[rows]
+        return {"x": x.astype(np.float32), "label": np.zeros(len(x), np.int32)}
+
+    def read(self, indices):
+        return self._reference[indices]
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "split": self.split}
+
+    @functools.cached_property
+    def _reference(self) -> np.ndarray:
+        tag = REFERENCE if self.split == "train" else TEST
+        return self.draw(np.random.default_rng(tag), REFERENCE_POINTS).astype(np.float32)
+
+
+def mixture1d(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Two Gaussians on the line."""
+    k = rng.choice(len(MIXTURE1D["weights"]), n, p=MIXTURE1D["weights"])
+    return (np.array(MIXTURE1D["means"])[k] + np.array(MIXTURE1D["stds"])[k] * rng.standard_normal(n))[:, None]
+
+
+def eight_gaussians(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Eight Gaussians on a circle."""
+    k = rng.integers(8, size=n)
+    stds = np.array(EIGHT_GAUSSIANS["stds"])[k, None]
+    return np.array(EIGHT_GAUSSIANS["means"])[k] + stds * rng.standard_normal((n, 2))
+
+
+def checkerboard(rng: np.random.Generator, n: int) -> np.ndarray:
+    """The black squares of a 4 x 4 board on [-2, 2]^2."""
+    column, row = rng.integers(4, size=n), rng.integers(2, size=n)
+    corner = np.stack([column, 2 * row + column % 2], axis=1) - 2
+    return corner + rng.random((n, 2))

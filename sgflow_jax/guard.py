@@ -1,0 +1,73 @@
+"""When a run has gone wrong: numbers that are not finite, a loss that explodes, a gradient far above what it was."""
+
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WINDOW = 100  # steps a median looks back over
+
+
+class Limits(NamedTuple):
+    """max_abs_loss: of a batch, per coordinate. divergence_factor: how far a gradient norm and a loss may both lie
+    above their running medians; 0 does not look at medians."""
+
+    max_abs_loss: float
+    divergence_factor: float
+
+
+# In the order of precedence within a step.
+FAULTS = (
+    "the loss is not finite",
+    "the gradient is not finite",
+    "the parameters are not finite",
+    "the loss is beyond train.max_abs_loss",
+    "the gradient and the loss are far above their running medians",
+)
+
+
+@flax.struct.dataclass
+class Guard:
+    """What was seen of a run. grad_norms, losses: float32 [WINDOW], of the last steps, inf where there was none.
+
+    fault_step: int32, the step of the first fault, -1 without. fault: int32, its index in FAULTS.
+    """
+
+    grad_norms: jax.Array
+    losses: jax.Array
+    fault_step: jax.Array
+    fault: jax.Array
+
+    @classmethod
+    def fresh(cls) -> "Guard":
+        """One that has seen nothing, of numpy arrays."""
+        unseen = np.full(WINDOW, np.inf, np.float32)
+        # Each a buffer of its own, so that all of them can be donated.
+        return cls(unseen, unseen.copy(), np.array(-1, np.int32), np.array(0, np.int32))
+
+    def watch(
+        self, step: jax.Array, loss: jax.Array, grad_norm: jax.Array, params_norm: jax.Array, limits: Limits
+    ) -> "Guard":
+        """What is known after step number `step` (from 1). The first fault is kept."""
+        not_finite = [~jnp.isfinite(a) for a in (loss, grad_norm, params_norm)]
+        exploded = jnp.abs(loss) > limits.max_abs_loss
+        faults = jnp.stack([*not_finite, exploded, self._diverges(loss, grad_norm, limits.divergence_factor)])
+        first = (self.fault_step < 0) & jnp.any(faults)
+
+        place = (step - 1) % WINDOW
+        return Guard(
+            self.grad_norms.at[place].set(grad_norm),
+            self.losses.at[place].set(loss),
+            jnp.where(first, step, self.fault_step),
+            jnp.where(first, jnp.argmax(faults).astype(jnp.int32), self.fault),
+        )
+
+    def _diverges(self, loss: jax.Array, grad_norm: jax.Array, factor: float) -> jax.Array:
+        """One of them alone is no sign: sgflow's loss changes its sign, and a gradient may jump at a rare batch."""
+        if not factor:
+            return jnp.array(False)
+        high_grad = grad_norm > factor * jnp.median(self.grad_norms)
+        far_loss = jnp.abs(loss) > factor * jnp.median(jnp.abs(self.losses))
+        return high_grad & far_loss & jnp.all(jnp.isfinite(self.losses))

@@ -1,0 +1,96 @@
+"""Ending a run before it is done, so that nothing is lost: SIGTERM, SIGINT (Ctrl-C), and maintenance of a Cloud TPU."""
+
+import itertools
+import os
+import signal
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable
+
+import jax
+from jax.experimental import multihost_utils
+
+# Google Cloud answers here, on the machine itself, and holds the answer back until it changes.
+MAINTENANCE_URL = "http://metadata.google.internal/computeMetadata/v1/instance/maintenance-event"
+_calls = itertools.count()
+
+
+class Preemption:
+    """Watches for a reason to stop. Use as a context manager around a run. Signals reach it in the main thread only.
+
+    A signal asks for a stop after the step that is running; a second SIGINT leaves at once (a second SIGTERM does not:
+    some programs send it twice).
+    say: called with a line when a stop is asked for. maintenance_url: "" watches none.
+    """
+
+    def __init__(self, say: Callable[[str], None], maintenance_url: str = ""):
+        self._say, self._url = say, maintenance_url
+        self._asked = threading.Event()
+        self._over = threading.Event()
+        # With several processes JAX's own SIGTERM handler has them agree on the step at which all stop.
+        self._several = jax.process_count() > 1
+        self._signals = (signal.SIGINT,) if self._several else (signal.SIGINT, signal.SIGTERM)
+        self._interrupted = False
+
+    def __enter__(self) -> "Preemption":
+        if self._url:
+            threading.Thread(target=self._watch_maintenance, daemon=True).start()
+        if threading.current_thread() is not threading.main_thread():
+            self._signals = ()
+            return self
+        # Python runs handlers between bytecodes, so not while a program compiles; the descriptor is written at once.
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        self._old_descriptor = signal.set_wakeup_fd(self._write.fileno())
+        self._old_handlers = {number: signal.signal(number, lambda *_: None) for number in self._signals}
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._over.set()
+        if self._signals:
+            for number, handler in self._old_handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._old_descriptor)
+            self._write.close()
+
+    def reached(self) -> bool:
+        """Whether to save and stop now. The same on every process; all have to ask after each step."""
+        if self._several:
+            return multihost_utils.reached_preemption_sync_point(next(_calls))
+        return self._asked.is_set()
+
+    def _listen(self) -> None:
+        with self._read:
+            while number := self._read.recv(1):
+                if number[0] in self._signals:
+                    self._ask(signal.Signals(number[0]))
+
+    def _ask(self, number: signal.Signals) -> None:
+        if number == signal.SIGINT:
+            if self._interrupted:
+                os._exit(128 + number)
+            self._interrupted = True
+        if not self._asked.is_set():
+            self._asked.set()
+            self._say(f"{number.name}: leaving after this step, once it is saved; Ctrl-C twice leaves at once")
+            if self._several:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def _watch_maintenance(self) -> None:
+        request = urllib.request.Request(
+            f"{self._url}?wait_for_change=true&timeout_sec=30", headers={"Metadata-Flavor": "Google"}
+        )
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the machine itself answers
+        while not self._over.is_set():
+            try:
+                with direct.open(request, timeout=40) as answer:
+                    coming = answer.read(64).decode().strip()
+            except OSError:
+                self._over.wait(30)
+                continue
+            if coming not in ("NONE", ""):
+                self._say(f"maintenance is coming ({coming})")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return

@@ -1,0 +1,46 @@
+"""TensorBoard's files, by tensorboardX. Its SummaryWriter writes in a thread that a full disk ends, for which training
+would then wait; here writing is direct, a line of the log at a time."""
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+_files = itertools.count()
+
+
+class Board:
+    """One file of events. purge: TensorBoard hides what earlier files say of this step and later ones.
+
+    Its methods raise OSError when nothing can be written; open another one then.
+    """
+
+    def __init__(self, directory: Path, purge: int):
+        directory.mkdir(parents=True, exist_ok=True)
+        # Files of one second and one host would have one name.
+        self._writer = EventsWriter(str(directory / "events"), f".{os.getpid()}.{next(_files)}")
+        self._write(Event(step=purge, file_version="brain.Event:2"))
+        self._write(Event(step=purge, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """The numbers of one step."""
+        for name, value in values.items():
+            self._write(Event(step=step, summary=summary.scalar(name, value)))
+        self._writer.flush()
+
+    def image(self, step: int, picture: np.ndarray) -> None:
+        """A picture, uint8 [h, w, 3]."""
+        self._write(Event(step=step, summary=summary.image("preview", picture, dataformats="HWC")))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)

@@ -1,0 +1,175 @@
+"""Checkpoints that were damaged, half written, or written by another layout; and disks that are full."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from sgflow_jax import build, trainer
+from sgflow_jax.checkpoint import Checkpoints
+from sgflow_jax.interfaces import InputError
+from tests import tiny
+
+
+def _newest(workdir):
+    with Checkpoints(str(workdir), read_only=True) as checkpoints:
+        return checkpoints.find(None)
+
+
+def _events(workdir, kind):
+    rows = [json.loads(line) for line in (Path(workdir) / "events.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["event"] == kind]
+
+
+def _equal(a, b):
+    for ema in (True, False):
+        left, right = (build.restore_net(str(w), ema=ema).params for w in (a, b))
+        jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def _data(step):
+    """The files with the numbers of the state."""
+    return [file for file in (step / "state").rglob("d/*") if file.is_file()]
+
+
+def _cut(step):
+    for file in _data(step):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _one_bit(step):
+    """In the middle of the largest, where only numbers are: TensorStore does not notice."""
+    largest = max(file.stat().st_size for file in _data(step))
+    for file in _data(step):
+        content = bytearray(file.read_bytes())
+        if len(content) > 0.9 * largest:
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+
+
+def _empty_index(step):
+    (step / "state" / "manifest.ocdbt").write_bytes(b"")
+
+
+def _no_state(step):
+    shutil.rmtree(step / "state")
+
+
+def _garbage(step):
+    (step / "config" / "metadata").write_bytes(b"\xff\x00{")
+
+
+def _foreign(step):
+    shutil.rmtree(step)
+    step.mkdir()
+    (step / "notes.txt").write_text("mine")
+
+
+def _link(step):
+    shutil.rmtree(step)
+    step.symlink_to("/usr")
+
+
+@pytest.mark.parametrize("damage", [_cut, _one_bit, _empty_index, _no_state, _garbage, _foreign, _link])
+def test_the_newest_sound_step_is_used_and_the_fault_named(damage, line_run, tmp_path, capsys):
+    run = shutil.copytree(line_run, tmp_path / "run")
+    damage(run / "checkpoints" / "6")
+    assert build.restore(str(run))[2] == 4
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "checkpoints/6 is damaged: " in said
+    with pytest.raises(InputError, match="checkpoints/6 is damaged .*: use another step"):
+        build.restore(str(run), step=6)
+
+    trainer.train(tiny.mixture(), str(run))
+    assert _newest(run) == 6 and (run / "damaged" / "6.0").exists()
+    assert "damaged/6.0" in _events(run, "damaged")[0]["what"]
+    _equal(run, line_run)
+
+
+def test_nothing_sound_is_no_licence_to_begin_anew(line_run, tmp_path):
+    run = shutil.copytree(line_run, tmp_path / "run")
+    for step in (2, 4, 6):
+        _no_state(run / "checkpoints" / str(step))
+    for use in (lambda: build.restore(str(run)), lambda: trainer.train(tiny.mixture(), str(run))):
+        with pytest.raises(InputError, match="no checkpoint that can be read"):
+            use()
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4", "6"]
+
+
+def test_what_a_kill_left_half_written_is_removed_and_what_is_foreign_stays(line_run, tmp_path):
+    run = shutil.copytree(line_run, tmp_path / "run")
+    half = run / "checkpoints" / "8.orbax-checkpoint-tmp" / "state.orbax-checkpoint-tmp"
+    half.mkdir(parents=True)
+    (run / "config.json.host-1.part").write_text("{")
+    (run / "checkpoints" / "notes.txt").write_text("mine")
+    (run / "checkpoints" / "best").mkdir()
+    trainer.train(tiny.mixture(num_steps=8), str(run))
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["4", "6", "8", "best", "notes.txt"]
+    assert not list(run.glob("*.part"))
+
+
+def test_a_full_disk_costs_time_only(line_run, tmp_path, monkeypatch):
+    """The save of step 4 fails; the run goes on, and the next line of the log or the end saves again."""
+    save = trainer._Run._save
+
+    def tight(self, step, *rest):
+        if step != 4:
+            return save(self, step, *rest)
+        assert self._checkpoints.write_fault(wait=True) is None
+        with tiny.files_of_at_most(2000):
+            save(self, step, *rest)
+            self._checkpoints._attempt(self._checkpoints._manager.wait_until_finished)
+
+    monkeypatch.setattr(trainer._Run, "_save", tight)
+    trainer.train(tiny.mixture(), str(tmp_path / "run"))
+    (event,) = _events(tmp_path / "run", "unsaved")
+    assert event["step"] == 6 and "trying again" in event["what"]
+    _equal(tmp_path / "run", line_run)
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["2", "6"]
+
+
+def test_a_disk_that_stays_full_ends_with_the_older_step_intact(tmp_path):
+    trainer.train(tiny.mixture(num_steps=4), str(tmp_path))
+    full = pytest.raises(InputError, match="step 6 could not be saved .*newest checkpoint is of step 4: free")
+    with full, tiny.files_of_at_most(2000):
+        trainer.train(tiny.mixture(num_steps=6), str(tmp_path))
+    trainer.train(tiny.mixture(num_steps=6), str(tmp_path))
+    assert _newest(tmp_path) == 6
+
+
+def test_some_steps_are_kept_for_good(tmp_path):
+    config = tiny.mixture(num_steps=16)
+    config.train.keep_checkpoints, config.train.keep_every = 1, 6
+    trainer.train(config, str(tmp_path))
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [6, 12, 16]
+
+
+def test_another_data_set_is_refused(line_run, tmp_path, monkeypatch):
+    run = shutil.copytree(line_run, tmp_path / "run")
+    source = build.source(tiny.mixture())
+    monkeypatch.setattr(type(source), "identity", lambda self: {"name": "mixture1d", "split": "other"})
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="was trained on .*'train'.*, and the data set is .*'other'"):
+        trainer.train(tiny.mixture(num_steps=8), str(run))
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_layouts_of_one_process(tmp_path):
+    """All copies, then sharded, then in pairs: to 1e-6 the run that stayed as it was."""
+
+    def config(num_steps, fsdp):
+        config = tiny.mixture(num_steps=num_steps)
+        config.model.width, config.model.depth, config.optim.schedule = 64, 2, "constant"
+        config.mesh.fsdp = fsdp
+        return config
+
+    trainer.train(config(6, 1), str(tmp_path / "whole"))
+    for num_steps, fsdp in [(2, 1), (4, 4), (6, 2)]:
+        trainer.train(config(num_steps, fsdp), str(tmp_path / "moved"))
+    for ema in (True, False):
+        whole, moved = (build.restore_net(str(tmp_path / w), ema=ema).params for w in ("whole", "moved"))
+        for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(moved), strict=True):
+            assert np.max(np.abs(a - b)) <= 1e-6 * np.max(np.abs(a))

@@ -1,0 +1,60 @@
+import jax
+import numpy as np
+import pytest
+
+from sgflow_jax.guard import FAULTS, WINDOW, Guard, Limits
+
+LIMITS = Limits(max_abs_loss=1e6, divergence_factor=20.0)
+
+
+def _watch(losses, grad_norms, limits=LIMITS, params_norm=1.0):
+    """(step, fault) of the first fault; step -1 for none."""
+    watch = jax.jit(lambda guard, *seen: guard.watch(*seen, params_norm, limits))
+    guard = Guard.fresh()
+    for step, seen in enumerate(zip(losses, grad_norms, strict=True), 1):
+        guard = watch(guard, step, *map(np.float32, seen))
+    return int(guard.fault_step), FAULTS[int(guard.fault)]
+
+
+QUIET = np.random.default_rng(0).uniform(0.5, 1.5, WINDOW)
+
+
+@pytest.mark.parametrize("loss", [30.0, -30.0])
+def test_loss_and_gradient_far_above_their_medians(loss):
+    """Of either sign: sgflow's loss may become strongly negative."""
+    assert _watch([*QUIET, loss, 1], [*QUIET, 50, 1]) == (WINDOW + 1, FAULTS[-1])
+
+
+@pytest.mark.parametrize(
+    "loss, grad_norm, factor",
+    [(30.0, 5.0, 20), (1.0, 50.0, 20), (15.0, 15.0, 20), (30.0, 50.0, 0)],
+    ids=["gradient quiet", "loss quiet", "both high", "not asked for"],
+)
+def test_less_is_no_divergence(loss, grad_norm, factor):
+    assert _watch([*QUIET, loss], [*QUIET, grad_norm], LIMITS._replace(divergence_factor=factor))[0] == -1
+
+
+def test_a_median_wants_a_full_window():
+    assert _watch([*QUIET[1:], 30.0], [*QUIET[1:], 50.0])[0] == -1
+
+
+def test_a_median_looks_back_over_the_window_only():
+    """What was high before does not hide what is high now."""
+    assert _watch([*QUIET * 1e3, *QUIET, 30.0], [*QUIET * 1e3, *QUIET, 50.0])[0] == 2 * WINDOW + 1
+
+
+@pytest.mark.parametrize(
+    "loss, grad_norm, params_norm, fault",
+    [
+        (np.nan, np.nan, np.nan, 0),
+        (1, np.inf, np.nan, 1),
+        (1, 1, np.nan, 2),
+        (-2e6, 1, 1, 3),
+    ],
+)
+def test_the_first_of_several_faults_is_named(loss, grad_norm, params_norm, fault):
+    assert _watch([loss], [grad_norm], params_norm=params_norm) == (1, FAULTS[fault])
+
+
+def test_the_first_fault_is_kept():
+    assert _watch([1, np.nan, 1, 1e9], [1, 1, 1, 1]) == (2, FAULTS[0])

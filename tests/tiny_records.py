@@ -1,0 +1,70 @@
+"""A small data set of images in the files that TFDS prepares, written without TensorFlow."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+
+NAME, VERSION = "downsampled_imagenet", "2.0.0"
+
+
+def images(size: int, count: int, split: str = "train") -> np.ndarray:
+    """What `write` writes, uint8 [count, size, size, 3]: coarse noise, and in the top row the number of the image:
+    (number, 0, number // 256) at the left end and (number, 255, number // 256) at the right one."""
+    rng = np.random.default_rng([count, len(split)])
+    coarse = rng.integers(256, size=(count, 4, 4, 3), dtype=np.uint8)
+    found = coarse.repeat(size // 4, axis=1).repeat(size // 4, axis=2)
+    numbers = np.arange(count)
+    for column, end in ((0, 0), (-1, 255)):
+        found[:, 0, column] = np.stack([numbers % 256, np.full(count, end), numbers // 256], axis=1)
+    return found
+
+
+def write(directory: Path | str, size: int = 64, count: int = 32, test_count: int = 8) -> Path:
+    """Prepares downsampled_imagenet/{size}x{size} under `directory`, for data_dir: `count` images to train on and
+    `test_count` to test. Returns the folder of its files."""
+    splits = {"train": images(size, count), "validation": images(size, test_count, "validation")}
+    return write_images(directory, size, splits)
+
+
+def write_images(directory: Path | str, size: int, splits: dict[str, np.ndarray]) -> Path:
+    """As `write`, with these images of each split, of any shapes."""
+    folder = Path(directory) / NAME / f"{size}x{size}" / VERSION
+    folder.mkdir(parents=True)
+    # As TFDS declares it: the images are PNG all the same.
+    features = tfds.features.FeaturesDict({"image": tfds.features.Image(encoding_format="jpeg")})
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder,
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        dataset_name=NAME,
+        filetype_suffix="array_record",
+    )
+    infos = []
+    for split, arrays in splits.items():
+        shards = np.array_split(np.arange(len(arrays)), min(2, len(arrays)))
+        sizes = []
+        for shard, indices in enumerate(shards):
+            file = folder / f"{NAME}-{split}.array_record-{shard:05d}-of-{len(shards):05d}"
+            writer = ArrayRecordWriter(str(file), "group_size:1")
+            for i in indices:
+                record = features.serialize_example({"image": _png(arrays[i])})
+                writer.write(record)
+                sizes.append(len(record))
+            writer.close()
+        lengths = [len(indices) for indices in shards]
+        infos.append(
+            tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=sum(sizes), filename_template=template)
+        )
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder, features=features, split_infos=infos, filename_template=template, check_data=False
+    )
+    return folder
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "png")
+    return buffer.getvalue()
