@@ -152,7 +152,8 @@ class Checkpoints:
         try:
             write()
         except _WRITE_ERRORS as error:
-            self._write_fault = " ".join(str(error).split())[:200]
+            said = " ".join(str(error).split())
+            self._write_fault = said if len(said) < 160 else f"{said[:60]} ... {said[-90:]}"  # the cause stands last
 
     def _none(self) -> str:
         return f"{self._workdir} has no checkpoint: train first, or name the directory of a run"

@@ -57,12 +57,13 @@ def start_jax(alone: bool = False) -> None:
 
     alone: the command is for one process; InputError if there are others.
 
-    Libraries log errors only (orbax tells a page at each checkpoint); --verbosity=0 shows everything.
+    Libraries log nothing (orbax tells a page at each checkpoint, and a hundred when a disk is full); what they raise is
+    reported, and --verbosity=0 shows everything.
 
     The persistent compilation cache is on: in JAX_COMPILATION_CACHE_DIR if set, else in the user's cache directory.
     """
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)
+        logging.set_verbosity(logging.FATAL)
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(paths.cache() / "compiled"))
     processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)

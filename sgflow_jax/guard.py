@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-WINDOW = 100  # steps a median looks back over
+WINDOW = 100  # steps a running median looks back over
+RECENT = 10  # of them, those that are compared with it: one batch far out is no divergence, and is clipped
 
 
 class Limits(NamedTuple):
-    """max_abs_loss: of a batch, per coordinate. divergence_factor: how far a gradient norm and a loss may both lie
-    above their running medians; 0 does not look at medians."""
+    """max_abs_loss: of a batch, per coordinate. divergence_factor: how many times its median over WINDOW steps that of the
+    RECENT may be, of gradient norm and loss both; 0 does not look at medians."""
 
     max_abs_loss: float
     divergence_factor: float
@@ -53,21 +54,24 @@ class Guard:
         """What is known after step number `step` (from 1). The first fault is kept."""
         not_finite = [~jnp.isfinite(a) for a in (loss, grad_norm, params_norm)]
         exploded = jnp.abs(loss) > limits.max_abs_loss
-        faults = jnp.stack([*not_finite, exploded, self._diverges(loss, grad_norm, limits.divergence_factor)])
+        place = (step - 1) % WINDOW
+        grad_norms, losses = self.grad_norms.at[place].set(grad_norm), self.losses.at[place].set(loss)
+        diverges = _diverges(grad_norms, losses, place, limits.divergence_factor)
+        faults = jnp.stack([*not_finite, exploded, diverges])
         first = (self.fault_step < 0) & jnp.any(faults)
 
-        place = (step - 1) % WINDOW
         return Guard(
-            self.grad_norms.at[place].set(grad_norm),
-            self.losses.at[place].set(loss),
+            grad_norms,
+            losses,
             jnp.where(first, step, self.fault_step),
             jnp.where(first, jnp.argmax(faults).astype(jnp.int32), self.fault),
         )
 
-    def _diverges(self, loss: jax.Array, grad_norm: jax.Array, factor: float) -> jax.Array:
-        """One of them alone is no sign: sgflow's loss changes its sign, and a gradient may jump at a rare batch."""
-        if not factor:
-            return jnp.array(False)
-        high_grad = grad_norm > factor * jnp.median(self.grad_norms)
-        far_loss = jnp.abs(loss) > factor * jnp.median(jnp.abs(self.losses))
-        return high_grad & far_loss & jnp.all(jnp.isfinite(self.losses))
+
+def _diverges(grad_norms: jax.Array, losses: jax.Array, place: jax.Array, factor: float) -> jax.Array:
+    """Gradient or loss alone is no sign: a loss of sgflow may change its sign, a gradient grow while the loss falls."""
+    if not factor:
+        return jnp.array(False)
+    recent = (place - jnp.arange(RECENT)) % WINDOW
+    far = [jnp.median(a[recent]) > factor * jnp.median(a) for a in (grad_norms, jnp.abs(losses))]
+    return far[0] & far[1] & jnp.all(jnp.isfinite(losses))

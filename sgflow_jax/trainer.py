@@ -234,6 +234,7 @@ class _Run:
         return monitor
 
     def _save(self, step: int, state: TrainState, monitor: Monitor) -> None:
+        self._say_write_fault(self._checkpoints.write_fault(wait=True), step)  # of the save before, long over
         self._unsaved = False
         self._checkpoints.save(step, state, monitor, self._config, self._source.identity())
 

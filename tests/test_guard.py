@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from sgflow_jax.guard import FAULTS, WINDOW, Guard, Limits
+from sgflow_jax.guard import FAULTS, RECENT, WINDOW, Guard, Limits
 
 LIMITS = Limits(max_abs_loss=1e6, divergence_factor=20.0)
 
@@ -19,10 +19,15 @@ def _watch(losses, grad_norms, limits=LIMITS, params_norm=1.0):
 QUIET = np.random.default_rng(0).uniform(0.5, 1.5, WINDOW)
 
 
+def _then(value):
+    """After a quiet window, RECENT steps of one value."""
+    return [*QUIET, *[value] * RECENT]
+
+
 @pytest.mark.parametrize("loss", [30.0, -30.0])
 def test_loss_and_gradient_far_above_their_medians(loss):
-    """Of either sign: sgflow's loss may become strongly negative."""
-    assert _watch([*QUIET, loss, 1], [*QUIET, 50, 1]) == (WINDOW + 1, FAULTS[-1])
+    """Of either sign: sgflow's loss may become strongly negative. Seen when most of the recent steps are far out."""
+    assert _watch(_then(loss), _then(50.0)) == (WINDOW + RECENT // 2 + 1, FAULTS[-1])
 
 
 @pytest.mark.parametrize(
@@ -31,16 +36,23 @@ def test_loss_and_gradient_far_above_their_medians(loss):
     ids=["gradient quiet", "loss quiet", "both high", "not asked for"],
 )
 def test_less_is_no_divergence(loss, grad_norm, factor):
-    assert _watch([*QUIET, loss], [*QUIET, grad_norm], LIMITS._replace(divergence_factor=factor))[0] == -1
+    assert _watch(_then(loss), _then(grad_norm), LIMITS._replace(divergence_factor=factor))[0] == -1
+
+
+def test_a_few_batches_far_out_are_none():
+    few = [1e4] * (RECENT // 2 - 1)
+    assert _watch([*QUIET, *few, *QUIET], [*QUIET, *few, *QUIET])[0] == -1
 
 
 def test_a_median_wants_a_full_window():
-    assert _watch([*QUIET[1:], 30.0], [*QUIET[1:], 50.0])[0] == -1
+    loud = [50.0] * RECENT
+    assert _watch([*QUIET[: WINDOW - RECENT - 1], *loud], [*QUIET[: WINDOW - RECENT - 1], *loud])[0] == -1
 
 
 def test_a_median_looks_back_over_the_window_only():
     """What was high before does not hide what is high now."""
-    assert _watch([*QUIET * 1e3, *QUIET, 30.0], [*QUIET * 1e3, *QUIET, 50.0])[0] == 2 * WINDOW + 1
+    series = [*QUIET * 1e3, *_then(30.0)]
+    assert _watch(series, series)[0] == 2 * WINDOW + RECENT // 2 + 1
 
 
 @pytest.mark.parametrize(
