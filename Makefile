@@ -39,7 +39,8 @@ audit: .venv/audit/installed
 	    "($$(echo "$$log" | tail -n 1))" >&2; exit 3 ;; \
 	esac
 
-# The first download and preparation of CIFAR-10 (or DATASET=downsampled_imagenet/64x64), into TFDS_DATA_DIR or TFDS's default directory.
+# The first download and preparation of CIFAR-10, into TFDS_DATA_DIR or TFDS's default directory; README has the other
+# data sets.
 DATASET ?= cifar10
 data: .venv/prepare
 	$(BIN)/python -c 'import tensorflow_datasets as tfds; tfds.builder("$(DATASET)", file_format="array_record").download_and_prepare()'

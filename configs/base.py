@@ -4,6 +4,8 @@ import ml_collections
 
 from sgflow_jax import objectives
 
+FEATURES = ("pixels", "classifier", "efficientnet_lite0", "inception")  # what distances compare: see eval.features
+
 
 def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     """The defaults for one objective (`objectives.names()`), as an unlocked ConfigDict without data or model."""
@@ -58,7 +60,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.eval = ml_collections.ConfigDict()
     config.eval.batch_size = 500  # images a network call when sampling, over all devices
     config.eval.num_samples = 50_000  # generated images for a distance
-    config.eval.features = "pixels"  # see eval.features.names()
+    config.eval.features = "pixels"  # of FEATURES
     return config
 
 
@@ -98,3 +100,6 @@ def mlp() -> ml_collections.ConfigDict:
             "dtype": "float32",  # of the computation: "float32" or "bfloat16"; parameters are float32
         }
     )
+
+
+NETWORKS = {"unet": unet, "mlp": mlp}  # by their names

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -24,6 +24,18 @@ from sgflow_jax.interfaces import InputError
 
 Settings = dict[str, Any]
 Row = dict[str, Any]
+
+
+class Range(NamedTuple):
+    """Numbers that a setting may be, as the bounds of a flag."""
+
+    least: float
+    most: float
+    kind: type = int
+
+
+# What a setting may be: of a type, one of some choices, or a number in a range.
+Allowed = dict[str, type | tuple[str, ...] | Range]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +48,8 @@ class Store:
         """The row measured with exactly these settings: both dictionaries in one; None if there is none."""
         file = self._file(settings)
         try:
-            return json.loads(file.read_text()) if file.exists() else None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            return paths.from_json(file.read_text()) if file.exists() else None
+        except (OSError, ValueError) as error:
             raise InputError(f"{file} is damaged: remove it, and the row is measured again") from error
 
     def write(self, settings: Settings, values: Row) -> None:
@@ -45,16 +57,21 @@ class Store:
         paths.write_atomically(self._file(settings), json.dumps({**settings, **values}, indent=1) + "\n")
 
     def _file(self, settings: Settings) -> Path:
-        text = json.dumps(settings, sort_keys=True)
-        name = "-".join(str(value) for value in settings.values() if isinstance(value, str))
-        readable = "".join(c if c.isalnum() or c in "-=._" else "_" for c in name)[:80]
-        return self.folder / "rows" / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+        return self.folder / "rows" / f"{_name(settings)}.json"
+
+
+def _name(settings: Settings) -> str:
+    """A name for files of a row, which no other row has."""
+    text = json.dumps(settings, sort_keys=True)
+    name = "-".join(str(value) for value in settings.values() if isinstance(value, str))
+    readable = "".join(c if c.isalnum() or c in "-=._" else "_" for c in name)[:80]
+    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 @contextlib.contextmanager
 def fresh_workdir(folder: Path, settings: Settings) -> Iterator[str]:
     """The directory of a row's training run, empty at the start, even if an earlier attempt was stopped; gone after."""
-    workdir = folder / "runs" / "-".join(str(value) for value in settings.values())
+    workdir = folder / "runs" / _name(settings)
     shutil.rmtree(workdir, ignore_errors=True)
     try:
         yield str(workdir)
@@ -100,13 +117,14 @@ def _apart(store: Store, settings: Settings, module: str) -> None:
 
 def from_command(
     module: str,
-    allowed: dict[str, type | tuple[str, ...]],
+    allowed: Allowed,
     wanted: Callable[[], list[Settings]],
     measure: Callable[[Settings], Row],
 ) -> list[Row] | None:
     """What the flags ask for: the rows `wanted`, or None when it was to measure the one of --row (see `from_flag`)."""
     given = flags.FLAGS
     store = Store(Path(given.out))
+    paths.check_writable(store.folder / "rows" / "row.json")
     if given.row:
         settings = from_flag(given.row, allowed)
         store.write(settings, measure(settings))
@@ -121,22 +139,32 @@ def define_flags(out: str) -> None:
     flags.DEFINE_string("row", None, "Measure this row alone: its settings as JSON.")
 
 
-def from_flag(text: str, allowed: dict[str, type | tuple[str, ...]]) -> Settings:
-    """The settings given by --row: exactly the names of `allowed`, each of its type or one of its choices.
+def from_flag(text: str, allowed: Allowed) -> Settings:
+    """The settings given by --row: exactly the names of `allowed`, each what it may be.
 
     What else a row's file holds is left out. InputError if something is missing or wrong.
     """
     try:
-        given = json.loads(text)
+        given = paths.from_json(text)
     except ValueError as error:
         raise InputError(f"--row={text} is not JSON ({error}): copy what a file under rows/ begins with") from error
     for name, kind in allowed.items():
         value = given.get(name) if isinstance(given, dict) else None
-        fits = value in kind if isinstance(kind, tuple) else isinstance(value, (int, float) if kind is float else kind)
-        if not fits or isinstance(value, bool):
-            what = " or ".join(kind) if isinstance(kind, tuple) else f"a value of type {kind.__name__}"
-            raise InputError(f"--row={text}: {name} is {value!r}; use {what}")
+        if isinstance(value, bool) or not _fits(value, kind):
+            raise InputError(f"--row={text}: {name} is {value!r}; use {_described(kind)}")
     return {name: given[name] for name in allowed}
+
+
+def _fits(value: Any, kind: type | tuple[str, ...] | Range) -> bool:
+    if isinstance(kind, Range):
+        return _fits(value, kind.kind) and kind.least <= value <= kind.most
+    return value in kind if isinstance(kind, tuple) else isinstance(value, int | float if kind is float else kind)
+
+
+def _described(kind: type | tuple[str, ...] | Range) -> str:
+    if isinstance(kind, Range):
+        return f"{_described(kind.kind)} from {kind.least} to {kind.most}"
+    return " or ".join(kind) if isinstance(kind, tuple) else f"a value of type {kind.__name__}"
 
 
 def markdown(columns: dict[str, Callable[[Row], str]], rows: list[Row]) -> str:

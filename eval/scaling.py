@@ -20,7 +20,6 @@ import ml_collections
 import numpy as np
 from absl import flags
 from jax.sharding import AxisType, Mesh
-from ml_collections import config_flags
 
 from eval import rows
 from sgflow_jax import build, cli, data, sharding
@@ -90,10 +89,15 @@ def expected(params, mesh: Mesh) -> list[Collective]:
 
 def counted(program: str) -> dict[str, dict[str, int]]:
     """The collectives in the text of a compiled program: for each kind, how many, and the bytes of their results."""
+    # A TPU's compiler writes one that runs beside other work several times, with one channel.
+    channels = {
+        (kind, channel): re.findall(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]", results)
+        for results, kind, channel in re.findall(rf" = (.*?) ({'|'.join(KINDS)})\(.*?channel_id=(\d+)", program)
+    }
     found = defaultdict(lambda: {"count": 0, "bytes": 0})
-    for results, kind in re.findall(rf" = (\([^()]*\)|\S+) ({'|'.join(KINDS)})\(", program):
+    for (kind, _), arrays in channels.items():
         found[kind]["count"] += 1
-        found[kind]["bytes"] += sum(_hlo_bytes(*array) for array in re.findall(r"(\w+)\[([\d,]*)\]", results))
+        found[kind]["bytes"] += sum(_hlo_bytes(*array) for array in arrays)
     return dict(found)
 
 
@@ -186,7 +190,7 @@ def _fsdp(items: list[str]) -> tuple[int, ...]:
 
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    config_flags.DEFINE_config_file("config", None, "FILE.py[:OBJECTIVE], like configs/cifar10.py.")
+    cli.define_config("FILE.py[:OBJECTIVE], like configs/cifar10.py.")
     flags.DEFINE_list("devices", ["1", "8", "64", "256"], "Numbers of devices.")
     flags.DEFINE_list("fsdp", ["1", "8", "64", "-1"], "Devices in a group, as config.mesh.fsdp; -1: all of them.")
     flags.DEFINE_bool("compile", False, "Compile the training step too: minutes for a large network.")

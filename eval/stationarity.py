@@ -39,7 +39,10 @@ LAWS = {
     "gaussian": (lambda path: oracles.gaussian([0.8, -0.5], [[1.6, 0.7], [0.7, 0.6]], path), 2),
 }
 # The settings of a row, and what each may be.
-SETTINGS = {"objective": str, "law": tuple(LAWS), "seed": int, "max_samples": int, "tolerance": float}
+SEEDS = rows.Range(0, MAX_SEED - 1)
+SAMPLES = rows.Range(2 * BATCH * CHUNK, MAX_SEED)
+TOLERANCES = rows.Range(1e-6, 1.0, float)
+SETTINGS = {"objective": str, "law": tuple(LAWS), "seed": SEEDS, "max_samples": SAMPLES, "tolerance": TOLERANCES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,9 +293,11 @@ def define_flags() -> None:
     rows.define_flags("runs/stationarity")
     flags.DEFINE_list("objectives", [], "Objectives or variants like 'esd(stopgrad=none)'; all by default.")
     flags.DEFINE_list("laws", list(LAWS), "Laws of the data.")
-    flags.DEFINE_integer("seed", 0, "Seed of the samples.", 0, MAX_SEED - 1)
-    flags.DEFINE_integer("max_samples", 2**17, "Samples at which an expectation is left as it is.", 2 * BATCH * CHUNK)
-    flags.DEFINE_float("tolerance", 0.005, "Wanted standard error, relative to the gradient at a wrong map.", 1e-6, 1.0)
+    flags.DEFINE_integer("seed", 0, "Seed of the samples.", SEEDS.least, SEEDS.most)
+    what = "Samples at which an expectation is left as it is."
+    flags.DEFINE_integer("max_samples", 2**17, what, SAMPLES.least, SAMPLES.most)
+    what = "Wanted standard error, relative to the gradient at a wrong map."
+    flags.DEFINE_float("tolerance", 0.005, what, TOLERANCES.least, TOLERANCES.most)
 
 
 def main(_):

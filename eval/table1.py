@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from eval import cost, rows, variants
 from sgflow_jax import cli
@@ -133,7 +132,7 @@ def replace(document: str, table: str) -> str:
 
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    config_flags.DEFINE_config_file("config", "configs/quickstart.py", "The network whose gradient is measured.")
+    cli.define_config("The network whose gradient is measured.", "configs/quickstart.py")
     flags.DEFINE_string("results", "docs/results", "Where stationarity.json and toy_table.json are.")
     flags.DEFINE_string("doc", None, "The document to put the table into.")
 

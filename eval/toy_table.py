@@ -5,7 +5,7 @@ and compares with the exact map. Writes DIR/toy_table.md, toy_table.json and toy
 measured again.
 """
 
-import io
+import contextlib
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from configs import mixture1d, toy2d
 from eval import map_error, plots, rows, variants
 from sgflow_jax import build, cli, data, generate, trainer
 from sgflow_jax import workdir as paths
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.interfaces import MAX_SEED, InputError
 
 DATA = {"mixture1d": mixture1d, "eight_gaussians": toy2d}
 PER_CALL = 50  # training steps in one call of the device: these networks are small
@@ -28,7 +28,7 @@ TRIAL_STEPS = 400  # of the run that measures the speed
 SHOWN = 400  # points of the learned map kept for the figure
 BUDGETS = ("steps", "seconds")
 # The settings of a row, and what each may be.
-SETTINGS = {"data": tuple(DATA), "objective": str, "budget": BUDGETS, "amount": float, "seed": int}
+SETTINGS = {"data": tuple(DATA), "objective": str, "budget": BUDGETS, "amount": rows.Range(0.1, MAX_SEED, float), "seed": int}
 
 
 def config_of(name: str, variant: variants.Variant, seed: int, num_steps: int | None) -> ml_collections.ConfigDict:
@@ -53,6 +53,8 @@ def measure(settings: rows.Settings, folder: Path) -> rows.Row:
         return config_of(settings["data"], variant, settings["seed"], num_steps)
 
     num_steps = settings["amount"]
+    if settings["budget"] == "steps":
+        _check_steps(num_steps, "amount")
     try:
         if settings["budget"] == "seconds":
             trial = config_for(TRIAL_STEPS)
@@ -78,12 +80,11 @@ def targets(config: ml_collections.ConfigDict, folder: Path) -> map_error.Target
     """What to compare with; kept in a file, as it takes longer than a run."""
     name, path = config.data.name, config.objective.interpolant
     file = folder / f"exact_{name}_{path}.npz"
-    if not file.exists():
-        buffer = io.BytesIO()
-        np.savez(buffer, **map_error.targets(name, path)._asdict())
-        paths.write_atomically(file, buffer.getvalue())
-    with np.load(file) as arrays:
-        return map_error.Targets(**arrays)
+    with contextlib.suppress(InputError):  # missing, or damaged
+        return map_error.Targets(*paths.read_arrays(file, *map_error.Targets._fields))
+    found = map_error.targets(name, path)
+    paths.write_arrays(file, found._asdict())
+    return found
 
 
 def _speed(config: ml_collections.ConfigDict, workdir: str) -> float:
@@ -156,19 +157,23 @@ def wanted(given: flags.FlagValues) -> list[rows.Settings]:
     for flag, items, allowed in (("data", given.data, DATA), ("budgets", given.budgets, BUDGETS)):
         if not items or not set(items) <= set(allowed):
             raise InputError(f"--{flag}={','.join(items)}: use {', '.join(allowed)}")
-    seeds = cli.integers("seeds", given.seeds)
+    seeds = cli.integers("seeds", given.seeds, most=MAX_SEED)
     settings = []
     for seed in seeds:
         for name in given.data:
             for budget in given.budgets:
                 steps = given.num_steps or DATA[name].get_config().train.num_steps
-                if steps % (2 * PER_CALL):
-                    raise InputError(f"--num_steps={steps}: use a multiple of {2 * PER_CALL}")
+                _check_steps(steps, "--num_steps")
                 amount = steps if budget == "steps" else given.seconds
                 settings += [
                     {"data": name, "objective": o, "budget": budget, "amount": amount, "seed": seed} for o in names
                 ]
     return settings
+
+
+def _check_steps(steps: float, name: str) -> None:
+    if not isinstance(steps, int) or steps % (2 * PER_CALL):
+        raise InputError(f"{name}={steps}: use a multiple of {2 * PER_CALL}")
 
 
 def define_flags() -> None:
@@ -179,7 +184,7 @@ def define_flags() -> None:
     flags.DEFINE_list("budgets", list(BUDGETS), "Equal steps, equal seconds of training, or both.")
     flags.DEFINE_list("seeds", ["0"], "Seeds of the runs.")
     flags.DEFINE_integer("num_steps", None, "Training steps of the first budget; the config's by default.", 1)
-    flags.DEFINE_float("seconds", 10.0, "Training time of the second budget, without compiling.", 0.1)
+    flags.DEFINE_float("seconds", 10.0, "Training time of the second budget, without compiling.", 0.1, MAX_SEED)
 
 
 def main(_):

@@ -58,7 +58,10 @@ def every() -> list[Variant]:
 
 def parse(name: str) -> Variant:
     """The variant of a name. InputError if there is no such objective or option."""
-    objective, _, inside = name.rstrip(")").partition("(")
+    parts = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", name)
+    if parts is None:
+        raise InputError(f"{name!r} is not the name of an objective: write NAME or NAME(OPTION=VALUE,...)")
+    objective, inside = parts.groups("")
     defaults = objectives.default_options(objective)
     options = {}
     for item in filter(None, inside.split(",")):
@@ -73,7 +76,7 @@ def parse(name: str) -> Variant:
 
 def from_flag(items: list[str]) -> list[str]:
     """The names in a list flag, which is split at the commas inside parentheses too. InputError for what is no name."""
-    names = re.findall(r"[^,(]+(?:\([^)]*\))?", ",".join(items))
+    names = re.split(r",(?![^(]*\))", ",".join(items)) if items else []
     return [parse(name.strip()).name for name in names]
 
 

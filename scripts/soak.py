@@ -90,13 +90,16 @@ def main() -> int:
         lines.append(line)
 
     began = time.monotonic()
-    assert start(whole, flags.config).wait() == 0, "the run that was left in peace failed"
+    process = start(whole, flags.config)
+    while process.poll() is None and not newest(whole):
+        time.sleep(0.05)
+    waiting = time.monotonic() - began
+    assert process.wait() == 0, "the run that was left in peace failed"
     total, seconds = newest(whole), time.monotonic() - began
     say(f"{flags.config}, {total} steps, {' '.join(SETTINGS)}; {seconds:.0f} s in peace. Kills, seed {flags.seed}:")
     say("kill  seconds after its start  last logged step  newest checkpoint  half-written checkpoints")
 
-    # A start takes some seconds before the first step; then as many steps as leave something for the other kills.
-    waiting = 10.0
+    # Some while it starts, and the others so that something is left for the kills to come.
     for kill in range(1, flags.kills + 1):
         began, before = time.monotonic(), newest(killed)
         process = start(killed, flags.config)
@@ -104,8 +107,6 @@ def main() -> int:
         moment = rng.uniform(0, waiting + 2 * share)
         while time.monotonic() - began < moment and process.poll() is None:
             time.sleep(0.005)
-            if newest(killed) > before and time.monotonic() - began < waiting:
-                waiting = time.monotonic() - began
         if process.poll() is not None:
             say(f"{kill:4}  ended by itself with code {process.returncode}: too soon for {flags.kills} kills")
             return 1

@@ -8,10 +8,11 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from sgflow_jax import data, models, objectives, optim, sharding
+from configs import base
+from sgflow_jax import config_fields, data, models, objectives, optim, sharding
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.guard import Limits
-from sgflow_jax.interfaces import MAX_SEED, InputError
+from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
@@ -31,7 +32,9 @@ ON_DIVERGENCE = ("stop", "rollback")
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """InputError for the first value out of its range, naming the field and what is allowed."""
+    """InputError for the first field that is missing, or whose value is out of its range, with what is allowed."""
+    config_fields.check(config)
+    network = models.make(**config.model)
 
     def require(name: str, ok: bool, allowed: str) -> None:
         if not ok:
@@ -50,7 +53,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     require("train.on_divergence", config.train.on_divergence in ON_DIVERGENCE, " or ".join(map(repr, ON_DIVERGENCE)))
     require("train.rollback_factor", 0 < shrink <= 1, "a number in (0, 1]")
     require("optim.warmup_steps", config.optim.warmup_steps >= 0, "0 or a positive integer")
-    require("eval.num_samples", config.eval.num_samples >= 2, "2 or more, a distance needs a covariance")
+    allowed = f"2 to {MAX_SAMPLES}, a distance needs a covariance"
+    require("eval.num_samples", 2 <= config.eval.num_samples <= MAX_SAMPLES, allowed)
+    require("eval.features", config.eval.features in base.FEATURES, f"one of {', '.join(base.FEATURES)}")
     require("seed", 0 <= config.seed <= MAX_SEED, f"an integer from 0 to {MAX_SEED}")
     for name in ("optim.b1", "optim.b2", "optim.ema_decay"):
         require(name, 0 <= _get(config, name) < 1, "a number in [0, 1)")
@@ -63,7 +68,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         f"0 (no labels) or {classes}, the classes of {config.data.name}" if classes else "0: the data has no labels"
     )
     require("model.num_classes", config.model.num_classes in (0, classes), allowed)
-    models.make(**config.model).check(shape)
+    network.check(shape)
 
     wanted = objective(config)
     step = config.teacher.step

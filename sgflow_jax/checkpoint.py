@@ -1,15 +1,18 @@
 """Checkpoints (orbax), written in the background: what is trained, what is watched, and the resolved configuration.
 
 Orbax commits a step by renaming its directory, so that a kill leaves whole steps only. What it does not notice (files
-cut or changed later, a directory that is no checkpoint) is noticed here: a step is used only if all of it can be read
-and its numbers have the sum that was saved with them.
+cut or changed later, a directory that is no checkpoint) is noticed here: a step is used only if all of it can be read,
+its numbers have the sum that was saved with them, and its configuration the digest.
 """
 
 import contextlib
 import functools
 import gc
+import hashlib
+import json
 import shutil
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -98,7 +101,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         saved = {"state": state, "monitor": monitor}
-        facts = {"sum": int(_sum_on_devices(saved)), "data": data}
+        facts = {"sum": _sum(saved, _sum_on_devices), "texts": _digest(config.to_dict(), data), "data": data}
         items = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in saved.items()},
             config=ocp.args.JsonSave(config.to_dict()),
@@ -159,14 +162,17 @@ class Checkpoints:
         return f"{self._workdir} has no checkpoint: train first, or name the directory of a run"
 
     def _newest_sound(self) -> int | None:
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        damaged = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
             if (fault := self._fault(step)) is None:
+                for line in damaged:
+                    print(f"warning: the checkpoint {line}", file=sys.stderr)
                 return step
-            print(f"warning: the checkpoint {self._directory / str(step)} is damaged: {fault}", file=sys.stderr)
-        if steps:
+            damaged.append(f"{self._directory / str(step)} is damaged: {fault}")
+        if damaged:
             raise InputError(
-                f"{self._workdir} has no checkpoint that can be read: restore one, or use another --workdir"
+                f"{self._workdir} has no checkpoint that can be read ({damaged[0]}): restore one, or use another "
+                "--workdir"
             )
         return None
 
@@ -208,7 +214,10 @@ def _fault(directory: str, step: int, changed: int) -> str | None:
     try:
         with _quietly(), _manager(directory, **options, multiprocessing_options=alone) as manager:
             jsons = ocp.args.Composite(config=ocp.args.JsonRestore(), facts=ocp.args.JsonRestore())
-            expected = manager.restore(step, args=jsons)["facts"]["sum"]
+            texts = manager.restore(step, args=jsons)
+            config, facts = texts["config"], texts["facts"]
+            expected = facts["sum"], facts["texts"]
+            found_texts = _digest(config, facts["data"])
             arrays = {}
             for item in _ARRAYS:
                 like = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), manager.item_metadata(step)[item])
@@ -217,8 +226,8 @@ def _fault(directory: str, step: int, changed: int) -> str | None:
     except Exception as error:  # orbax raises any kind, Exception itself among them
         return f"{type(error).__name__}, {' '.join(str(error).split())[:120]}"
     with np.errstate(over="ignore"):
-        found = int(_sum(arrays, np))
-    return None if found == expected else "its numbers are not those that were saved"
+        found = _sum(arrays, _sum_of_array), found_texts
+    return None if found == expected else "it does not hold what was saved"
 
 
 @contextlib.contextmanager
@@ -232,20 +241,29 @@ def _quietly():
         sys.unraisablehook = hook
 
 
-def _sum(tree, numpy) -> Any:
+def _digest(*texts: Any) -> str:
+    """Of what JSON can say."""
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
+
+
+def _sum(tree, of_array: Callable) -> int:
     """The bits of all numbers as uint32, each times an odd number of its own place, summed modulo 2^32.
 
-    The same for any layout, and another after any one bit has changed. numpy: numpy or jax.numpy.
+    The same for any layout, and another after any one bit has changed.
     """
-    total = numpy.zeros((), numpy.uint32)
-    for leaf in jax.tree.leaves(tree):
-        bits = numpy.asarray(leaf).view(numpy.uint32)
-        place = numpy.zeros(bits.shape, numpy.uint32)
-        for axis, size in enumerate(bits.shape):
-            along = numpy.arange(size, dtype=numpy.uint32).reshape([-1 if i == axis else 1 for i in range(bits.ndim)])
-            place = place * numpy.uint32(size) + along
-        total = total + numpy.sum(bits * (2 * place + 1), dtype=numpy.uint32)
-    return total
+    sums = [of_array(leaf) for leaf in jax.tree.leaves(tree)]
+    return sum(int(n) for n in jax.device_get(sums)) % 2**32
 
 
-_sum_on_devices = jax.jit(functools.partial(_sum, numpy=jnp))
+def _sum_of_array(array, numpy=np) -> Any:
+    """For one array, of numpy or of jax.numpy."""
+    bits = numpy.asarray(array).view(numpy.uint32)
+    place = numpy.zeros(bits.shape, numpy.uint32)
+    for axis, size in enumerate(bits.shape):
+        along = numpy.arange(size, dtype=numpy.uint32).reshape([-1 if i == axis else 1 for i in range(bits.ndim)])
+        place = place * numpy.uint32(size) + along
+    return numpy.sum(bits * (2 * place + 1), dtype=numpy.uint32)
+
+
+# A program a shape: one for all arrays takes XLA half a minute for a large network.
+_sum_on_devices = jax.jit(functools.partial(_sum_of_array, numpy=jnp))

@@ -1,15 +1,18 @@
 """What the commands share: faults of the input become one line and exit code 2, never a traceback."""
 
+import math
 import os
+import re
 import sys
 from collections.abc import Callable
 
 import jax
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from sgflow_jax import config_flag, processes
 from sgflow_jax import workdir as paths
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.interfaces import MAX_SEED, InputError
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first of several processes. TPU slices and SLURM need none of these three."
@@ -21,6 +24,11 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this proce
 def run(main: Callable) -> None:
     """Runs main(argv) as the program: flags are parsed first, and an InputError ends it with code 2."""
     app.run(_with_one_line(main), flags_parser=_with_one_line(_parse))
+
+
+def define_config(what: str, default: str | None = None) -> flags.FlagHolder:
+    """The flags --config and --config.FIELD. As `run`: this reads the command line, and its --flagfile."""
+    return _with_one_line(config_flags.DEFINE_config_file)("config", default, what)
 
 
 def require(**values) -> None:
@@ -37,19 +45,18 @@ def directories(flag: str, items: list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.normpath(item.strip()) for item in items))
 
 
-def integers(flag: str, items: list[str] | None, least: int = 0, most: int | None = None) -> tuple[int, ...] | None:
-    """The items of a list flag as integers from least (to most), in order and without repeats; None for a flag that is
+def integers(flag: str, items: list[str] | None, least: int = 0, most: int = MAX_SEED) -> tuple[int, ...] | None:
+    """The items of a list flag as integers from least to most, in order and without repeats; None for a flag that is
     not given.
 
     InputError for anything else.
     """
     if items is None:
         return None
-    numbers = [int(item) if item.strip().isdecimal() else -1 for item in items]
-    if not items or min(numbers) < least or (most is not None and max(numbers) > most):
-        end = "" if most is None else f" to {most}"
-        raise InputError(f"--{flag}={','.join(items)}: use integers from {least}{end}, like --{flag}=1,2,4,10")
-    return tuple(dict.fromkeys(int(item) for item in items))
+    numbers = [int(item) if re.fullmatch(r"\s*\d{1,18}\s*", item) else -1 for item in items]
+    if not items or min(numbers) < least or max(numbers) > most:
+        raise InputError(f"--{flag}={','.join(items)}: use integers from {least} to {most}, like --{flag}=1,2,4,10")
+    return tuple(dict.fromkeys(numbers))
 
 
 def start_jax(alone: bool = False) -> None:
@@ -78,24 +85,26 @@ def start_jax(alone: bool = False) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    try:
-        argv = flags.FLAGS.read_flags_from_files(argv)
-        if "config" in flags.FLAGS:
-            config_flag.check(argv)
-        rest = flags.FLAGS(argv)
-    except flags.Error as error:
-        raise InputError(f"{error}: see --help for what there is") from error
+    argv = flags.FLAGS.read_flags_from_files(argv)
+    if "config" in flags.FLAGS:
+        config_flag.check(argv)
+    rest = flags.FLAGS(argv)
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
+    for name, value in flags.FLAGS.flag_values_dict().items():
+        if isinstance(value, float) and not math.isfinite(value):  # absl lets nan pass all bounds
+            raise InputError(f"--{name}={value}: use a finite number")
     return rest
 
 
 def _with_one_line(function: Callable) -> Callable:
-    def call(argv):
+    def call(*args):
         try:
-            return function(argv)
-        except InputError as error:
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            return function(*args)
+        except (InputError, flags.Error) as error:
+            line = " ".join(str(error).split()) + ": see --help for what there is" * isinstance(error, flags.Error)
+            # What a file or a flag holds is not for the terminal to obey.
+            print("error: " + "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted: a run continues from its last checkpoint with the same command", file=sys.stderr)

@@ -7,46 +7,53 @@ from typing import Any
 
 import ml_collections
 
+from sgflow_jax import config_fields
 from sgflow_jax.interfaces import InputError
 
 
 def check(argv: list[str]) -> None:
     """InputError for an unknown file, argument or field, or a value of the wrong type, in a command line."""
     given = _assignments(argv[1:])
-    if not given.get("config"):
+    configs = [_load(text) for name, text in given if name == "config"]
+    if not configs:
         return  # said elsewhere, if it is needed
-    config = _load(given.pop("config"))
-    for name, text in given.items():
+    for name, text in given:
         if name.startswith("config."):
-            _check_type(name, text, _field(config, name))
+            _check_type(name, text, _field(configs[-1], name))
 
 
-def _assignments(args: list[str]) -> dict[str, str]:
-    """--name=value and --name value as {name: value}; --name alone, a switch, as "true"."""
-    given = {}
-    for arg, following in zip(args, [*args[1:], "-"], strict=True):
+def _assignments(args: list[str]) -> list[tuple[str, str | None]]:
+    """--name=value and --name value as (name, value); --name alone, a switch, as (name, None)."""
+    given = []
+    for arg, following in zip(args, [*args, "-"][1:], strict=True):
         if arg.startswith("-"):
             name, equals, value = arg.lstrip("-").partition("=")
             is_switch = following.startswith("-") and not following[1:2].isdigit()
-            given[name] = value if equals else "true" if is_switch else following
+            given.append((name, value if equals else None if is_switch else following))
     return given
 
 
-def _load(text: str) -> ml_collections.ConfigDict:
-    path, _, argument = text.partition(":")
+def _load(text: str | None) -> ml_collections.ConfigDict:
+    if not text:
+        raise InputError("--config is missing: give --config=FILE.py, like configs/cifar10.py")
+    path, colon, argument = text.partition(":")
     if not Path(path).is_file():
         there = ", ".join(sorted(str(p) for p in Path("configs").glob("[!_]*.py") if p.stem != "base"))
         raise InputError(f"--config={text}: there is no file {path}; use one of {there or 'your own'}")
     try:
-        config = runpy.run_path(path)["get_config"](*([argument] if argument else []))
+        config = runpy.run_path(path)["get_config"](*([argument] if colon else []))
     except InputError:
         raise
-    except Exception as error:  # the file is a program of the user's and may fail in any way
+    except (Exception, SystemExit) as error:  # the file is a program of the user's and may fail in any way
         raise InputError(
             f"--config={text}: {path} is not a working config ({type(error).__name__}: {error})"
         ) from error
     if not isinstance(config, ml_collections.ConfigDict) or not config.is_locked:
         raise InputError(f"--config={text}: {path} is not complete: its get_config must return a locked ConfigDict")
+    try:
+        config_fields.check(config)
+    except InputError as error:
+        raise InputError(f"--config={text}: {path} is not complete: {error}") from error
     return config
 
 
@@ -65,10 +72,12 @@ def _field(config: ml_collections.ConfigDict, name: str) -> Any:
     return node
 
 
-def _check_type(name: str, text: str, default: Any) -> None:
+def _check_type(name: str, text: str | None, default: Any) -> None:
     """ConfigDict converts integers to floats and takes literals for tuples; everything else must be of the type."""
+    if text is None and isinstance(default, bool):
+        return
     try:
-        if isinstance(default, ml_collections.ConfigDict):
+        if text is None or isinstance(default, ml_collections.ConfigDict):
             raise ValueError
         if isinstance(default, bool):
             if text.lower() not in ("true", "false", "1", "0", "t", "f"):
@@ -81,8 +90,6 @@ def _check_type(name: str, text: str, default: Any) -> None:
                 raise ValueError
     except (ValueError, SyntaxError) as error:
         is_group = isinstance(default, ml_collections.ConfigDict)
-        allowed = f"one of its fields, {', '.join(default)}" if is_group else _TYPE_NAMES[type(default)]
-        raise InputError(f"--{name}={text}: use {allowed}") from error
-
-
-_TYPE_NAMES = {int: "an integer", float: "a number", bool: "true or false", tuple: "integers like (1,2,2)"}
+        allowed = f"one of its fields, {', '.join(default)}" if is_group else config_fields.ALLOWED[type(default)]
+        given = f"--{name} has no value" if text is None else f"--{name}={text}"
+        raise InputError(f"{given}: use {allowed}") from error

@@ -12,8 +12,8 @@ RECENT = 10  # of them, those that are compared with it: one batch far out is no
 
 
 class Limits(NamedTuple):
-    """max_abs_loss: of a batch, per coordinate. divergence_factor: how many times its median over WINDOW steps that of the
-    RECENT may be, of gradient norm and loss both; 0 does not look at medians."""
+    """max_abs_loss: of a batch, per coordinate. divergence_factor: of gradient norm and loss both, the median over
+    RECENT steps may be this many times that over WINDOW; 0 does not look at medians."""
 
     max_abs_loss: float
     divergence_factor: float

@@ -16,6 +16,7 @@ class InputError(ValueError):
 
 
 MAX_SEED = 2**31 - 1
+MAX_SAMPLES = 10**7  # examples generated at a time: something of each is kept in memory
 
 
 class Stream(enum.IntEnum):

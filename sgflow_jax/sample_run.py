@@ -1,6 +1,5 @@
 """--mode=sample: examples from a trained run, in several numbers of steps, into one .npz file and a picture."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,10 +65,8 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
 def _targets(out: str) -> tuple[Path, Path, Path]:
     """NAME.npz, NAME.png and NAME_interpolation.png; InputError if they cannot be written."""
     target = Path(out)
-    if target.suffix != ".npz" or not os.access(target.parent, os.W_OK):
-        raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists and can be written to")
+    if target.suffix != ".npz" or not target.parent.is_dir():
+        raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists")
     targets = target, target.with_suffix(".png"), target.with_name(f"{target.stem}_interpolation.png")
-    for path in targets:
-        if path.is_dir():
-            raise InputError(f"--out={out}: {path} is a directory: use another name")
+    paths.check_writable(*targets)
     return targets

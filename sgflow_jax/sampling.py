@@ -53,6 +53,7 @@ def _consistency(net, t, u, x, renoise):
 _STEPS = {"flow_map": _flow_map, "euler": _euler, "heun": _heun, "consistency": _consistency}
 _CALLS_PER_STEP = {"flow_map": 1, "euler": 1, "heun": 2, "consistency": 1}
 METHODS = tuple(_STEPS)
+MAX_CALLS = 10**6  # their times are one array
 
 # Times as functions of s = i / steps: numpy, in float64, so that the ends are exactly 0 and 1 on every device.
 _GRIDS = {
@@ -169,15 +170,16 @@ def time_grid(network_calls: int, method: str = "flow_map", grid: str = "uniform
         sub-sequence of DDIM (Song et al. 2021, appendix D.2), tau_i = c i^2, whose time 0 is the data.
     "cosine": t = (1 - cos(pi s)) / 2, short steps at both ends.
 
-    InputError for another grid, or when no number of steps spends so many calls.
+    InputError for another grid, when no number of steps spends so many calls, and for more than MAX_CALLS.
     """
     _check(method)
     if grid not in _GRIDS:
         raise InputError(f"unknown grid {grid!r}: use one of {', '.join(GRIDS)}")
     steps, rest = divmod(network_calls, _CALLS_PER_STEP[method])
-    if steps < 1 or rest:
+    if steps < 1 or rest or network_calls > MAX_CALLS:
         raise InputError(
-            f"{method} cannot spend {network_calls} network calls: use a positive multiple of {_CALLS_PER_STEP[method]}"
+            f"{method} cannot spend {network_calls} network calls: use a positive multiple of "
+            f"{_CALLS_PER_STEP[method]} up to {MAX_CALLS}"
         )
     return jnp.asarray(_GRIDS[grid](np.arange(steps + 1) / steps))
 

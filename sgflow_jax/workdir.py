@@ -77,6 +77,49 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
 
 
+def check_places(workdir: str) -> None:
+    """InputError if something else is where training writes a file or a directory."""
+    files = metrics_file(workdir), events_file(workdir), _lock_file(workdir)
+    directories = Path(workdir) / "tensorboard", preview_file(workdir, 0).parent
+    for path in (*files, *directories):
+        kind, right = ("file", path.is_file()) if path in files else ("directory", path.is_dir())
+        if path.exists() and not right:
+            raise InputError(f"{path} is not a {kind}: remove it, or use another --workdir")
+
+
+def check_writable(*files: Path) -> None:
+    """InputError unless each of the files can be written by `write_atomically`. Writes nothing."""
+    for file in files:
+        try:
+            _part(file).exists()  # raises OSError for a name that is too long
+            above = next(path for path in file.absolute().parents if path.exists())
+            if file.is_dir():
+                raise InputError(f"{file} is a directory: use another name")
+            if not above.is_dir():
+                raise InputError(f"{above} is a file: give a directory")
+            if not os.access(above, os.W_OK | os.X_OK):
+                raise InputError(f"{above} is not writable: use another directory")
+        except OSError as error:
+            raise InputError(f"{file} cannot be written ({error.strerror}): use another name") from error
+
+
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text says; json.JSONDecodeError also for one that is nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise json.JSONDecodeError("nested too deep", "", 0) from error
+
+
+def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """These arrays of an .npz file. InputError if it, or one of them, is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[name] for name in names]
+    except Exception as error:  # what np.load raises depends on which byte is damaged
+        raise InputError(f"{path} is damaged: remove it") from error
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes an .npz file as `write_atomically` does."""
     buffer = io.BytesIO()
@@ -86,8 +129,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader, or a kill, finds the old content or the new, never a part. InputError if not."""
-    # Two processes, of two hosts even, may write one file.
-    part = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}{_PART}")
+    part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_parts(path.parent, glob.escape(path.name) + ".*", older_than=_FORGOTTEN)
@@ -103,6 +145,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise InputError(f"{path} cannot be written ({error.strerror}): use a place you can write to") from error
 
 
+def _part(path: Path) -> Path:
+    """Where a file is while it is written: two processes, of two hosts even, may write one."""
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}{_PART}")
+
+
 def remove_parts(directory: Path, pattern: str = "*", older_than: float = 0) -> None:
     """Removes what writing was killed in the middle of, from a directory. older_than: seconds."""
     for part in directory.glob(pattern + _PART):
@@ -115,7 +162,7 @@ def remove_parts(directory: Path, pattern: str = "*", older_than: float = 0) -> 
 def claimed(workdir: str) -> Iterator[None]:
     """Keeps other runs out of a directory; InputError if one is in it. A kill ends the claim."""
     make_directory(Path(workdir))
-    with (Path(workdir) / "lock").open("a") as file:
+    with _lock_file(workdir).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -146,8 +193,9 @@ def recorded(workdir: str) -> dict[str, Any] | None:
     """The configuration that was written down, if there is one."""
     file = _config_file(workdir)
     try:
-        found = json.loads(file.read_text()) if file.exists() else None
-        if not isinstance(found, dict | None):
+        if not file.exists():
+            return None
+        if not isinstance(found := from_json(file.read_text()), dict):
             raise ValueError("not an object")
         return found
     except ValueError as error:  # damaged JSON, or no text at all
@@ -160,15 +208,19 @@ def _config_file(workdir: str) -> Path:
     return Path(workdir) / "config.json"
 
 
+def _lock_file(workdir: str) -> Path:
+    return Path(workdir) / "lock"
+
+
 def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.ConfigDict) -> None:
     """InputError that names the fields in which a saved configuration differs from `config`."""
     # Through JSON, so that tuples and lists compare equal.
-    ours, theirs = (_flatten(json.loads(json.dumps(tree))) for tree in (config.to_dict(), saved))
+    ours, theirs = (flatten(json.loads(json.dumps(tree))) for tree in (config.to_dict(), saved))
     differing = [
         f"{name} (there {theirs.get(name, 'absent')!r}, here {ours.get(name, 'absent')!r})"
         for name in sorted(set(ours) | set(theirs))
         if name not in MAY_CHANGE
-        and not (name in UNSAID and ours.get(name) == UNSAID[name])
+        and not (name in UNSAID and name in theirs and ours.get(name) == UNSAID[name])
         and ours.get(name, "absent") != theirs.get(name, "absent")
     ]
     if differing:
@@ -178,8 +230,9 @@ def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.Confi
         )
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": c}} as {"a.b": c}."""
     flat = {}
     for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return flat

@@ -45,6 +45,9 @@ sgflow_jax.guard
 sgflow_jax.train_step
 sgflow_jax.workdir
 sgflow_jax.checkpoint
+configs
+configs.base
+sgflow_jax.config_fields
 sgflow_jax.build
 sgflow_jax.generate
 sgflow_jax.figures
@@ -55,8 +58,6 @@ sgflow_jax.trainer
 sgflow_jax.sample_run
 sgflow_jax.config_flag
 sgflow_jax.cli
-configs
-configs.base
 configs.cifar10
 configs.imagenet64
 configs.imagenet32

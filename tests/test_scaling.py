@@ -66,8 +66,9 @@ PROGRAM = """
 %add (x: f32[], y: f32[]) -> f32[] { ROOT %sum = f32[] add(%x, %y) }
   %all-gather.1 = f32[64,64]{0,1} all-gather(%param.1), channel_id=1, replica_groups=[1,8]<=[8], dimensions={1}
   %copy = f32[64,64]{1,0} fusion(%all-gather.1), kind=kLoop, calls=%wrapped_copy
-  ROOT %all-reduce = (f32[3,3]{1,0}, bf16[10]{0}, /*index=2*/pred[]) all-reduce(%a, %b, %c), to_apply=%add
-  %all-reduce.1 = u8[5]{0} all-reduce(%d), to_apply=%add
+  ROOT %all-reduce = (f32[3,3]{1,0:T(8,128)S(1)}, bf16[10]{0}, /*index=2*/pred[]) all-reduce(%a, %b, %c), channel_id=2
+  %all-reduce.1 = u8[5]{0} all-reduce(%d), channel_id=3, to_apply=%add
+  %all-gather.2 = f32[64,64]{0,1} all-gather(%param.2), channel_id=1, replica_groups=[1,8]<=[8], dimensions={1}
   %get = f32[3,3]{1,0} get-tuple-element(%all-reduce), index=0, metadata={op_name="an all-reduce(x)"}
 """
 
