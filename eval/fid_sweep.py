@@ -20,7 +20,7 @@ from eval.features.interface import fingerprint
 from eval.progress import Progress
 from sgflow_jax import build, cli, data, figures, generate, processes, sampling
 from sgflow_jax import workdir as paths
-from sgflow_jax.interfaces import MAX_SEED, InputError
+from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
 
 SHOWN_IMAGES = (8, 8)  # rows and columns of a picture of samples
@@ -103,17 +103,22 @@ def _summarise(workdirs: Sequence[str]) -> dict[str, list[results.Row]]:
     return found
 
 
+def _summary_files(folder: Path) -> tuple[Path, Path]:
+    return folder / "fid_table.md", folder / "fid_curve.png"
+
+
 def _write_summary(folder: Path, rows: list[results.Row], runs: Sequence[str] = ()) -> None:
-    """Writes fid_table.md and fid_curve.png. runs: what the run of each row is called, its objective by default."""
-    paths.write_atomically(folder / "fid_table.md", results.table(rows, runs))
-    paths.write_atomically(folder / "fid_curve.png", plots.png(plots.distance_curve(rows, runs)))
+    """Writes table and curve. runs: what the run of each row is called, its objective by default."""
+    table, curve = _summary_files(folder)
+    paths.write_atomically(table, results.table(rows, runs))
+    paths.write_atomically(curve, plots.png(plots.distance_curve(rows, runs)))
 
 
 def _checkpoints(workdir: str, request: Request) -> list[_Checkpoint]:
     """Those asked for, all found to be there; InputError for what cannot be measured."""
     found = []
-    if request.num_samples is not None and request.num_samples < 2:
-        raise InputError(f"--num_samples={request.num_samples}: use at least 2, a distance needs a covariance")
+    if request.num_samples is not None and not 2 <= request.num_samples <= MAX_SAMPLES:
+        raise InputError(f"--num_samples={request.num_samples}: use 2 to {MAX_SAMPLES}, a distance needs a covariance")
     for step in request.checkpoints or (None,):
         # The newest for one process may not be there yet for another.
         step = processes.from_process(build.recall(workdir, step)[1])
@@ -183,7 +188,9 @@ def _measure(
     was wrong with the networks that cannot be measured."""
 
     def check_writable():  # now, not after the work
-        for checkpoint, _ in todo:
+        for checkpoint, identities in todo:
+            files = [results.examples_file(checkpoint.workdir, identity) for identity in identities]
+            paths.check_writable(*files, *_summary_files(paths.evaluation(checkpoint.workdir)))
             results.write(checkpoint.workdir, results.read(checkpoint.workdir))
 
     processes.on_first(check_writable)
@@ -242,8 +249,9 @@ def _keep(
 def _write_examples(workdir: str, identity: results.Identity, examples: np.ndarray) -> None:
     """The first examples, as an array and as a picture."""
     file = results.examples_file(workdir, identity)
-    with contextlib.suppress(OSError, ValueError, KeyError), np.load(file) as arrays:
-        if len(arrays["examples"]) >= len(examples):  # kept by a row of more samples
+    with contextlib.suppress(InputError):  # missing, or damaged
+        (kept,) = paths.read_arrays(file, "examples")
+        if kept.shape[1:] == examples.shape[1:] and len(kept) >= len(examples):  # of a row of more samples
             return
     paths.write_arrays(file, {"examples": examples})
     if examples.ndim == 2:
@@ -292,6 +300,8 @@ def main(_):
         data_dir=given.data_dir,
     )
     cli.start_jax()
+    if given.out:
+        processes.on_first(lambda: paths.check_writable(*_summary_files(Path(given.out))))
     found = sweep(workdirs, request)
     for workdir, rows in found.items():
         print(workdir)

@@ -11,7 +11,7 @@ import scipy.stats
 from absl import flags
 
 from sgflow_jax import build, cli, data, flow_map, generate, interpolant, sampling
-from sgflow_jax.interfaces import MAX_SEED, InputError
+from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
@@ -119,7 +119,7 @@ def _sliced_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
     flags.DEFINE_string("workdir", None, "Directory of a trained run.")
-    flags.DEFINE_integer("num_samples", 20_000, "Points at which the maps are compared.", lower_bound=1)
+    flags.DEFINE_integer("num_samples", 20_000, "Points at which the maps are compared.", 1, MAX_SAMPLES)
     flags.DEFINE_integer("seed", 0, "Seed of the points.", lower_bound=0, upper_bound=MAX_SEED)
 
 

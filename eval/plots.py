@@ -53,7 +53,7 @@ def distance_curve(
             ax.set_yscale("log")
         else:
             ax.set_ylim(bottom=0)
-        name, _, against = title.partition("\n")
+        name, _, against = _plain(title).partition("\n")
         ax.set(xlabel="sampling steps (network calls)", ylabel=f"{name} (lower is better)")
         ax.set_title(textwrap.fill(against, int(13 * size[0])), fontsize="small")
         ax.grid(alpha=0.3)
@@ -109,7 +109,7 @@ def training(
             if line:
                 ax.plot(*zip(*line, strict=True), **_style(number), linewidth=1.2, label=_plain(label))
         _scale(ax, [row[quantity] for history in histories.values() for row in history if quantity in row])
-        ax.set(xlabel="training step", ylabel=quantity.replace("_", " "))
+        ax.set(xlabel="training step", ylabel=_plain(quantity.replace("_", " ")))
         ax.grid(alpha=0.3)
         ax.legend(fontsize="small")
     return figure

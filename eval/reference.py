@@ -18,7 +18,6 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from eval import features, real, selfcheck
 from eval.features.interface import Features, Labelled
@@ -137,7 +136,7 @@ def _from_cache(file: Path, identity: ReferenceIdentity) -> Reference | None:
 
 def define_flags() -> None:
     """Only for the program."""
-    config_flags.DEFINE_config_file("config", None, "FILE.py, like configs/cifar10.py: names the data.")
+    cli.define_config("FILE.py, like configs/cifar10.py: names the data.")
     features.define_flags()
     flags.DEFINE_enum("split", "train", data.SPLITS, "Which part of the data.")
     flags.DEFINE_bool("selfcheck", False, "Compare real examples with each other and with damaged ones instead.")
@@ -147,6 +146,8 @@ def define_flags() -> None:
 def main(_):
     given = flags.FLAGS
     cli.require(config=given.config)
+    if given.num_samples is not None and not given.selfcheck:
+        raise InputError("--num_samples is for --selfcheck: add that, or leave it out")
     cli.start_jax()
     config = given.config
     data.check_split(config.data.name, given.split)

@@ -36,10 +36,10 @@ def write(workdirs: Sequence[str], out: str) -> Path:
     cannot stand on one page, and for a place that is not a directory."""
     runs = read(workdirs)
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out={out} is a file: give a directory")
+    paths.check_writable(folder / "index.html")
     files: Files = {}
     text = render(runs, files, shlex.join(_command(workdirs, out)))
+    paths.check_writable(*(folder / name for name in files))
     for name, content in files.items():
         paths.write_atomically(folder / name, content)
     paths.write_atomically(folder / "index.html", text)

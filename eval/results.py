@@ -5,6 +5,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -96,7 +97,8 @@ class Row:
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> "Row":
-        """The inverse of `flat`; KeyError or TypeError for other fields, or values of another type or not finite."""
+        """The inverse of `flat`; KeyError or TypeError for other fields, for values of another type or not finite, and
+        for texts that are no names."""
         rest = dict(values)
         rest |= {key: tuple(rest[key]) for key in ("value_parts", "class_counts") if rest[key] is not None}
         parts = [{f.name: rest.pop(f.name) for f in dataclasses.fields(kind) if f.name in rest} for kind in _PARTS]
@@ -120,7 +122,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, tuple) and all(_fits(each, typing.get_args(kind)[0]) for each in value)
     if kind is float:
         return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(value, kind)
+    # Texts become parts of file names.
+    return isinstance(value, kind) and (kind is not str or re.fullmatch(r"[\w.+-]*", value) is not None)
 
 
 def name(identity: Identity) -> str:
@@ -150,7 +153,7 @@ def read(workdir: str) -> list[Row]:
         raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it, and measure again") from error
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(Row.from_flat(json.loads(line)))
+            rows.append(Row.from_flat(paths.from_json(line)))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}, line {number}, is not a row of this version: remove it") from error
     return [row for row in rows if row.identity.reference.version == VERSION]

@@ -1,7 +1,6 @@
 """Finished runs from the files of their directories: what was logged, measured and kept. No checkpoint is read."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,18 +53,10 @@ class Run:
         shape = data.shape(row.identity.reference.data)
         if not file.exists():
             return None
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                found = arrays["examples"]
-            if (
-                found.shape[1:] != shape
-                or not len(found)
-                or found.dtype != (np.uint8 if len(shape) == 3 else np.float32)
-            ):
-                raise ValueError("no examples of this data set")
-            return found
-        except Exception as error:  # what np.load raises depends on which byte is damaged
-            raise InputError(f"{file} is damaged: remove it") from error
+        (found,) = paths.read_arrays(file, "examples")
+        if found.shape[1:] != shape or not len(found) or found.dtype != (np.uint8 if len(shape) == 3 else np.float32):
+            raise InputError(f"{file} is damaged, no examples of {row.identity.reference.data}: remove it")
+        return found
 
 
 def read(workdirs: Sequence[str]) -> list[Run]:
@@ -126,8 +117,8 @@ def _history(workdir: str) -> list[dict[str, float]]:
         raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it") from error
     for line in lines:
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = paths.from_json(line)
+        except ValueError:
             continue
         if not isinstance(row, dict) or "step" not in row or not all(isinstance(v, int | float) for v in row.values()):
             raise InputError(f"{file} has a line that is not of a log ({line[:40]}): remove it")

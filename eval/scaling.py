@@ -182,7 +182,7 @@ COMPILED = {
 
 def _fsdp(items: list[str]) -> tuple[int, ...]:
     """The items of --fsdp: positive integers, or -1."""
-    sizes = [int(item) if re.fullmatch(r"\s*(-1|[1-9]\d*)\s*", item) else 0 for item in items]
+    sizes = [int(item) if re.fullmatch(r"\s*(-1|[1-9]\d{0,8})\s*", item) else 0 for item in items]
     if not sizes or 0 in sizes:
         raise InputError(f"--fsdp={','.join(items)}: use positive integers, or -1 for all devices, like --fsdp=1,8,-1")
     return tuple(sizes)
@@ -203,6 +203,8 @@ def main(_):
     cli.require(config=given.config)
     devices = cli.integers("devices", given.devices, 1, MOST_DEVICES)
     wanted = grids(devices, _fsdp(given.fsdp))
+    if given.out:
+        paths.check_writable(Path(given.out))
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(devices))
     cli.start_jax()

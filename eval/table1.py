@@ -5,7 +5,6 @@ and eval.toy_table wrote (--results), and from the gradient of one network (--co
 document between the lines that name this command, or prints the table without --doc.
 """
 
-import json
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from eval import cost, rows, variants
-from sgflow_jax import cli
+from sgflow_jax import build, cli
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.objectives.base import Objective
@@ -110,7 +109,7 @@ def _path(found: list[rows.Row], name: str) -> str:
 
 def _read(file: Path) -> list[rows.Row]:
     try:
-        found = json.loads(file.read_text())
+        found = paths.from_json(file.read_text())
         missing = {"stationarity": {"exact"}, "toy_table": {"data", "budget", "diverged"}}[file.stem]
         if not all(missing | {"objective"} <= row.keys() for row in found):
             raise ValueError("rows of another kind")
@@ -119,6 +118,18 @@ def _read(file: Path) -> list[rows.Row]:
         raise InputError(
             f"{file} cannot be read ({type(error).__name__}): run python -m eval.{file.stem} and give --results"
         ) from error
+
+
+def _document(file: Path) -> str:
+    """The text of --doc; InputError if it has no place for the table, or cannot be written."""
+    try:
+        document = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        fault = f"--doc={file} cannot be read ({type(error).__name__})"
+        raise InputError(f"{fault}: name a file with the line {BEGIN}") from error
+    replace(document, "")
+    paths.check_writable(file)
+    return document
 
 
 def replace(document: str, table: str) -> str:
@@ -140,16 +151,15 @@ def define_flags() -> None:
 def main(_):
     given = flags.FLAGS
     cli.start_jax(alone=True)
+    build.check(given.config)
+    document = _document(Path(given.doc)) if given.doc else None
     table = rows.markdown(
         {title: lambda row, key=key: row[key] for title, key in COLUMNS.items()},
         measure(given.config, Path(given.results)),
     )
     print(table)
-    if given.doc:
-        document = Path(given.doc)
-        if not document.is_file():
-            raise InputError(f"--doc={document}: there is no such file; name one with the line {BEGIN}")
-        paths.write_atomically(document, replace(document.read_text(), table))
+    if document is not None:
+        paths.write_atomically(Path(given.doc), replace(document, table))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,13 @@ TRIAL_STEPS = 400  # of the run that measures the speed
 SHOWN = 400  # points of the learned map kept for the figure
 BUDGETS = ("steps", "seconds")
 # The settings of a row, and what each may be.
-SETTINGS = {"data": tuple(DATA), "objective": str, "budget": BUDGETS, "amount": rows.Range(0.1, MAX_SEED, float), "seed": int}
+SETTINGS = {
+    "data": tuple(DATA),
+    "objective": str,
+    "budget": BUDGETS,
+    "amount": rows.Range(0.1, MAX_SEED, float),
+    "seed": int,
+}
 
 
 def config_of(name: str, variant: variants.Variant, seed: int, num_steps: int | None) -> ml_collections.ConfigDict:
@@ -157,7 +163,7 @@ def wanted(given: flags.FlagValues) -> list[rows.Settings]:
     for flag, items, allowed in (("data", given.data, DATA), ("budgets", given.budgets, BUDGETS)):
         if not items or not set(items) <= set(allowed):
             raise InputError(f"--{flag}={','.join(items)}: use {', '.join(allowed)}")
-    seeds = cli.integers("seeds", given.seeds, most=MAX_SEED)
+    seeds = cli.integers("seeds", given.seeds)
     settings = []
     for seed in seeds:
         for name in given.data:

@@ -99,13 +99,17 @@ def main() -> int:
     say(f"{flags.config}, {total} steps, {' '.join(SETTINGS)}; {seconds:.0f} s in peace. Kills, seed {flags.seed}:")
     say("kill  seconds after its start  last logged step  newest checkpoint  half-written checkpoints")
 
-    # Some while it starts, and the others so that something is left for the kills to come.
+    # Half of them while it starts, half after it has saved, so that something is left for the kills to come.
     for kill in range(1, flags.kills + 1):
         began, before = time.monotonic(), newest(killed)
         process = start(killed, flags.config)
-        share = (total - before) / (flags.kills - kill + 2) / total * seconds
-        moment = rng.uniform(0, waiting + 2 * share)
-        while time.monotonic() - began < moment and process.poll() is None:
+        moment = rng.uniform(0, waiting)
+        if rng.random() < 0.5:
+            while process.poll() is None and newest(killed) == before:
+                time.sleep(0.005)
+            share = (total - before) / total * seconds / (flags.kills - kill + 2)
+            moment = time.monotonic() - began + rng.uniform(0, 2 * share)
+        while process.poll() is None and time.monotonic() - began < moment:
             time.sleep(0.005)
         if process.poll() is not None:
             say(f"{kill:4}  ended by itself with code {process.returncode}: too soon for {flags.kills} kills")

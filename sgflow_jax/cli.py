@@ -27,8 +27,13 @@ def run(main: Callable) -> None:
 
 
 def define_config(what: str, default: str | None = None) -> flags.FlagHolder:
-    """The flags --config and --config.FIELD. As `run`: this reads the command line, and its --flagfile."""
-    return _with_one_line(config_flags.DEFINE_config_file)("config", default, what)
+    """The flags --config and --config.FIELD, checked first: as they are defined they read the command line."""
+
+    def define():
+        config_flag.check(flags.FLAGS.read_flags_from_files(sys.argv), default)
+        return config_flags.DEFINE_config_file("config", default, what)
+
+    return _with_one_line(define)()
 
 
 def require(**values) -> None:
@@ -85,9 +90,6 @@ def start_jax(alone: bool = False) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    argv = flags.FLAGS.read_flags_from_files(argv)
-    if "config" in flags.FLAGS:
-        config_flag.check(argv)
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")

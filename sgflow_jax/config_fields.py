@@ -5,6 +5,7 @@ from typing import Any
 import ml_collections
 
 from configs import base
+from sgflow_jax import objectives
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError
 
@@ -24,11 +25,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     Which options an objective and a network have is for their registries to say.
     """
     given = paths.flatten(config.to_dict())
-    network = str(given.get("model.name"))
-    if network not in base.NETWORKS:
-        raise InputError(f"config.model.name is {network!r}: use one of {', '.join(base.NETWORKS)}")
-    like = base.get_config(str(given.get("objective.name")))
-    like.model = base.NETWORKS[network]()
+    for name, known in {"objective.name": objectives.names(), "model.name": tuple(base.NETWORKS)}.items():
+        if given.get(name) not in known:
+            raise InputError(f"config.{name} is {given.get(name)!r}: use one of {', '.join(known)}")
+    like = base.get_config(given["objective.name"])
+    like.model = base.NETWORKS[given["model.name"]]()
     defaults = paths.flatten(like.to_dict())
 
     for name in sorted(given.keys() ^ defaults.keys()):

@@ -11,10 +11,13 @@ from sgflow_jax import config_fields
 from sgflow_jax.interfaces import InputError
 
 
-def check(argv: list[str]) -> None:
-    """InputError for an unknown file, argument or field, or a value of the wrong type, in a command line."""
+def check(argv: list[str], default: str | None = None) -> None:
+    """InputError for an unknown file, argument or field, or a value of the wrong type, in a command line.
+
+    default: what stands for --config where that is not given.
+    """
     given = _assignments(argv[1:])
-    configs = [_load(text) for name, text in given if name == "config"]
+    configs = [_load(text) for name, text in [("config", default)] * bool(default) + given if name == "config"]
     if not configs:
         return  # said elsewhere, if it is needed
     for name, text in given:

@@ -2,9 +2,12 @@
 
 import contextlib
 import datetime
+import errno
 import json
+import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +29,8 @@ class MetricLog:
 
     def __init__(self, workdir: str, start: int, total: int):
         self._workdir, self._total = workdir, total
-        self._metrics = _Lines(paths.metrics_file(workdir), self.say)
+        self._metrics = _Lines(paths.metrics_file(workdir), self.say, start)
         self._events = _Lines(paths.events_file(workdir), self.say)
-        self._metrics.keep(lambda row: row["step"] <= start)
         self._board: Board | None = None
         self._purge = start + 1
         self._bar = self._new_bar(start)
@@ -50,7 +52,7 @@ class MetricLog:
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged of later steps, which are to come again."""
-        self._metrics.keep(lambda row: row["step"] <= step)
+        self._metrics.rewind(step)
         self._to_board(Board.close)
         self._board, self._purge = None, step + 1
         if self._bar:
@@ -59,8 +61,9 @@ class MetricLog:
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the progress bar."""
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # the terminal may be a file, and its disk full
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
 
     def event(self, kind: str, step: int, line: str) -> None:
         """Prints a line, and keeps it in events.jsonl, which is never shortened."""
@@ -121,44 +124,49 @@ class NoLog:
 
 
 class _Lines:
-    """A file of JSON objects, one a line, which only ever holds whole lines. say: told when it cannot be written."""
+    """A file of JSON objects, one a line, each with a "step". What a kill left of half a line goes at the start, as do
+    rows of steps after `last`. say: told when it cannot be written."""
 
-    def __init__(self, file: Path, say):
+    def __init__(self, file: Path, say: Callable[[str], None], last: float = math.inf):
         self._path, self._say = file, say
-        self._waiting = b""
-        self.keep(lambda row: True)
-
-    def keep(self, wanted) -> None:
-        """Drops the rows that are not wanted, and what is not a row: a line that a kill cut short."""
-        self._waiting = b""
-        paths.write_atomically(self._path, "".join(line for row, line in _rows(self._path) if wanted(row)))
+        self._waiting: list[tuple[int, bytes]] = []
+        kept = [line for step, line in _rows(file) if step <= last]
+        paths.write_atomically(file, b"".join(kept))
 
     def append(self, row: dict) -> None:
-        self._waiting += json.dumps(row).encode() + b"\n"
+        self._waiting.append((row["step"], json.dumps(row).encode() + b"\n"))
+        self._write()
+
+    def rewind(self, step: int) -> None:
+        """Drops the rows of later steps, which are the last."""
+        self._waiting = [row for row in self._waiting if row[0] <= step]
+        # Cut off, which a full disk allows.
+        os.truncate(self._path, sum(len(line) for at, line in _rows(self._path) if at <= step))
+
+    def close(self) -> None:
+        if self._waiting:
+            self._write()
+
+    def _write(self) -> None:
+        content = b"".join(line for _, line in self._waiting)
         try:
             with self._path.open("ab", buffering=0) as file:
                 whole = file.seek(0, os.SEEK_END)
-                if file.write(self._waiting) < len(self._waiting):
+                if file.write(content) < len(content):
                     os.ftruncate(file.fileno(), whole)
-                    raise OSError("no space left on device")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self._say(f"warning: {self._path.name} cannot be written ({error.strerror or error}): kept for later")
+            self._say(f"warning: {self._path.name} cannot be written ({error.strerror}): kept for later")
         else:
-            self._waiting = b""
-
-    def close(self) -> None:
-        """The last try."""
-        if self._waiting:
-            with contextlib.suppress(OSError), self._path.open("ab") as file:
-                file.write(self._waiting)
+            self._waiting = []
 
 
-def _rows(file: Path) -> list[tuple[dict, str]]:
-    """The rows of a log with their lines, without damaged ones."""
+def _rows(file: Path) -> list[tuple[int, bytes]]:
+    """The rows of a log, each with its step; without damaged ones."""
     rows = []
-    for line in file.read_text(errors="replace").splitlines() if file.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
+    for line in file.read_bytes().split(b"\n") if file.exists() else []:
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
             if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append((row, line + "\n"))
+                rows.append((row["step"], line + b"\n"))
     return rows

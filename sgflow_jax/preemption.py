@@ -1,5 +1,6 @@
 """Ending a run before it is done, so that nothing is lost: SIGTERM, SIGINT (Ctrl-C), and maintenance of a Cloud TPU."""
 
+import http.client
 import itertools
 import os
 import signal
@@ -72,9 +73,12 @@ class Preemption:
             if self._interrupted:
                 os._exit(128 + number)
             self._interrupted = True
+        self._stop(number.name)
+
+    def _stop(self, reason: str) -> None:
         if not self._asked.is_set():
             self._asked.set()
-            self._say(f"{number.name}: leaving after this step, once it is saved; Ctrl-C twice leaves at once")
+            self._say(f"{reason}: leaving after this step, once it is saved; Ctrl-C twice leaves at once")
             if self._several:
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -87,10 +91,9 @@ class Preemption:
             try:
                 with direct.open(request, timeout=40) as answer:
                     coming = answer.read(64).decode().strip()
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 self._over.wait(30)
                 continue
             if coming not in ("NONE", ""):
-                self._say(f"maintenance is coming ({coming})")
-                os.kill(os.getpid(), signal.SIGTERM)
+                self._stop(f"maintenance is coming ({coming})")
                 return

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -12,7 +12,7 @@ import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from sgflow_jax import build, data, figures, generate, processes, sampling, sharding
+from sgflow_jax import build, data, figures, generate, integrity, processes, sampling, sharding
 from sgflow_jax import workdir as paths
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.guard import FAULTS
@@ -25,6 +25,7 @@ from sgflow_jax.train_step import Monitor, TrainState, TrainStep, several
 PREVIEW_CALLS = (1, 2, 4, 10)
 PREVIEW_IMAGES = 16
 PREVIEW_POINTS = 4096
+SHARED_SECONDS = 60  # a network file system may take its time to show a new file to other hosts
 
 
 class Stopped(InputError):
@@ -40,51 +41,50 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
     build.check(config)
     mesh = build.mesh(config)
     step_fn = build.train_step(config, mesh)
-    start, saved, saved_data = _check_workdir(workdir, config)
-    config, teacher = _with_teacher(config, saved, mesh)
+    found = processes.from_process(processes.on_first(lambda: _check_workdir(workdir, config)))
+    saved = _Found(*found)
+    config, teacher = _with_teacher(config, saved.config, mesh)
     source = processes.on_all(lambda: build.source(config))
-    if saved_data not in (None, source.identity()):
+    if saved.data not in (None, source.identity()):
         raise InputError(
-            f"--workdir={workdir} was trained on {saved_data}, and the data set is {source.identity()}: set "
+            f"--workdir={workdir} was trained on {saved.data}, and the data set is {source.identity()}: set "
             "config.data.data_dir to the former"
         )
     with contextlib.ExitStack() as stack:
-        processes.on_first(lambda: _prepare(stack, workdir, config))
-        processes.on_all(lambda: _check_shared(workdir))
-        first = jax.process_index() == 0
-        log = stack.enter_context(MetricLog(workdir, start, config.train.num_steps) if first else NoLog())
+        token = processes.from_process(processes.on_first(lambda: _claim(stack, workdir, config, saved)))
+        processes.on_all(lambda: _check_shared(workdir, token))
+        start, num_steps = saved.step, config.train.num_steps
+        log = stack.enter_context(processes.on_first(lambda: MetricLog(workdir, start, num_steps)) or NoLog())
         preemption = stack.enter_context(Preemption(log.say, MAINTENANCE_URL if jax.default_backend() == "tpu" else ""))
         keep = config.train.keep_checkpoints, config.train.keep_every
         checkpoints = stack.enter_context(Checkpoints(workdir, *keep))
         for place in checkpoints.set_aside_after(start):
             log.event("damaged", start, f"a damaged checkpoint is now {place}")
-        run = _Run(config, mesh, step_fn, source, checkpoints, log)
-        return run.run(start, teacher, preemption)
+        return _Run(config, workdir, mesh, step_fn, source, checkpoints, log).run(start, teacher, preemption)
 
 
-def _check_workdir(
-    workdir: str, config: ml_collections.ConfigDict
-) -> tuple[int, dict[str, Any] | None, dict[str, Any] | None]:
-    """The step to start from; and of the run that is there, if any, the configuration and the data set's identity.
+class _Found(NamedTuple):
+    """What is in a workdir: the step to start from; of the run that is there, its configuration and data set."""
 
-    InputError if the directory holds another run, or a longer one. Writes nothing.
-    """
-    if (saved := paths.recorded(workdir)) is not None:
-        paths.check_same(workdir, saved, config)
-    if not paths.checkpoints(workdir).is_dir():
-        return 0, saved, None
-    saved_data = None
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        start = checkpoints.newest() or 0
-        if start:
-            saved, saved_data = checkpoints.config(start), checkpoints.data(start)
-            paths.check_same(workdir, saved, config)
-    if start > config.train.num_steps:
+    step: int = 0
+    config: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+
+
+def _check_workdir(workdir: str, config: ml_collections.ConfigDict) -> _Found:
+    """InputError if the directory holds another run, or a longer one. Writes nothing."""
+    paths.check_places(workdir)
+    if (recorded := paths.recorded(workdir)) is not None:
+        paths.check_same(workdir, recorded, config)
+    if (saved := integrity.newest(workdir)) is None:
+        return _Found(config=recorded)
+    paths.check_same(workdir, saved.config, config)
+    if saved.step > config.train.num_steps:
         raise InputError(
-            f"--workdir={workdir} has a checkpoint of step {start}, and config.train.num_steps is "
+            f"--workdir={workdir} has a checkpoint of step {saved.step}, and config.train.num_steps is "
             f"{config.train.num_steps}: raise it to go on, or use another --workdir"
         )
-    return start, saved, saved_data
+    return _Found(*saved)
 
 
 def _with_teacher(
@@ -98,15 +98,22 @@ def _with_teacher(
     return config, teacher
 
 
-def _prepare(stack: contextlib.ExitStack, workdir: str, config: ml_collections.ConfigDict) -> None:
+def _claim(stack: contextlib.ExitStack, workdir: str, config: ml_collections.ConfigDict, found: _Found) -> str:
+    """Takes the directory for this run; the token that says so. InputError if another run was there meanwhile."""
     paths.make_directory(paths.checkpoints(workdir))
-    stack.enter_context(paths.claimed(workdir))
+    token = stack.enter_context(paths.claimed(workdir))
+    now = integrity.newest(workdir)
+    if (now.step if now else 0) != found.step:
+        raise InputError(
+            f"another run has just written to --workdir={workdir}: give the command again to go on from it"
+        )
     paths.record(workdir, config)
+    return token
 
 
-def _check_shared(workdir: str) -> None:
-    for _ in range(60):  # seconds: a network file system may take its time to show a new file to other hosts
-        if paths.recorded(workdir) is not None:
+def _check_shared(workdir: str, token: str) -> None:
+    for _ in range(SHARED_SECONDS):
+        if paths.claim(workdir) == token:
             return
         time.sleep(1)
     raise InputError(
@@ -121,13 +128,15 @@ class _Run:
     def __init__(
         self,
         config: ml_collections.ConfigDict,
+        workdir: str,
         mesh: Mesh,
         step_fn: TrainStep,
         source: data.Source,
         checkpoints: Checkpoints,
         log: MetricLog | NoLog,
     ):
-        self._config, self._mesh, self._step_fn, self._source = config, mesh, step_fn, source
+        self._config, self._workdir, self._mesh = config, workdir, mesh
+        self._step_fn, self._source = step_fn, source
         self._checkpoints, self._log = checkpoints, log
         self._learning_rate = build.learning_rate(config)
         self._per_call = config.train.steps_per_dispatch
@@ -141,7 +150,7 @@ class _Run:
         self._unsaved = False  # the last save failed
 
     def run(self, start: int, teacher: BoundNet | None, preemption: Preemption) -> bool:
-        """Trains from step `start`. Whether it got to the end."""
+        """Trains from step `start`. Whether it got to its end."""
         num_steps = self._config.train.num_steps
         state, monitor = self._at(start)
         self._log.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
@@ -244,19 +253,20 @@ class _Run:
             self._log.event("unsaved", step, f"warning: a checkpoint could not be written ({fault}); trying again")
 
     def _finish(self, step: int, state: TrainState, monitor: Monitor) -> bool:
-        """Waits for the last checkpoint, which is tried once more. Whether the run is over."""
+        """Waits for the last checkpoint, which is tried once more. Whether the run got to its end."""
         self._say_write_fault(self._checkpoints.write_fault(wait=True), step)
         if self._unsaved:
             self._save(step, state, monitor)
             if fault := self._checkpoints.write_fault(wait=True):
-                newest = self._checkpoints.newest()
                 raise InputError(
-                    f"step {step} could not be saved ({fault}), the newest checkpoint is of step {newest}: free some "
-                    "space and give the same command again"
+                    f"step {step} could not be saved ({fault}), the newest checkpoint is of step "
+                    f"{self._checkpoints.latest()}: free some space and give the same command again"
                 )
         done = step >= self._config.train.num_steps
         if not done:
-            self._log.event("stopped", step, f"saved step {step}: the same command goes on from there")
+            latest = self._checkpoints.latest()
+            saved = f"saved step {latest}" if latest else "no step is saved yet"
+            self._log.event("stopped", step, f"{saved}: the same command goes on from there")
         return done
 
     def _fault(self, monitor: Monitor) -> str | None:
@@ -268,7 +278,10 @@ class _Run:
         Stopped."""
         train = self._config.train
         self._say_write_fault(self._checkpoints.write_fault(wait=True), int(state.step))
-        last = self._checkpoints.newest() or 0
+        sound = processes.from_process(processes.on_first(lambda: integrity.newest(self._workdir)))
+        last = sound[0] if sound else 0
+        for place in self._checkpoints.set_aside_after(last):
+            self._log.event("damaged", last, f"a damaged checkpoint is now {place}")
         good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
         rollbacks = int(state.rollbacks)
         if train.on_divergence != "rollback" or rollbacks >= train.max_rollbacks:
@@ -278,14 +291,18 @@ class _Run:
                 f"{fault}{again}; {good}: lower optim.learning_rate, or raise optim.warmup_steps and the objective's "
                 "warmup_steps, in a new --workdir"
             )
-        skipped = int(state.skipped) + int(monitor.guard.fault_step) - last
+        left_out = int(monitor.guard.fault_step) - last
+        skipped = int(state.skipped) + left_out
         state, monitor = self._at(last)
         place = lambda number: jax.device_put(np.int32(number), self._everywhere)  # noqa: E731
         state = state.replace(rollbacks=place(rollbacks + 1), skipped=place(skipped))
         self._log.rewind(last)
+        self._clock = (last, time.perf_counter())
         rate = train.rollback_factor ** (rollbacks + 1)
         self._log.event(
-            "rollback", last, f"{fault}: back to step {last}, {skipped} batches skipped, learning rate times {rate:.3g}"
+            "rollback",
+            last,
+            f"{fault}: back to step {last}, {left_out} batches skipped, learning rate times {rate:.3g}",
         )
         return state, monitor, last
 

@@ -18,8 +18,8 @@ import numpy as np
 from sgflow_jax.interfaces import InputError
 
 # A run may be continued with other values of these: they change how long it runs, where its data and its arrays lie,
-# what it writes and when it gives up, not the path of the parameters (but the cosine schedule ends at num_steps and
-# stretches with it).
+# what it writes and when it gives up or goes back, not the path of the parameters until then (but the cosine schedule
+# ends at num_steps and stretches with it). Not keep_every: what is to be kept for good would then be removed.
 MAY_CHANGE = (
     "train.num_steps",
     "train.on_divergence",
@@ -34,17 +34,16 @@ MAY_CHANGE = (
     "train.preview_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
-    "train.keep_every",
     "eval.batch_size",
     "eval.num_samples",
     "eval.features",
 )
 
-_PART = ".part"
-_FORGOTTEN = 3600  # seconds
-
 # A run may be named without saying these: the value stands for whatever the run has.
 UNSAID = {"teacher.step": 0}
+
+_PART = ".part"
+_FORGOTTEN = 3600  # seconds
 
 
 def checkpoints(workdir: str) -> Path:
@@ -159,9 +158,11 @@ def remove_parts(directory: Path, pattern: str = "*", older_than: float = 0) -> 
 
 
 @contextlib.contextmanager
-def claimed(workdir: str) -> Iterator[None]:
-    """Keeps other runs out of a directory; InputError if one is in it. A kill ends the claim."""
+def claimed(workdir: str) -> Iterator[str]:
+    """Keeps other runs out of a directory; InputError if one is in it. A kill ends the claim. Gives what `claim` reads
+    while this run has it."""
     make_directory(Path(workdir))
+    token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
     with _lock_file(workdir).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,7 +172,16 @@ def claimed(workdir: str) -> Iterator[None]:
             pass  # some network file systems know no locks
         for directory in (Path(workdir), Path(workdir) / "previews"):
             remove_parts(directory)
-        yield
+        file.truncate(0)
+        file.write(token)
+        file.flush()
+        yield token
+
+
+def claim(workdir: str) -> str:
+    """The token of the run that has, or last had, the directory; "" if this process sees none."""
+    file = _lock_file(workdir)
+    return file.read_text(errors="replace") if file.is_file() else ""
 
 
 def make_directory(path: Path) -> None:

@@ -63,6 +63,10 @@ MEASURED = {"run/eval/fid.jsonl": json.dumps(rows.row().flat())}
 STATIONARITY = "-m eval.stationarity --out={}/out"
 TOY = "-m eval.toy_table --out={}/out"
 ABLATIONS = "-m eval.ablations --out={}/out"
+CONFIGS = [f"line/checkpoints/{step}/config/metadata" for step in (2, 4, 6)]
+MINE = "main.py --config={}/mine.py --workdir={}/run"
+# A locked configuration without a network.
+BARE = "from configs import base\n\ndef get_config():\n    config = base.get_config(); return config.lock()"
 
 
 class Case(NamedTuple):
@@ -91,7 +95,10 @@ CASES = [
     Case(f"{QUICK} --nosuch=1", "nosuch ... --help"),
     Case(f"{QUICK} stray", "unexpected argument 'stray' ... --name=value"),
     Case(f"{QUICK} --mode=play", "<train|sample>"),
-    Case(f"{QUICK} --distributed", "no cluster was recognised ... leave it out"),
+    Case(f"{QUICK} --coordinator=localhost:1", "give all three, as --coordinator=HOST:PORT"),
+    Case(f"{QUICK} --coordinator=localhost --num_processes=1 --process_id=0", "give all three"),
+    Case(f"{QUICK} --coordinator=localhost:1 --num_processes=2 --process_id=2", "on each, --process_id=0 to N-1"),
+    Case(f"{QUICK} --process_id=x", "process_id=x ... see --help"),
     # The file of the configuration.
     Case(
         "main.py --config=configs/nope.py --workdir={}/run", "no file configs/nope.py ... use one of configs/cifar10.py"
@@ -101,11 +108,11 @@ CASES = [
     Case("main.py --config=configs/base.py --workdir={}/run", "not complete ... must return a locked ConfigDict"),
     Case("main.py --config=docs/demo_curve.png --workdir={}/run", "not a working config ... SyntaxError"),
     Case(
-        "main.py --config={}/mine.py --workdir={}/run",
+        MINE,
         "mine.py is not a working config (ModuleNotFoundError: No module named 'nosuch')",
         {"mine.py": "import nosuch"},
     ),
-    Case("main.py --config={}/mine.py --workdir={}/run", "(KeyError: 'get_config')", {"mine.py": "config = 3"}),
+    Case(MINE, "(KeyError: 'get_config')", {"mine.py": "config = 3"}),
     Case("main.py --config=configs/quickstart.py:nope --workdir={}/run", "unknown objective 'nope': use one of sgflow"),
     # Its fields.
     Case(f"{QUICK} --config.nosuch=0", "config has no field nosuch; config has ... train"),
@@ -114,12 +121,12 @@ CASES = [
     Case(f"{QUICK} --config.train.num_steps=abc", "num_steps=abc: use an integer"),
     Case(f"{QUICK} --config.train.num_steps=0", "config.train.num_steps is 0: use a positive integer"),
     Case(f"{QUICK} --config.train.steps_per_dispatch=7", "num_steps is 1500: use a multiple ... 7"),
-    Case(f"{QUICK} --config.train.max_abs_loss=nan", "max_abs_loss is nan: use a positive number"),
-    Case(f"{QUICK} --config.optim.learning_rate=1e400", "learning_rate is inf: use a positive number"),
+    Case(f"{QUICK} --config.train.max_abs_loss=nan", "--config.train.max_abs_loss=nan: use a finite number"),
+    Case(f"{QUICK} --config.optim.learning_rate=1e400", "--config.optim.learning_rate=inf: use a finite number"),
     Case(f"{QUICK} --config.optim.ema_decay=1", "ema_decay is 1.0: use a number in [0, 1)"),
     Case(f"{QUICK} --config.optim.schedule=linear", "schedule 'linear': use one of constant, cosine"),
-    Case(f"{QUICK} --config.seed=2147483648", "config.seed is 2147483648: use an integer from 0 to 2147483647"),
-    Case(f"{QUICK} --config.eval.num_samples=1", "config.eval.num_samples is 1: use 2 or more"),
+    Case(f"{QUICK} --config.seed=2147483648", "config.seed is 2147483648: use an integer of at most 2147483647"),
+    Case(f"{QUICK} --config.eval.num_samples=1", "config.eval.num_samples is 1: use 2 to 10000000"),
     Case(f"{QUICK} --config.data.batch_size=63", "not divisible by 2 ... use a multiple of 2"),
     Case(f"{QUICK} --config.data.name=mnist", "unknown data set 'mnist': use one of digits"),
     Case(f"{QUICK} --config.data.name=mixture1d", "'unet', for images, and the data are points (1,): use mlp"),
@@ -129,7 +136,7 @@ CASES = [
     Case(f"{QUICK} --config.model.channels=18", "channels is 18: use a multiple of 4"),
     Case(f"{QUICK} --config.model.dtype=float16", "dtype is 'float16': use one of float32, bfloat16"),
     Case(f"{QUICK} --config.objective.name=esd", "esd has no option correction ... its options are"),
-    Case(f"{QUICK} --config.objective.prob_diagonal=nan", "prob_diagonal is nan: use a finite number"),
+    Case(f"{QUICK} --config.objective.prob_diagonal=nan", "--config.objective.prob_diagonal=nan: use a finite number"),
     Case(f"{QUICK} --config.objective.weight=adaptive", "'adaptive': use one of none, residual"),
     Case(f"{QUICK} --config.teacher.step=3", "config.teacher.step is 3: use 0 ... teacher.workdir"),
     Case(f"{QUICK} --config.teacher.workdir={{}}/none", "none has no checkpoint: train first, or name"),
@@ -164,17 +171,17 @@ CASES = [
     Case(f"{SAMPLE} --method=consistency", "consistency cannot sample it: use flow_map"),
     Case(f"{SAMPLE} --grid=linear", "unknown grid 'linear': use one of uniform"),
     Case(f"{SAMPLE} --seed=-1", "not an integer in the range [0, 2147483647]"),
-    Case(f"{SAMPLE} --num_samples=0", "not a positive integer"),
+    Case(f"{SAMPLE} --num_samples=0", "not an integer in the range [1, 10000000]"),
     Case(f"{SAMPLE} --interpolate", "mixture1d is points: leave it out"),
     Case(f"{SAMPLE} --config.seed=3", "another configuration ... seed (there 0, here 3)"),
     # The evaluation.
     Case("-m eval.fid_sweep --workdir=", "--workdir is missing"),
     Case("-m eval.fid_sweep --workdirs={}/run,,{}/other", "empty part: give --workdir=DIR"),
     Case("-m eval.fid_sweep --workdir={}/run", "no checkpoint: train first"),
-    Case("-m eval.fid_sweep --workdir={}/run --distributed", "no cluster"),
+    Case("-m eval.fid_sweep --workdir={}/run --num_processes=2", "give all three"),
     Case(f"{SWEEP},{{digits}}", "of different data (digits, mixture1d): measure them apart"),
     Case(f"{SWEEP} --steps=1,0", "integers from 1"),
-    Case(f"{SWEEP} --num_samples=1", "--num_samples=1: use at least 2"),
+    Case(f"{SWEEP} --num_samples=1", "--num_samples=1: use 2 to"),
     Case(f"{SWEEP} --seeds=2147483648", "use integers from 0 to 2147483647"),
     Case(f"{SWEEP} --checkpoint=3", "no checkpoint of step 3: it has 2, 4, 6"),
     Case(f"{SWEEP} --features=vgg", "<pixels|classifier"),
@@ -184,8 +191,8 @@ CASES = [
     Case(f"{SWEEP} --reference={{}}/r.npz", "r.npz is damaged: make it again", {"r.npz": "PK"}),
     Case(SWEEP, "fid.jsonl, line 1, is not a row of this version: remove it", {"line/eval/fid.jsonl": "{}\n"}),
     Case(SWEEP, "fid.jsonl cannot be read ... remove it", {"line/eval/fid.jsonl": b"\xff"}),
-    Case(SWEEP, "is not writable ... use a place you can write to", {"line/eval": "a file"}),
-    Case(SWEEP, "checkpoints/6 cannot be read ... remove it", {"line/checkpoints/6/config/metadata": "{"}),
+    Case(SWEEP, "eval is a file: give a directory", {"line/eval": "a file"}),
+    Case(f"{SWEEP} --checkpoint=6", "checkpoints/6 is damaged (", {CONFIGS[-1]: "{"}),
     Case(
         "-m eval.fid_sweep --workdir={digits} --features=inception --inception_weights={}/w.pth",
         "not a weight file of PyTorch: download it again (SHA-256 expected",
@@ -213,83 +220,106 @@ CASES = [
     Case(f"{STATIONARITY} --row=[]", "objective is None; use a value of type str"),
     Case(f"{TOY} --num_steps=150", "--num_steps=150: use a multiple of 100"),
     Case(f"{TOY} --budgets=", "--budgets=: use steps, seconds"),
-    Case(TOY, "not writable ... use another --workdir", {"out": "a file"}),
+    Case(TOY, "out is a file: give a directory", {"out": "a file"}),
     Case(f"{ABLATIONS} --toy_steps=7", "--toy_steps=7: use a multiple of 50"),
     Case(f"{ABLATIONS} --seeds=-1", "--seeds=-1: use integers from 0"),
     Case("-m eval.table1 --results={}", "stationarity.json cannot be read ... run python -m eval.stationarity"),
-    # What follows is not refused as it should be: a traceback and code 1, or too late.
-    # FAULT: traceback, ValueError of a strict zip (config_flag.py, _assignments)
-    # Case("main.py", "--config is missing"),
-    # FAULT: the same
-    # Case("-m eval.reference", "--config is missing"),
-    # FAULT: traceback, OSError of ml_collections
-    # Case("main.py --config= --workdir={}/run", "--config is missing"),
-    # FAULT: the same
-    # Case("-m eval.reference --config=", "--config is missing"),
-    # FAULT: the same
-    # Case("-m eval.table1 --config=", "--config is missing"),
-    # FAULT: one line, but a whole traceback in it
-    # Case("main.py --config=configs/quickstart.py: --workdir={}/run", "error: unknown objective ''"),
-    # FAULT: ends with the code of the file, 3, and says nothing
-    # Case("main.py --config={}/mine.py --workdir={}/run", "not a working config", {"mine.py": "raise SystemExit(3)"}),
-    # FAULT: traceback, KeyError 'time_scale': a locked config without a model (build.py, check)
-    # Case(
-    #     "main.py --config={}/mine.py --workdir={}/run",
-    #     "mine.py ... time_scale",
-    #     {"mine.py": "from configs import base\n\ndef get_config():\n    return base.get_config().lock()"},
-    # ),
-    # FAULT: traceback, CantOpenFlagFileError at the definition of --config
-    # Case(f"{QUICK} --flagfile={{}}/none", "none"),
-    # FAULT: trains to the end; only the sweep refuses the name
-    # Case(f"{QUICK} --config.eval.features=vgg", "unknown features 'vgg'"),
-    # FAULT: traceback, OverflowError, after config.json, checkpoints/ and a log were written
-    # Case(f"{QUICK} --config.optim.warmup_steps=99999999999", "optim.warmup_steps is 99999999999"),
-    # FAULT: traceback, ValueError of numpy, after the same were written
-    # Case(f"{QUICK} --config.data.batch_size=99999999999999999998", "config.data.batch_size"),
-    # FAULT: trains, and replaces the file: null counts as no file (workdir.py, recorded)
-    # Case(NEW, "config.json is damaged: remove it", {"run/config.json": "null"}),
-    # FAULT: traceback, RecursionError
-    # Case(NEW, "config.json is damaged: remove it", {"run/config.json": "[" * 9999}),
-    # FAULT: traceback, TypeError, after config.json and checkpoints/ were written (metric_log.py)
-    # Case(NEW, "metrics.jsonl", {"run/metrics.jsonl": "[]\n"}),
-    # FAULT: the same, UnicodeDecodeError
-    # Case(NEW, "metrics.jsonl", {"run/metrics.jsonl": b"\xff\n"}),
-    # FAULT: the same, IsADirectoryError
-    # Case(NEW, "metrics.jsonl", {"run/metrics.jsonl": None}),
-    # FAULT: the same, NotADirectoryError
-    # Case(NEW, "tensorboard", {"run/tensorboard": "a file"}),
-    # FAULT: traceback, OSError: the name is too long (sample_run.py, _targets)
-    # Case(f"{LINE} --mode=sample --out={{}}/{'x' * 300}.npz", "use a"),
-    # FAULT: refused only when all is sampled: the parent is a file
-    # Case(f"{LINE} --mode=sample --out={{}}/taken/x.npz", "in a directory that exists", {"taken": "a file"}),
-    # FAULT: traceback, ValueError of numpy (sampling.py, time_grid); the sweep has it too
-    # Case(f"{SAMPLE} --steps=99999999999999999999", "--steps"),
-    # FAULT: traceback, MemoryError (generate.py, batches)
-    # Case(f"{SAMPLE} --num_samples=99999999999999", "--num_samples"),
-    # FAULT: measures and writes everything else first; eval.report looks first
-    # Case(f"{SWEEP} --steps=1 --out={{}}/taken", "taken is a file: give a directory", {"taken": "a file"}),
-    # FAULT: traceback, AttributeError: another object than a configuration
-    # Case(SWEEP, "checkpoints/6 cannot be read", {"line/checkpoints/6/config/metadata": "[]"}),
-    # FAULT: the same
-    # Case(SWEEP, "checkpoints/6 cannot be read", {"line/checkpoints/6/config/metadata": "{}"}),
-    # FAULT: four pictures are written before the page cannot be
-    # Case(f"{REPORT} --out={{}}/page", "index.html", {**MEASURED, "page/index.html": None}),
-    # FAULT: traceback, out of memory
-    # Case("-m eval.map_error --workdir={line} --num_samples=99999999999999", "--num_samples"),
-    # FAULT: accepted: nan is within every range
-    # Case(f"{STATIONARITY} --tolerance=nan", "--tolerance"),
-    # FAULT: the same; a row of the other budget is trained before int(nan) fails
-    # Case(f"{TOY} --seconds=nan", "--seconds"),
-    # FAULT: measured and kept: --row has types and no ranges
-    # Case(f'{STATIONARITY} --row={{"objective":"esd","law":"mixture","seed":-1,"max_samples":1,"tolerance":9}}', ""),
-    # FAULT: measured, as esd
-    # Case(f"{STATIONARITY} --objectives=esd(", "'esd('"),
-    # FAULT: traceback, TypeError: amount may be a float, and num_steps not
-    # Case(f'{TOY} --row={{"data":"mixture1d","objective":"esd","budget":"steps","amount":1.5,"seed":0}}', "amount"),
-    # FAULT: measures first (over 15 s), and then looks for the document
-    # Case("-m eval.table1 --doc={}/none.md", "there is no such file"),
-    # FAULT: traceback, ValueError of Flax: the configuration is not checked
-    # Case("-m eval.table1 --config.model.channels=3", "channels is 3: use a multiple of 4"),
+    # What was once a traceback, was taken for something else, or was refused only after the work.
+    Case("main.py", "--config is missing: give --config="),
+    Case("-m eval.reference", "--config is missing"),
+    Case("main.py --config= --workdir={}/run", "--config is missing: give --config=FILE.py"),
+    Case("-m eval.reference --config=", "--config is missing"),
+    Case("-m eval.table1 --config=", "--config is missing"),
+    Case("main.py --config=configs/nope.py --config=configs/quickstart.py --workdir={}/run", "no file configs/nope"),
+    Case("main.py --config=configs/quickstart.py: --workdir={}/run", "error: unknown objective '': use one of sgflow"),
+    Case(
+        MINE,
+        "mine.py is not a working config (SystemExit: 3)",
+        {"mine.py": "raise SystemExit(3)"},
+    ),
+    Case(MINE, "not complete: config.model.name is None: use one of unet, mlp", {"mine.py": BARE}),
+    Case(
+        MINE,
+        "mine.py is not complete: config.optim.b1 is missing: change values of configs/base.py",
+        {"mine.py": BARE.replace("return", "config.model = base.mlp(); del config.optim; return")},
+    ),
+    Case(
+        MINE,
+        "config.train.num_step is no field",
+        {"mine.py": BARE.replace("return", "config.model = base.mlp(); config.train.num_step = 3; return")},
+    ),
+    Case(f"{QUICK} --flagfile={{}}/none", "none ... see --help"),
+    Case(f"{QUICK} --config.train.num_steps", "num_steps has no value: use an integer"),
+    Case(f"{QUICK} --config.eval.features=vgg", "features is 'vgg': use one of pixels"),
+    Case(f"{QUICK} --config.optim.warmup_steps=99999999999", "warmup_steps is 99999999999: use an integer of at most"),
+    Case(f"{QUICK} --config.data.batch_size=99999999999999999998", "batch_size is 99999999999999999998: use an"),
+    Case(f"{QUICK} --config.model.channel_mult=(1,True)", "channel_mult is (1, True): use integers"),
+    Case(f"{QUICK} --config.train.keep_every=-1", "keep_every is -1: use a positive integer, or 0"),
+    Case(f"{QUICK} --config.train.on_divergence=retry", "on_divergence is 'retry': use 'stop' or 'rollback'"),
+    Case(f"{QUICK} --config.train.divergence_factor=0.5", "divergence_factor is 0.5: use a number above 1, or 0"),
+    Case(f"{QUICK} --config.train.rollback_factor=0", "rollback_factor is 0.0: use a number in (0, 1]"),
+    Case(f"{QUICK} --config.data.num_workers=-1", "num_workers is -1: use a positive integer, or 0"),
+    Case(f"{QUICK} --config.mesh.data=3", "mesh.data is 3 ... product is 1"),
+    Case(f"{QUICK} --config.mesh.fsdp=2", "mesh.fsdp is 2 ... product is 1"),
+    Case(f"{QUICK} --config.mesh.fsdp=0", "mesh.fsdp is 0: use positive integers, or -1"),
+    Case(
+        "main.py --config=configs/imagenet64.py --workdir={}/run --config.data.data_dir={}/none",
+        "imagenet64 is not prepared in ... none ... make data",
+    ),
+    Case(NEW, "config.json is damaged: remove it", {"run/config.json": "null"}),
+    Case(NEW, "config.json is damaged: remove it", {"run/config.json": "[" * 9999}),
+    Case(NEW, "differs in ... teacher.step (there 'absent', here 0)", {"run/config.json": '{"seed": 0}'}),
+    Case(NEW, "metrics.jsonl is not a file: remove it", {"run/metrics.jsonl": None}),
+    Case(NEW, "events.jsonl is not a file", {"run/events.jsonl": None}),
+    Case(NEW, "lock is not a file", {"run/lock": None}),
+    Case(NEW, "tensorboard is not a directory", {"run/tensorboard": "a file"}),
+    Case(NEW, "previews is not a directory", {"run/previews": "a file"}),
+    Case(f"{LINE} --mode=sample --out={{}}/{'x' * 300}.npz", "cannot be written (File name too long): use another"),
+    Case(f"{LINE} --mode=sample --out={{}}/taken/x.npz", "in a directory that exists", {"taken": "a file"}),
+    Case(f"{SAMPLE} --steps=99999999999999999999", "--steps=99999999999999999999: use integers from 1 to"),
+    Case(f"{SAMPLE} --steps=2000000000", "cannot spend 2000000000 network calls ... up to 1000000"),
+    Case(f"{SAMPLE} --num_samples=99999999999999", "num_samples ... 10000000"),
+    Case(f"{SWEEP} --num_samples=99999999999999", "--num_samples=99999999999999: use 2 to 10000000"),
+    Case(f"{SWEEP} --steps=1 --out={{}}/taken", "taken is a file: give a directory", {"taken": "a file"}),
+    Case(f"{SWEEP} --steps=1", "samples is a file", {"line/eval/samples": "a file"}),
+    Case(SWEEP, "no checkpoint that can be read (", {name: "[]" for name in CONFIGS}),
+    Case(f"{SWEEP} --checkpoint=6", "checkpoints/6 is damaged ( ... use another step", {CONFIGS[-1]: "{}"}),
+    Case(f"{SWEEP} --checkpoint=6", "checkpoints/6 is damaged (", {CONFIGS[-1]: "[" * 9999}),
+    Case(SWEEP, "fid.jsonl, line 1, is not a row", {"line/eval/fid.jsonl": "[" * 9999}),
+    Case(
+        SWEEP,
+        "fid.jsonl, line 1, is not a row",
+        {"line/eval/fid.jsonl": json.dumps({**rows.row().flat(), "network": "../../x"})},
+    ),
+    Case(f"{REFERENCE} --num_samples=10", "--num_samples is for --selfcheck: add that, or leave it out"),
+    Case(f"{REPORT} --out={{}}/page", "index.html is a directory: use another", {**MEASURED, "page/index.html": None}),
+    Case(f"{REPORT} --out={{}}/page", "quality.png is a directory", {**MEASURED, "page/quality.png": None}),
+    Case("-m eval.map_error --workdir={line} --num_samples=99999999999999", "num_samples ... 10000000"),
+    Case(f"{STATIONARITY} --tolerance=nan", "--tolerance=nan: use a finite number"),
+    Case(f"{STATIONARITY} --objectives=esd(", "'esd(' is not the name of an objective: write NAME"),
+    Case(
+        f'{STATIONARITY} --row={{"objective":"esd","law":"mixture","seed":-1}}', "seed is -1; use a value of type int"
+    ),
+    Case(
+        f'{STATIONARITY} --row={{"objective":"esd","law":"mixture","seed":0,"max_samples":-5}}',
+        "max_samples is -5; use a value of type int from 32768",
+    ),
+    Case(f"{STATIONARITY} --row={'[' * 9999}", "is not JSON (nested too deep"),
+    Case(f"{STATIONARITY} --objectives=esd", "out is a file: give a directory", {"out": "a file"}),
+    Case(f"{TOY} --seconds=nan", "--seconds=nan: use a finite number"),
+    Case(f"{TOY} --seeds=0,99999999999", "use integers from 0 to 2147483647"),
+    Case(f"{ABLATIONS} --seeds=0,{'9' * 5000}", "use integers from 0 to 2147483647"),
+    Case(
+        f'{TOY} --row={{"data":"mixture1d","objective":"esd","budget":"steps","amount":1.5,"seed":0}}',
+        "amount=1.5: use a multiple of 100",
+    ),
+    Case("-m eval.table1 --doc={}/none.md", "none.md cannot be read ... name a file with the line"),
+    Case("-m eval.table1 --doc={}/a.md", "--doc has no place for the table", {"a.md": "text"}),
+    Case("-m eval.table1 --config.model.nosuch=3", "config.model has no field nosuch"),
+    Case("-m eval.table1 --config.model.channels=3", "channels is 3: use a multiple of 4"),
+    Case("-m eval.scaling --config=configs/quickstart.py --out={}/x/y.json", "x is a file", {"x": "a file"}),
+    # A file's escape sequences are not for the terminal.
+    Case(f"{REPORT} --out={{}}/page", '("?31m"): remove it', {**MEASURED, "run/metrics.jsonl": '"\x9b31m"'}),
 ]
 
 

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from sgflow_jax import build, trainer
+from sgflow_jax import build, integrity, trainer
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.interfaces import InputError
 from tests import tiny
@@ -17,6 +19,10 @@ from tests import tiny
 def _newest(workdir):
     with Checkpoints(str(workdir), read_only=True) as checkpoints:
         return checkpoints.find(None)
+
+
+def _steps(workdir):
+    return integrity.steps(Path(workdir) / "checkpoints")
 
 
 def _events(workdir, kind):
@@ -111,24 +117,33 @@ def test_what_a_kill_left_half_written_is_removed_and_what_is_foreign_stays(line
     assert not list(run.glob("*.part"))
 
 
-def test_a_full_disk_costs_time_only(line_run, tmp_path, monkeypatch):
-    """The save of step 4 fails; the run goes on, and the next line of the log or the end saves again."""
-    save = trainer._Run._save
+def test_a_full_disk_costs_time_only(tmp_path, monkeypatch):
+    """The save of step 8 fails; the next line of the log saves again, and what was there before is there until then."""
+    save, there = trainer._Run._save, []
 
     def tight(self, step, *rest):
-        if step != 4:
+        there.append((step, _steps(tmp_path / "run")))
+        if step != 8:
             return save(self, step, *rest)
         assert self._checkpoints.write_fault(wait=True) is None
         with tiny.files_of_at_most(2000):
             save(self, step, *rest)
-            self._checkpoints._attempt(self._checkpoints._manager.wait_until_finished)
+            while self._checkpoints._manager.is_saving_in_progress():
+                time.sleep(0.01)
 
+    def config():
+        config = tiny.mixture(num_steps=16)
+        config.train.checkpoint_every, config.train.keep_checkpoints = 4, 1
+        return config
+
+    trainer.train(config(), str(tmp_path / "whole"))
     monkeypatch.setattr(trainer._Run, "_save", tight)
-    trainer.train(tiny.mixture(), str(tmp_path / "run"))
+    trainer.train(config(), str(tmp_path / "run"))
     (event,) = _events(tmp_path / "run", "unsaved")
-    assert event["step"] == 6 and "trying again" in event["what"]
-    _equal(tmp_path / "run", line_run)
-    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["2", "6"]
+    assert event["step"] == 10 and "trying again" in event["what"]
+    assert [step for step, _ in there] == [4, 8, 10, 12, 16] and there[2] == (10, [4])
+    _equal(tmp_path / "run", tmp_path / "whole")
+    assert _steps(tmp_path / "run") == [16]
 
 
 def test_a_disk_that_stays_full_ends_with_the_older_step_intact(tmp_path):
@@ -138,6 +153,39 @@ def test_a_disk_that_stays_full_ends_with_the_older_step_intact(tmp_path):
         trainer.train(tiny.mixture(num_steps=6), str(tmp_path))
     trainer.train(tiny.mixture(num_steps=6), str(tmp_path))
     assert _newest(tmp_path) == 6
+
+
+def test_a_save_that_fails_slowly_removes_nothing(tmp_path, monkeypatch):
+    """Orbax removes older steps in a thread of its own, which must hear of the failure first."""
+    finalise = ocp.CheckpointManager._finalize_checkpoint
+    monkeypatch.setattr(
+        ocp.CheckpointManager, "_finalize_checkpoint", lambda self, *args: (time.sleep(0.5), finalise(self, *args))[1]
+    )
+    config = tiny.mixture(num_steps=4)
+    config.train.keep_checkpoints = 1
+    trainer.train(config, str(tmp_path))
+    config.train.num_steps, config.train.log_every, config.train.checkpoint_every = 30, 1, 30
+    full = pytest.raises(InputError, match="step 30 could not be saved")
+    with full, tiny.files_of_at_most(6000):
+        trainer.train(config, str(tmp_path))
+    assert _steps(tmp_path) == [4] and _newest(tmp_path) == 4
+
+
+def test_a_run_that_was_written_to_meanwhile_is_not_gone_over(line_run, tmp_path, monkeypatch):
+    """Another run came and went between looking and beginning."""
+    run = tmp_path / "run"
+    source = build.source
+    monkeypatch.setattr(build, "source", lambda config: (shutil.copytree(line_run, run), source(config))[1])
+    with pytest.raises(InputError, match="another run has just written"):
+        trainer.train(tiny.mixture(), str(run))
+    assert _steps(run) == [2, 4, 6] and not (run / "damaged").exists()
+
+
+def test_two_arrays_changed_round_are_noticed(tmp_path):
+    tree = {"a": np.arange(4.0, dtype=np.float32), "b": np.ones(4, np.float32)}
+    total = lambda tree: integrity.bit_sum(tree, integrity.sum_on_devices)  # noqa: E731
+    assert total(tree) != total({"a": tree["b"], "b": tree["a"]})
+    assert total(tree) != total({**tree, "a": tree["a"][::-1]})
 
 
 def test_some_steps_are_kept_for_good(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from sgflow_jax import build, objectives
 from sgflow_jax.interfaces import InputError
 
-NAMES = ["cifar10", "mixture1d", "quickstart", "toy2d"]
+NAMES = ["cifar10", "imagenet32", "imagenet64", "mixture1d", "quickstart", "toy2d"]
 
 
 def _module(name):

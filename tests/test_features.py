@@ -14,6 +14,10 @@ def digits():
     return Labelled("digits", source.images, source.labels)
 
 
+def test_the_names_of_a_config_are_those_that_there_are():
+    assert features.names() == tuple(features._FEATURES)
+
+
 def test_pixels_are_scaled_to_one():
     images = np.array([0, 255, 51], np.uint8).reshape(3, 1, 1, 1)
     found = features.make("pixels")(images)

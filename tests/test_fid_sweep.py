@@ -20,6 +20,7 @@ from eval.features.interface import fingerprint
 from eval.fid_sweep import Request, sweep
 from eval.frechet import frechet_distance
 from sgflow_jax import build, data, generate, models, sample_run, trainer
+from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from tests import tiny
 
@@ -165,6 +166,16 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_file(line_run, tmp_path):
     assert file.read_bytes() == (undisturbed / "eval" / "fid.jsonl").read_bytes()
 
 
+def test_samples_that_are_damaged_are_replaced(line_run, tmp_path):
+    run = str(shutil.copytree(line_run, tmp_path / "run", ignore=lambda *_: {"eval"}))
+    (first,) = _sweep(run, steps=(1,))
+    file = results.examples_file(run, first.identity)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:90] + b"?" * 30 + whole[120:])
+    _sweep(run, steps=(1,), num_samples=70)
+    assert len(paths.read_arrays(file, "examples")[0]) == 70
+
+
 @flax.struct.dataclass
 class Exact(models.BoundNet):
     """The network that everything is measured against."""
@@ -188,7 +199,7 @@ def test_map_error_of_an_untrained_map_is_that_of_the_identity(line_run):
 @pytest.mark.parametrize(
     "request_, match",
     [
-        (Request(steps=(1,), num_samples=1), "at least 2"),
+        (Request(steps=(1,), num_samples=1), "use 2 to"),
         (Request(steps=(1,), features="vgg"), "'vgg'"),
         (Request(steps=(1,), method="rk4"), "'rk4'"),
         (Request(steps=(3,), method="heun"), "heun cannot spend 3"),

@@ -44,6 +44,7 @@ sgflow_jax.data
 sgflow_jax.guard
 sgflow_jax.train_step
 sgflow_jax.workdir
+sgflow_jax.integrity
 sgflow_jax.checkpoint
 configs
 configs.base

@@ -84,6 +84,18 @@ def test_a_full_disk_costs_no_line(tmp_path, capsys):
         log.scalars(5, VALUES)
     assert _steps(tmp_path) == [1, 2, 3, 4, 5]
     assert "metrics.jsonl cannot be written" in capsys.readouterr().out
+    with MetricLog(str(tmp_path), 5, 10) as log, files_of_at_most(size):
+        log.scalars(6, VALUES)
+        log.rewind(5)  # neither what waits nor what is written is lost
+        log.scalars(6, VALUES)
+    assert _steps(tmp_path) == [1, 2, 3, 4, 5, 6]  # there is space again as it closes
+    with MetricLog(str(tmp_path), 5, 10) as log:
+        with files_of_at_most(size):
+            log.scalars(6, VALUES)
+            log.scalars(8, VALUES)
+            log.rewind(6)
+        log.scalars(8, {"loss": 1.0})
+    assert _steps(tmp_path) == [1, 2, 3, 4, 5, 6, 8]
     with MetricLog(str(tmp_path), 5, 10) as log, files_of_at_most(100):
         log.scalars(6, VALUES)
         log.preview(6, np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8))

@@ -23,8 +23,13 @@ from tests import tiny
 
 ROOT = Path(__file__).parent.parent
 
-# A dead process is noticed sooner than in real runs; otherwise main.py and its flags.
-MAIN = "import main; from sgflow_jax import cli, processes; processes.HEARTBEAT_SECONDS = 5; cli.run(main.main)"
+# Less patient than real runs; otherwise main.py and its flags.
+MAIN = """
+import main
+from sgflow_jax import cli, processes, trainer
+processes.HEARTBEAT_SECONDS, trainer.SHARED_SECONDS = 5, 1
+cli.run(main.main)
+"""
 
 AGREE = """
 import main; from sgflow_jax import cli, processes; from sgflow_jax.interfaces import InputError; import jax
@@ -52,7 +57,8 @@ cli.run(sample)
 """
 
 
-def _start(code, *arguments, count=2, devices=4, cache=None):
+def _start(code, *arguments, count=2, devices=4, places=("", "")):
+    """Processes 0 to count - 1. places: an argument of each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -62,19 +68,9 @@ def _start(code, *arguments, count=2, devices=4, cache=None):
     start = functools.partial(
         subprocess.Popen, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    return [
-        start(
-            [
-                sys.executable,
-                "-c" if "\n" in code or ";" in code else "-m",
-                code,
-                *arguments,
-                *several,
-                f"--process_id={i}",
-            ]
-        )
-        for i in range(count)
-    ]
+    how = "-c" if "\n" in code else "-m"
+    own = [[*filter(None, [places[i]]), f"--process_id={i}"] for i in range(count)]
+    return [start([sys.executable, how, code, *arguments, *several, *own[i]]) for i in range(count)]
 
 
 def _wait(workers, code=0):
@@ -119,9 +115,9 @@ def _rows(workdir):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Ten steps of one process."""
+    """Ten steps of one process with one device."""
     workdir = tmp_path_factory.mktemp("alone")
-    trainer.train(_config(), str(workdir))
+    _wait(_start(MAIN, *_arguments(_config(), workdir), count=1, devices=1))
     return workdir
 
 
@@ -178,17 +174,30 @@ def _when(workdir, step, workers):
 
 
 def test_a_signal_to_one_stops_all_and_a_death_ends_all(tmp_path):
+    """Also in a run that goes on, and between steps that are saved each time."""
+
     def start():
-        return _start(MAIN, *_arguments(_config(100_000), tmp_path), devices=1)
+        config = _config(100_000)
+        config.train.steps_per_dispatch = 2
+        return _start(MAIN, *_arguments(config, tmp_path), devices=1)
+
+    def newest():
+        return _rows(tmp_path)[-1]["step"]
 
     workers = start()
     _when(tmp_path, 20, workers)
     workers[1].send_signal(signal.SIGTERM)
     assert "the same command goes on from there" in _wait(workers)[0]
-    (saved,) = [json.loads(line)["step"] for line in (tmp_path / "events.jsonl").open() if '"stopped"' in line]
 
     workers = start()
-    _when(tmp_path, saved + 20, workers)
+    _when(tmp_path, newest() + 20, workers)
+    workers[0].send_signal(signal.SIGINT)
+    assert "the same command goes on from there" in _wait(workers)[0]
+    stops = [json.loads(line) for line in (tmp_path / "events.jsonl").open() if '"stopped"' in line]
+    assert [f"saved step {stop['step']}:" in stop["what"] for stop in stops] == [True, True]
+
+    workers = start()
+    _when(tmp_path, newest() + 20, workers)
     workers[1].kill()
     workers[1].wait()
     died = time.monotonic()
@@ -196,9 +205,20 @@ def test_a_signal_to_one_stops_all_and_a_death_ends_all(tmp_path):
     assert workers[0].returncode != 0 and time.monotonic() - died < 60
     assert "another task died" in said
 
-    config = _config(max(row["step"] for row in _rows(tmp_path)) + 50)
+    config = _config(newest() + 50)
+    config.train.steps_per_dispatch = 2
     trainer.train(config, str(tmp_path))
-    assert _rows(tmp_path)[-1]["step"] == config.train.num_steps
+    assert newest() == config.train.num_steps
+
+
+def test_a_directory_that_is_not_shared_is_refused(tmp_path):
+    """Each process has its own. So it is with one that a run of one host left behind."""
+    trainer.train(_config(4), str(tmp_path / "own0"))
+    arguments = _arguments(_config(8), "")
+    workers = _start(MAIN, *arguments, places=[f"--workdir={tmp_path / f'own{i}'}" for i in range(2)])
+    for said in _wait(workers, code=2):
+        assert "process 1 does not see what the first one wrote" in said
+    assert not (tmp_path / "own1").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,10 +107,15 @@ def test_labels_are_none(folder):
 
 
 def test_workers_give_what_threads_give_and_end(folder):
+    """Also when signals to stop reach them: the run still wants its batch."""
     rows = np.arange(SIZE)[1::2]
     threads = _take(_source(folder, flip=True), 6, start=3, rows=rows)
     batches = _source(folder, flip=True, num_workers=2).batches(0, 3, SIZE, rows)
-    workers = list(itertools.islice(batches, 6))
+    workers = [next(batches)]
+    for worker in _workers():
+        worker.send_signal(signal.SIGINT)
+        worker.terminate()
+    workers += itertools.islice(batches, 5)
     for ours, theirs in zip(threads, workers, strict=True):
         for name in ours:
             assert type(theirs[name]) is np.ndarray

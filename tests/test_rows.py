@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,13 @@ def test_a_stopped_table_keeps_its_rows(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         rows.complete(store, WANTED, measure, "unused", 0)
     assert store.find(WANTED[0]) == {**WANTED[0], "value": 1} and store.find(WANTED[1]) is None
+
+
+def test_a_training_run_stays_in_the_directory(tmp_path):
+    (tmp_path / "kept").mkdir()
+    with rows.fresh_workdir(tmp_path / "out", {"objective": "../../../kept", "seed": 0}) as workdir:
+        assert Path(workdir).resolve().parent == tmp_path / "out" / "runs"
+    assert (tmp_path / "kept").exists()
 
 
 MODULE = """

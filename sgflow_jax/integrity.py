@@ -1,0 +1,158 @@
+"""Which checkpoints can be trusted.
+
+Orbax commits a step by renaming its directory, so that a kill leaves whole steps only. What it does not notice (files
+cut or changed later, a directory that is no checkpoint) is noticed here: a step is sound only if all of it can be read
+and its numbers have the sum that was saved with them.
+"""
+
+import contextlib
+import functools
+import gc
+import hashlib
+import json
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+
+ARRAYS = ("state", "monitor")  # and, in JSON, "config" and "facts"
+
+
+class Saved(NamedTuple):
+    """What a sound checkpoint says of its run. config: the resolved configuration. data: `data.Source.identity`."""
+
+    step: int
+    config: dict[str, Any]
+    data: dict[str, Any]
+
+
+def newest(workdir: str) -> Saved | None:
+    """The newest sound checkpoint of a run, read by this process alone; None if there is none at all. Newer ones that
+    are damaged are named on stderr. InputError if there are only damaged ones."""
+    directory = paths.checkpoints(workdir)
+    damaged = []
+    for step in reversed(steps(directory)):
+        examined = examine(directory, step)
+        if isinstance(examined, Saved):
+            for line in damaged:
+                print(f"warning: the checkpoint {line}", file=sys.stderr)
+            return examined
+        if (directory / str(step)).exists():  # or the run that is writing has just removed it
+            damaged.append(f"{directory / str(step)} is damaged: {examined}")
+    if damaged:
+        raise InputError(
+            f"{workdir} has no checkpoint that can be read ({damaged[0]}): restore one, or use another --workdir"
+        )
+    return None
+
+
+def steps(directory: Path) -> list[int]:
+    """The steps that have a directory, in order, whatever is in it."""
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's own question would move the step at which JAX has all processes stop: `Preemption` asks it."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
+def manager(directory: Path, multiprocessing_options=None, **options) -> ocp.CheckpointManager:
+    """Over the four items of a checkpoint."""
+    several = multiprocessing_options or ocp.options.MultiprocessingOptions()
+    handlers = {name: ocp.StandardCheckpointHandler(multiprocessing_options=several) for name in ARRAYS}
+    handlers |= {name: ocp.JsonCheckpointHandler(multiprocessing_options=several) for name in ("config", "facts")}
+    options = ocp.CheckpointManagerOptions(multiprocessing_options=several, **options)
+    return _Manager(directory, options=options, item_handlers=handlers)
+
+
+# What was found sound, with the names, times and sizes of its files; a fault may pass, as a network may.
+_sound: dict[tuple, Saved] = {}
+
+
+def examine(directory: Path, step: int) -> Saved | str:
+    """A step, all of which is read by this process alone; or what is wrong with it."""
+    try:
+        files = sorted(path for path in (directory / str(step)).rglob("*") if path.is_file())
+        key = directory, step, *((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files)
+        if key not in _sound:
+            _sound[key] = _read(directory, step)
+        return _sound[key]
+    except Exception as error:  # orbax raises any kind, Exception itself among them
+        return f"{type(error).__name__}, {' '.join(str(error).split())[:120]}"
+
+
+def _read(directory: Path, step: int) -> Saved:
+    alone = None
+    if jax.process_count() > 1:
+        me = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix="alone")
+    options = dict(create=False, save_root_metadata=False, enable_async_checkpointing=False)
+    with _quietly(), manager(directory, **options, multiprocessing_options=alone) as opened:
+        said = opened.restore(
+            step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), facts=ocp.args.JsonRestore())
+        )
+        arrays = {}
+        for item in ARRAYS:
+            like = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), opened.item_metadata(step)[item])
+            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+            arrays[item] = opened.restore(step, args=args)[item]
+    with np.errstate(over="ignore"):
+        found = bit_sum(arrays, _sum_of_array)
+    if found != said["facts"]["sum"]:
+        raise ValueError("its numbers are not those that were saved")
+    saved = Saved(step, said["config"], said["facts"]["data"])
+    if digest(saved.config, saved.data) != said["facts"]["digest"]:
+        raise ValueError("its configuration is not the one that was saved")
+    return saved
+
+
+@contextlib.contextmanager
+def _quietly():
+    """Without the pages that orbax's unfinished reads print when they are thrown away."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
+def digest(*texts: Any) -> str:
+    """Of what JSON can say."""
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
+
+
+def bit_sum(tree, of_array: Callable) -> int:
+    """The bits of all numbers as uint32, each times an odd number of its own place, summed modulo 2^32.
+
+    The same for any layout, and another after any one bit has changed.
+    """
+    leaves = {jax.tree_util.keystr(path, simple=True): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    sums = jax.device_get({name: of_array(leaf) for name, leaf in leaves.items()})
+    return sum(int(n) * (2 * zlib.crc32(name.encode()) + 1) for name, n in sums.items()) % 2**32
+
+
+def _sum_of_array(array, numpy=np) -> Any:
+    """For one array, of numpy or of jax.numpy."""
+    bits = numpy.asarray(array).view(numpy.uint32)
+    place = numpy.zeros(bits.shape, numpy.uint32)
+    for axis, size in enumerate(bits.shape):
+        along = numpy.arange(size, dtype=numpy.uint32).reshape([-1 if i == axis else 1 for i in range(bits.ndim)])
+        place = place * numpy.uint32(size) + along
+    return numpy.sum(bits * (2 * place + 1), dtype=numpy.uint32)
+
+
+# A program a shape: one for all arrays takes XLA half a minute for a large network.
+sum_on_devices = jax.jit(functools.partial(_sum_of_array, numpy=jnp))
