@@ -35,15 +35,15 @@ class Saved(NamedTuple):
     data: dict[str, Any]
 
 
-def newest(workdir: str) -> Saved | None:
+def newest(workdir: str, quiet: bool = False) -> Saved | None:
     """The newest sound checkpoint of a run, read by this process alone; None if there is none at all. Newer ones that
-    are damaged are named on stderr. InputError if there are only damaged ones."""
+    are damaged are named on stderr, unless `quiet`. InputError if there are only damaged ones."""
     directory = paths.checkpoints(workdir)
     damaged = []
     for step in reversed(steps(directory)):
         examined = examine(directory, step)
         if isinstance(examined, Saved):
-            for line in damaged:
+            for line in [] if quiet else damaged:
                 print(f"warning: the checkpoint {line}", file=sys.stderr)
             return examined
         if (directory / str(step)).exists():  # or the run that is writing has just removed it

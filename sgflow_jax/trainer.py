@@ -4,7 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import ml_collections
@@ -12,8 +12,7 @@ import numpy as np
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from sgflow_jax import build, data, figures, generate, integrity, processes, sampling, sharding
-from sgflow_jax import workdir as paths
+from sgflow_jax import build, data, figures, generate, integrity, processes, resume, sampling, sharding
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import InputError, Stream, stream_key
@@ -25,7 +24,6 @@ from sgflow_jax.train_step import Monitor, TrainState, TrainStep, several
 PREVIEW_CALLS = (1, 2, 4, 10)
 PREVIEW_IMAGES = 16
 PREVIEW_POINTS = 4096
-SHARED_SECONDS = 60  # a network file system may take its time to show a new file to other hosts
 
 
 class Stopped(InputError):
@@ -41,8 +39,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
     build.check(config)
     mesh = build.mesh(config)
     step_fn = build.train_step(config, mesh)
-    found = processes.from_process(processes.on_first(lambda: _check_workdir(workdir, config)))
-    saved = _Found(*found)
+    found = processes.from_process(processes.on_first(lambda: resume.look(workdir, config)))
+    saved = resume.Found(*found)
     config, teacher = _with_teacher(config, saved.config, mesh)
     source = processes.on_all(lambda: build.source(config))
     if saved.data not in (None, source.identity()):
@@ -51,8 +49,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
             "config.data.data_dir to the former"
         )
     with contextlib.ExitStack() as stack:
-        token = processes.from_process(processes.on_first(lambda: _claim(stack, workdir, config, saved)))
-        processes.on_all(lambda: _check_shared(workdir, token))
+        token = processes.from_process(processes.on_first(lambda: resume.claim(stack, workdir, config, saved)))
+        processes.on_all(lambda: resume.check_shared(workdir, token))
         start, num_steps = saved.step, config.train.num_steps
         log = stack.enter_context(processes.on_first(lambda: MetricLog(workdir, start, num_steps)) or NoLog())
         preemption = stack.enter_context(Preemption(log.say, MAINTENANCE_URL if jax.default_backend() == "tpu" else ""))
@@ -61,30 +59,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
         for place in checkpoints.set_aside_after(start):
             log.event("damaged", start, f"a damaged checkpoint is now {place}")
         return _Run(config, workdir, mesh, step_fn, source, checkpoints, log).run(start, teacher, preemption)
-
-
-class _Found(NamedTuple):
-    """What is in a workdir: the step to start from; of the run that is there, its configuration and data set."""
-
-    step: int = 0
-    config: dict[str, Any] | None = None
-    data: dict[str, Any] | None = None
-
-
-def _check_workdir(workdir: str, config: ml_collections.ConfigDict) -> _Found:
-    """InputError if the directory holds another run, or a longer one. Writes nothing."""
-    paths.check_places(workdir)
-    if (recorded := paths.recorded(workdir)) is not None:
-        paths.check_same(workdir, recorded, config)
-    if (saved := integrity.newest(workdir)) is None:
-        return _Found(config=recorded)
-    paths.check_same(workdir, saved.config, config)
-    if saved.step > config.train.num_steps:
-        raise InputError(
-            f"--workdir={workdir} has a checkpoint of step {saved.step}, and config.train.num_steps is "
-            f"{config.train.num_steps}: raise it to go on, or use another --workdir"
-        )
-    return _Found(*saved)
 
 
 def _with_teacher(
@@ -96,30 +70,6 @@ def _with_teacher(
         config.teacher.step = saved["teacher"]["step"]
     teacher, config.teacher.step = build.teacher(config, mesh)
     return config, teacher
-
-
-def _claim(stack: contextlib.ExitStack, workdir: str, config: ml_collections.ConfigDict, found: _Found) -> str:
-    """Takes the directory for this run; the token that says so. InputError if another run was there meanwhile."""
-    paths.make_directory(paths.checkpoints(workdir))
-    token = stack.enter_context(paths.claimed(workdir))
-    now = integrity.newest(workdir)
-    if (now.step if now else 0) != found.step:
-        raise InputError(
-            f"another run has just written to --workdir={workdir}: give the command again to go on from it"
-        )
-    paths.record(workdir, config)
-    return token
-
-
-def _check_shared(workdir: str, token: str) -> None:
-    for _ in range(SHARED_SECONDS):
-        if paths.claim(workdir) == token:
-            return
-        time.sleep(1)
-    raise InputError(
-        f"process {jax.process_index()} does not see what the first one wrote to --workdir={workdir}: use a directory "
-        "that all hosts share"
-    )
 
 
 class _Run:

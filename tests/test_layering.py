@@ -55,6 +55,7 @@ sgflow_jax.figures
 sgflow_jax.tensorboard
 sgflow_jax.metric_log
 sgflow_jax.preemption
+sgflow_jax.resume
 sgflow_jax.trainer
 sgflow_jax.sample_run
 sgflow_jax.config_flag

@@ -26,8 +26,8 @@ ROOT = Path(__file__).parent.parent
 # Less patient than real runs; otherwise main.py and its flags.
 MAIN = """
 import main
-from sgflow_jax import cli, processes, trainer
-processes.HEARTBEAT_SECONDS, trainer.SHARED_SECONDS = 5, 1
+from sgflow_jax import cli, processes, resume
+processes.HEARTBEAT_SECONDS, resume.SHARED_SECONDS = 5, 1
 cli.run(main.main)
 """
 

@@ -1,0 +1,63 @@
+"""What a run finds in its directory, and taking the directory for itself."""
+
+import contextlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from sgflow_jax import integrity
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+
+SHARED_SECONDS = 60  # a network file system may take its time to show a new file to other hosts
+
+
+class Found(NamedTuple):
+    """What is in a workdir: the step to start from; of the run that is there, its configuration and data set."""
+
+    step: int = 0
+    config: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+
+
+def look(workdir: str, config: ml_collections.ConfigDict) -> Found:
+    """InputError if the directory holds another run, or a longer one. Writes nothing."""
+    paths.check_places(workdir)
+    if (recorded := paths.recorded(workdir)) is not None:
+        paths.check_same(workdir, recorded, config)
+    if (saved := integrity.newest(workdir)) is None:
+        return Found(config=recorded)
+    paths.check_same(workdir, saved.config, config)
+    if saved.step > config.train.num_steps:
+        raise InputError(
+            f"--workdir={workdir} has a checkpoint of step {saved.step}, and config.train.num_steps is "
+            f"{config.train.num_steps}: raise it to go on, or use another --workdir"
+        )
+    return Found(*saved)
+
+
+def claim(stack: contextlib.ExitStack, workdir: str, config: ml_collections.ConfigDict, found: Found) -> str:
+    """Takes the directory for this run; the token that says so. InputError if another run was there meanwhile."""
+    paths.make_directory(paths.checkpoints(workdir))
+    token = stack.enter_context(paths.claimed(workdir))
+    now = integrity.newest(workdir, quiet=True)
+    if (now.step if now else 0) != found.step:
+        raise InputError(
+            f"another run has just written to --workdir={workdir}: give the command again to go on from it"
+        )
+    paths.record(workdir, config)
+    return token
+
+
+def check_shared(workdir: str, token: str) -> None:
+    """InputError if this process does not see the claim of the first one."""
+    for _ in range(SHARED_SECONDS):
+        if paths.claim(workdir) == token:
+            return
+        time.sleep(1)
+    raise InputError(
+        f"process {jax.process_index()} does not see what the first one wrote to --workdir={workdir}: use a directory "
+        "that all hosts share"
+    )
