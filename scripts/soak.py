@@ -6,7 +6,11 @@ Exit code 0 if every parameter, average, optimiser state and line of metrics is 
 """
 
 import argparse
+import datetime
+import importlib.metadata
 import json
+import os
+import platform
 import random
 import shutil
 import signal
@@ -72,6 +76,16 @@ def same(a: Path, b: Path) -> list[str]:
     return found + (["metrics.jsonl"] if rows(a) != rows(b) else [])
 
 
+def where() -> str:
+    """Of which code, and on what."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    day = datetime.date.today().isoformat()
+    return (
+        f"{day}, commit {commit.stdout.strip() or 'unknown'}, {os.cpu_count()} CPU cores, "
+        f"Python {platform.python_version()}, jax {importlib.metadata.version('jax')}"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", default="configs/quickstart.py")
@@ -96,6 +110,7 @@ def main() -> int:
     waiting = time.monotonic() - began
     assert process.wait() == 0, "the run that was left in peace failed"
     total, seconds = newest(whole), time.monotonic() - began
+    say(where())
     say(f"{flags.config}, {total} steps, {' '.join(SETTINGS)}; {seconds:.0f} s in peace. Kills, seed {flags.seed}:")
     say("kill  seconds after its start  last logged step  newest checkpoint  half-written checkpoints")
 
