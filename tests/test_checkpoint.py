@@ -76,7 +76,7 @@ def _foreign(step):
 
 def _link(step):
     shutil.rmtree(step)
-    step.symlink_to("/usr")
+    step.symlink_to(step.parent / "4" / "config")
 
 
 @pytest.mark.parametrize("damage", [_cut, _one_bit, _empty_index, _no_state, _garbage, _foreign, _link])
@@ -203,21 +203,3 @@ def test_another_data_set_is_refused(line_run, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="was trained on .*'train'.*, and the data set is .*'other'"):
         trainer.train(tiny.mixture(num_steps=8), str(run))
     assert (run / "metrics.jsonl").read_bytes() == before
-
-
-def test_layouts_of_one_process(tmp_path):
-    """All copies, then sharded, then in pairs: to 1e-6 the run that stayed as it was."""
-
-    def config(num_steps, fsdp):
-        config = tiny.mixture(num_steps=num_steps)
-        config.model.width, config.model.depth, config.optim.schedule = 64, 2, "constant"
-        config.mesh.fsdp = fsdp
-        return config
-
-    trainer.train(config(6, 1), str(tmp_path / "whole"))
-    for num_steps, fsdp in [(2, 1), (4, 4), (6, 2)]:
-        trainer.train(config(num_steps, fsdp), str(tmp_path / "moved"))
-    for ema in (True, False):
-        whole, moved = (build.restore_net(str(tmp_path / w), ema=ema).params for w in ("whole", "moved"))
-        for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(moved), strict=True):
-            assert np.max(np.abs(a - b)) <= 1e-6 * np.max(np.abs(a))

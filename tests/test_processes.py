@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from eval import fid_sweep, results
-from sgflow_jax import build, generate, processes, trainer
+from sgflow_jax import build, processes, trainer
 from sgflow_jax.interfaces import InputError
 from tests import tiny
 
@@ -44,16 +44,6 @@ def agree(_):
     assert processes.first_with(jax.process_index() == 1) == 1 and processes.first_with(False) is None
     processes.on_all(lambda: refuse(1))
 cli.run(agree)
-"""
-
-SAMPLE = """
-import main; from sgflow_jax import build, cli, generate; import jax
-def sample(_):
-    cli.start_jax()
-    made = generate.examples(build.restore_net(main._WORKDIR.value), generate.Plan((1,), 2, "flow_map", 0, 8), 10)
-    if jax.process_index() == 0:
-        made.tofile(main._WORKDIR.value + "/made")
-cli.run(sample)
 """
 
 
@@ -138,10 +128,6 @@ def test_training_sampling_and_measuring_equal_one_process(alone, tmp_path):
     assert len(list((workdir / "previews").iterdir())) == 5
     assert len(list((workdir / "tensorboard").iterdir())) == 1
 
-    _wait(_start(SAMPLE, f"--workdir={workdir}"))
-    made = np.fromfile(workdir / "made", np.float32).reshape(10, 1)
-    _close(generate.examples(build.restore_net(str(workdir)), generate.Plan((1,), 2, "flow_map", 0, 8), 10), made)
-
     _wait(_start("eval.fid_sweep", f"--workdir={workdir}", "--steps=1,2"))
     two = results.read(str(workdir))
     one = shutil.copytree(workdir, tmp_path / "again", ignore=lambda *_: {"eval"})
@@ -150,6 +136,10 @@ def test_training_sampling_and_measuring_equal_one_process(alone, tmp_path):
     for ours, theirs in zip(one, two, strict=True):
         numbers = [np.hstack([v for v in dataclasses.astuple(row.scores) if v is not None]) for row in (ours, theirs)]
         np.testing.assert_allclose(*numbers, rtol=1e-6)
+    samples = [sorted((path / "eval" / "samples").glob("*.npz")) for path in (workdir, tmp_path / "again")]
+    for ours, theirs in zip(*samples, strict=True):
+        _close(np.load(ours)["examples"], np.load(theirs)["examples"])
+    assert len(samples[0]) == 2
 
 
 def test_a_run_moves_between_layouts(alone, tmp_path):
@@ -173,8 +163,8 @@ def _when(workdir, step, workers):
     raise AssertionError("".join(worker.communicate(timeout=60)[0] for worker in workers))
 
 
-def test_a_signal_to_one_stops_all_and_a_death_ends_all(tmp_path):
-    """Also in a run that goes on, and between steps that are saved each time."""
+def test_a_death_ends_all_and_a_signal_to_one_stops_all(tmp_path):
+    """In a run that goes on, with several steps a dispatch, each of which is saved."""
 
     def start():
         config = _config(100_000)
@@ -186,18 +176,6 @@ def test_a_signal_to_one_stops_all_and_a_death_ends_all(tmp_path):
 
     workers = start()
     _when(tmp_path, 20, workers)
-    workers[1].send_signal(signal.SIGTERM)
-    assert "the same command goes on from there" in _wait(workers)[0]
-
-    workers = start()
-    _when(tmp_path, newest() + 20, workers)
-    workers[0].send_signal(signal.SIGINT)
-    assert "the same command goes on from there" in _wait(workers)[0]
-    stops = [json.loads(line) for line in (tmp_path / "events.jsonl").open() if '"stopped"' in line]
-    assert [f"saved step {stop['step']}:" in stop["what"] for stop in stops] == [True, True]
-
-    workers = start()
-    _when(tmp_path, newest() + 20, workers)
     workers[1].kill()
     workers[1].wait()
     died = time.monotonic()
@@ -205,7 +183,14 @@ def test_a_signal_to_one_stops_all_and_a_death_ends_all(tmp_path):
     assert workers[0].returncode != 0 and time.monotonic() - died < 60
     assert "another task died" in said
 
-    config = _config(newest() + 50)
+    workers = start()
+    _when(tmp_path, newest() + 20, workers)
+    workers[0].send_signal(signal.SIGINT)  # which is passed on as the other
+    assert "the same command goes on from there" in _wait(workers)[0]
+    (stop,) = [json.loads(line) for line in (tmp_path / "events.jsonl").open() if '"stopped"' in line]
+    assert f"saved step {stop['step']}:" in stop["what"] and newest() == stop["step"]
+
+    config = _config(stop["step"] + 50)
     config.train.steps_per_dispatch = 2
     trainer.train(config, str(tmp_path))
     assert newest() == config.train.num_steps
