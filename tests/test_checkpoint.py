@@ -56,6 +56,13 @@ def _one_bit(step):
             file.write_bytes(content)
 
 
+def _another_sum(step):
+    """As if a number had changed without any reader noticing."""
+    file = step / "facts" / "metadata"
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps({**facts, "sum": facts["sum"] ^ 1}))
+
+
 def _empty_index(step):
     (step / "state" / "manifest.ocdbt").write_bytes(b"")
 
@@ -79,7 +86,7 @@ def _link(step):
     step.symlink_to(step.parent / "4" / "config")
 
 
-@pytest.mark.parametrize("damage", [_cut, _one_bit, _empty_index, _no_state, _garbage, _foreign, _link])
+@pytest.mark.parametrize("damage", [_cut, _one_bit, _another_sum, _empty_index, _no_state, _garbage, _foreign, _link])
 def test_the_newest_sound_step_is_used_and_the_fault_named(damage, line_run, tmp_path, capsys):
     run = shutil.copytree(line_run, tmp_path / "run")
     damage(run / "checkpoints" / "6")
@@ -164,8 +171,9 @@ def test_a_save_that_fails_slowly_removes_nothing(tmp_path, monkeypatch):
     config = tiny.mixture(num_steps=4)
     config.train.keep_checkpoints = 1
     trainer.train(config, str(tmp_path))
-    config.train.num_steps, config.train.log_every, config.train.checkpoint_every = 30, 1, 30
-    full = pytest.raises(InputError, match="step 30 could not be saved")
+    # Lines of the log, at each of which the save is asked after, while that thread is still asleep.
+    config.train.num_steps, config.train.log_every, config.train.checkpoint_every = 300, 1, 150
+    full = pytest.raises(InputError, match="step 300 could not be saved")
     with full, tiny.files_of_at_most(6000):
         trainer.train(config, str(tmp_path))
     assert _steps(tmp_path) == [4] and _newest(tmp_path) == 4

@@ -99,6 +99,19 @@ def test_four_devices_take_the_same_step_as_one(target):
     assert_close(_run(step, batches_split, *replicated)[0], _run(step, batches, state, monitor)[0])
 
 
+def test_each_rollback_shortens_the_steps():
+    step, batches, state, monitor = _setup()
+    step = dataclasses.replace(step, rollback_factor=0.5)
+    start = jax.tree.map(np.array, state.params)
+    moved = []
+    for rollbacks in (0, 2):
+        before = state.replace(rollbacks=jnp.int32(rollbacks))
+        after = jax.jit(step)(before, monitor, batches[0], jax.random.key(1))[0]
+        moved.append(jax.tree.map(np.subtract, after.params, start))
+    jax.tree.map(lambda whole, part: np.testing.assert_allclose(part, whole / 4, rtol=1e-3, atol=1e-7), *moved)
+    assert max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(moved[0])) > 1e-6
+
+
 def test_a_fault_is_kept_with_its_step():
     step, batches, state, monitor = _setup()
     poisoned = [batches[0], {**batches[1], "x": batches[1]["x"] * np.nan}, batches[2]]
