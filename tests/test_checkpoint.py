@@ -164,10 +164,9 @@ def test_a_disk_that_stays_full_ends_with_the_older_step_intact(tmp_path):
 
 def test_a_save_that_fails_slowly_removes_nothing(tmp_path, monkeypatch):
     """Orbax removes older steps in a thread of its own, which must hear of the failure first."""
-    finalise = ocp.CheckpointManager._finalize_checkpoint
-    monkeypatch.setattr(
-        ocp.CheckpointManager, "_finalize_checkpoint", lambda self, *args: (time.sleep(0.5), finalise(self, *args))[1]
-    )
+    finalise = ocp.CheckpointManager._finalize
+    late = lambda self, *args: (time.sleep(0.5), finalise(self, *args))[1]  # noqa: E731
+    monkeypatch.setattr(ocp.CheckpointManager, "_finalize", late)
     config = tiny.mixture(num_steps=4)
     config.train.keep_checkpoints = 1
     trainer.train(config, str(tmp_path))
