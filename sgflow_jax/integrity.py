@@ -140,8 +140,9 @@ def bit_sum(tree, of_array: Callable) -> int:
     The same for any layout, and another after any one bit has changed.
     """
     leaves = {jax.tree_util.keystr(path, simple=True): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    sums = jax.device_get({name: of_array(leaf) for name, leaf in leaves.items()})
-    return sum(int(n) * (2 * zlib.crc32(name.encode()) + 1) for name, n in sums.items()) % 2**32
+    # One after the other: of a sharded array it is a collective, and several under way at once may wait for each other.
+    sums = {name: int(of_array(leaf)) for name, leaf in leaves.items()}
+    return sum(n * (2 * zlib.crc32(name.encode()) + 1) for name, n in sums.items()) % 2**32
 
 
 def _sum_of_array(array, numpy=np) -> Any:
