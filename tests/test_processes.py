@@ -70,9 +70,9 @@ def _wait(workers, code=0):
 
 
 def _config(num_steps=10, fsdp=1):
-    """Wide enough for its parameters to be split."""
+    """Wide enough for its parameters to be split, and deep enough for many collectives."""
     config = tiny.mixture(num_steps=num_steps)
-    config.model.width, config.model.depth = 64, 2
+    config.model.width, config.model.depth = 64, 8
     config.optim.schedule = "constant"  # so that a shorter run is the start of a longer one
     config.mesh.fsdp = fsdp
     return config
