@@ -178,13 +178,8 @@ class _Run:
             self._write_metrics(step, state, monitor)
             monitor = monitor.replace(averages=jax.device_put(self._fresh_monitor.averages, self._everywhere))
             self._say_write_fault(self._checkpoints.write_fault(), step)
-        if (
-            stop
-            or self._due(step, train.checkpoint_every)
-            or self._due(step, train.keep_every)
-            or log
-            and self._unsaved
-        ):
+        save = stop or self._due(step, train.checkpoint_every) or self._due(step, train.keep_every)
+        if save or (log and self._unsaved):
             self._save(step, state, monitor)
         if self._due(step, train.preview_every):
             self._preview(step, state)
