@@ -131,17 +131,7 @@ def from_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_device
     batch = data.batch_like(config.data.name, batch_per_device * mesh.size)
     monitor = step.init_monitor(batch, state)
     key = jax.eval_shape(lambda: stream_key(config.seed, Stream.TRAINING))
-    where, everywhere = jax.tree.map(lambda a: a.sharding, state), sharding.replicated(mesh)
-    program = (
-        jax.jit(
-            step,
-            in_shardings=(where, everywhere, sharding.split(mesh), everywhere, None),
-            out_shardings=(where, everywhere),
-            donate_argnums=(0, 1),
-        )
-        .lower(state, monitor, batch, key, None)
-        .compile()
-    )
+    program = build.compiled(step, state, mesh).lower(state, monitor, batch, key, None).compile()
     memory = program.memory_analysis()
     return {
         "batch_per_device": batch_per_device,

@@ -1,6 +1,7 @@
 """From a configuration, or a run's directory, to the objects it describes."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
-from sgflow_jax.train_step import TrainState, TrainStep
+from sgflow_jax.train_step import TrainState, TrainStep, several
 
 _COUNTS = (
     "train.num_steps",
@@ -140,6 +141,19 @@ def restore(
         trained = train_step(config)
         state = checkpoints.state(step, state_like(config, trained, mesh or sharding.mesh()))
     return BoundNet(trained.model, state.average if ema else state.params), config, step
+
+
+def compiled(step_fn: TrainStep, like: TrainState, mesh: Mesh, per_call: int = 1) -> Callable:
+    """The step function, or `per_call` steps in one (see `train_step.several`), laid out on a mesh and jitted; state
+    and monitor are donated. like: of `state_like`. The teacher stays where it is."""
+    where, everywhere = jax.tree.map(lambda a: a.sharding, like), sharding.replicated(mesh)
+    batches = sharding.split(mesh, axis=0 if per_call == 1 else 1)
+    return jax.jit(
+        several(step_fn, per_call),
+        in_shardings=(where, everywhere, batches, everywhere, None),
+        out_shardings=(where, everywhere),
+        donate_argnums=(0, 1),
+    )
 
 
 def state_like(config: ml_collections.ConfigDict, step_fn: TrainStep, mesh: Mesh) -> TrainState:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.metric_log import MetricLog, NoLog
 from sgflow_jax.models import BoundNet
 from sgflow_jax.preemption import MAINTENANCE_URL, Preemption
-from sgflow_jax.train_step import Monitor, TrainState, TrainStep, several
+from sgflow_jax.train_step import Monitor, TrainState, TrainStep
 
 PREVIEW_CALLS = (1, 2, 4, 10)
 PREVIEW_IMAGES = 16
@@ -106,7 +106,7 @@ class _Run:
         self._log.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
         devices = f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), {jax.process_count()} process(es)"
         self._log.event("start", start, f"{devices}, mesh {dict(self._mesh.shape)}, from step {start}")
-        advance = self._compiled()
+        advance = build.compiled(self._step_fn, self._like, self._mesh, self._per_call)
         key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=self._everywhere)()
 
         step, began, stop = start, time.perf_counter(), False
@@ -130,15 +130,6 @@ class _Run:
                     if stop or step >= num_steps:
                         break
         return self._finish(step, state, monitor)
-
-    def _compiled(self) -> Callable:
-        where = jax.tree.map(lambda a: a.sharding, self._like)
-        return jax.jit(
-            several(self._step_fn, self._per_call),
-            in_shardings=(where, self._everywhere, self._split, self._everywhere, None),
-            out_shardings=(where, self._everywhere),
-            donate_argnums=(0, 1),
-        )
 
     def _at(self, step: int) -> tuple[TrainState, Monitor]:
         """The state after `step` steps, as a checkpoint has it; before the first, a new one."""
