@@ -37,6 +37,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.train = ml_collections.ConfigDict()
     config.train.num_steps = 200_000  # optimiser steps
     config.train.steps_per_dispatch = 1  # steps in one call of the device; more than 1 is slow on CPU
+    config.train.microbatches = 1  # parts of a batch, one after the other: the same gradient in less memory
     config.train.max_abs_loss = 1e6  # a batch whose loss per coordinate is further from 0 than this is divergence
     config.train.divergence_factor = 20.0  # so are gradients and losses of 10 steps so many times those of 100; 0: no
     config.train.on_divergence = "stop"  # or "rollback": return to the last checkpoint, skip the batches, slow down
@@ -83,6 +84,7 @@ def unet() -> ml_collections.ConfigDict:
             "time_scale": 10.0,  # highest frequency of the time embedding, radians per unit of time
             "num_classes": 0,  # 0 trains without labels
             "dtype": "float32",  # of the computation: "float32" or "bfloat16"; parameters are float32
+            "remat": "none",  # computed again in the backward pass: "none", "elementwise" or "block", see docs/cost.md
         }
     )
 

@@ -22,6 +22,7 @@ from sgflow_jax.train_step import TrainState, TrainStep, several
 _COUNTS = (
     "train.num_steps",
     "train.steps_per_dispatch",
+    "train.microbatches",
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
@@ -79,8 +80,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     require("teacher.workdir", wanted.takes_teacher or not config.teacher.workdir, allowed)
     allowed = "'pair': the batch is of all classes, and the velocity of a labelled network of one"
     require("objective.velocity_target", wanted.velocity_target == "pair" or not config.model.num_classes, allowed)
-    multiple = wanted.batch_multiple
-    sharding.check_batch_size(config.data.batch_size, multiple, "config.data.batch_size")
+    multiple, parts = wanted.batch_multiple, config.train.microbatches
+    sharding.check_batch_size(config.data.batch_size, multiple, parts, "config.data.batch_size")
     mesh(config)
 
 
@@ -116,6 +117,7 @@ def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> T
         ema_decay=config.optim.ema_decay,
         limits=Limits(config.train.max_abs_loss, config.train.divergence_factor),
         rollback_factor=config.train.rollback_factor,
+        microbatches=config.train.microbatches,
         **fields,
     )
 

@@ -3,6 +3,8 @@
 A tangent (a, b, c) means the directional derivative a d/dt + b d/du + c . d/dx; a and b are [B], c is like x.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -45,10 +47,26 @@ def map_and_derivative(
     return jax.jvp(lambda *point: apply(net, *point), (t, u, x), tangent)
 
 
-def derivatives(net: Net, t: jax.Array, u: jax.Array, x: jax.Array, *tangents: Tangent) -> tuple[jax.Array, ...]:
-    """The derivatives of f along several tangents, from one linearisation: the network itself is evaluated once."""
-    _, linear = jax.linearize(lambda *point: apply(net, *point), t, u, x)
+def _linearized(f: Callable, point: Tangent, tangents: tuple[Tangent, ...]) -> tuple[jax.Array, ...]:
+    _, linear = jax.linearize(f, *point)
     return tuple(linear(*tangent) for tangent in tangents)
+
+
+def _vectorized(f: Callable, point: Tangent, tangents: tuple[Tangent, ...]) -> tuple[jax.Array, ...]:
+    stacked = jax.tree.map(lambda *each: jnp.stack(each), *tangents)
+    return tuple(jax.vmap(lambda tangent: jax.jvp(f, point, tangent)[1])(stacked))
+
+
+# Several tangents at one point, the network itself evaluated once. "linearize" is faster on CPU; "vmap", one jvp with
+# the tangents stacked, keeps half as much of a network with `remat` and computes less of it again (docs/cost.md).
+TANGENTS = {"linearize": _linearized, "vmap": _vectorized}
+
+
+def derivatives(
+    net: Net, t: jax.Array, u: jax.Array, x: jax.Array, *tangents: Tangent, how: str = "linearize"
+) -> tuple[jax.Array, ...]:
+    """The derivatives of f along several tangents, each like x. how: of TANGENTS."""
+    return TANGENTS[how](lambda *point: apply(net, *point), (t, u, x), tangents)
 
 
 def average_velocity_derivative(

@@ -78,13 +78,14 @@ def to_devices(tree, sharding: NamedSharding):
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
 
 
-def check_batch_size(batch_size: int, multiple: int, field: str) -> None:
-    """InputError unless the batch splits over the devices with a multiple of `multiple` examples on each."""
-    needed = jax.device_count() * multiple
+def check_batch_size(batch_size: int, multiple: int, parts: int, field: str) -> None:
+    """InputError unless the batch splits into `parts`, each over the devices, with a multiple of `multiple` examples
+    on each."""
+    needed = jax.device_count() * multiple * parts
     if batch_size < 1 or batch_size % needed:
-        reason = f"{jax.device_count()} device(s)" + (
-            f" x groups of {multiple} of the objective" if multiple > 1 else ""
-        )
+        reason = f"{jax.device_count()} device(s)"
+        reason += f" x groups of {multiple} of the objective" if multiple > 1 else ""
+        reason += f" x {parts} of config.train.microbatches" if parts > 1 else ""
         raise InputError(f"{field} is {batch_size}, not divisible by {needed} ({reason}): use a multiple of {needed}")
 
 

@@ -74,6 +74,13 @@ class Strata:
             )
         return cls(group=share.denominator, diagonal=share.numerator)
 
+    def counts(self, n: int) -> tuple[int, int]:
+        """How many of n examples are on the diagonal and off it. InputError if n does not split into groups."""
+        if n % self.group:
+            raise InputError(f"the batch of {n} does not split into groups of {self.group}: use a multiple of it")
+        on = n // self.group * self.diagonal
+        return on, n - on
+
     def on_diagonal(self, a: jax.Array) -> jax.Array:
         """The diagonal examples of a [B, ...]."""
         return self._columns(a, slice(None, self.diagonal))
@@ -89,9 +96,6 @@ class Strata:
         return jnp.concatenate([on, off], axis=1).reshape(-1)
 
     def _columns(self, a: jax.Array, columns: slice) -> jax.Array:
-        if a.shape[0] % self.group:
-            raise InputError(
-                f"the batch of {a.shape[0]} does not split into groups of {self.group}: use a multiple of it"
-            )
+        self.counts(a.shape[0])
         grouped = a.reshape(-1, self.group, *a.shape[1:])
         return grouped[:, columns].reshape(-1, *a.shape[1:])

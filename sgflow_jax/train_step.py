@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -42,13 +42,36 @@ class Monitor:
     guard: Guard
 
 
+class Examples(NamedTuple):
+    """What the loss of a batch is computed from, a row for each example. x0: noise, x1: data, [B, ...]. times: of
+    `Objective.draw_times`. label: [B]. dropout_keys: [B]."""
+
+    x0: jax.Array
+    x1: jax.Array
+    times: Any
+    label: jax.Array
+    dropout_keys: jax.Array
+
+    def parts(self, count: int, multiple: int) -> "Examples":
+        """Stacked along a new first axis of `count`: every count-th `multiple` examples. So a part has some of each
+        device's examples, and whole groups of the objective's."""
+        size = len(self.x1)
+
+        def split(a):
+            block = len(a) * multiple // size  # rows of an array that has less than one for each example
+            return jnp.moveaxis(a.reshape(-1, count, block, *a.shape[1:]), 1, 0).reshape(count, -1, *a.shape[1:])
+
+        return jax.tree.map(split, self)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
     """One optimiser step: step(state, monitor, batch, key, teacher=None) -> (state, monitor).
 
     batch: "x" [B, ...] as `data.Source.batch` gives it, "label" [B]. key: of the run; each step folds its number in.
     teacher: the trained network whose velocity is distilled; it sees the labels of the batch. rollback_factor: of the
-    learning rate, once for every rollback. gather: brings parameters that lie in parts together, once a step.
+    learning rate, once for every rollback. microbatches: parts of a batch whose gradients are computed one after the
+    other, and then are those of the batch. gather: brings parameters that lie in parts together, once a step.
     """
 
     model: nn.Module
@@ -57,6 +80,7 @@ class TrainStep:
     ema_decay: float
     limits: Limits
     rollback_factor: float
+    microbatches: int = 1
     gather: Callable[[Any], Any] = lambda params: params
 
     def init(self, key: jax.Array, shape: tuple[int, ...]) -> TrainState:
@@ -75,23 +99,39 @@ class TrainStep:
         averages = jax.tree.map(lambda a: np.array(a), collection.empty())
         return Monitor(averages, Guard.fresh())
 
-    def _loss(self, params, state: TrainState, batch, key, teacher: BoundNet | None):
-        batch_number = state.step + state.skipped
+    def _examples(self, batch, batch_number, key) -> Examples:
         key_noise, key_times, key_dropout = jax.random.split(jax.random.fold_in(key, batch_number), 3)
         x1 = data.to_float(batch["x"])
         x0 = jax.random.normal(key_noise, x1.shape, x1.dtype)
+        times = self.objective.draw_times(key_times, len(x1), x1.dtype)
+        return Examples(x0, x1, times, batch["label"], jax.random.split(key_dropout, len(x1)))
 
-        net = BoundNet(self.model, params, batch["label"], key_dropout)
-        teacher = None if teacher is None else teacher.replace(label=batch["label"])
-        out = self.objective(net, x0, x1, key_times, state.step, teacher)
+    def _loss(self, params, part: Examples, x1: jax.Array, step, teacher: BoundNet | None):
+        """The loss of a part of a batch, whose data are x1, and its metrics."""
+        net = BoundNet(self.model, params, part.label, part.dropout_keys)
+        teacher = None if teacher is None else teacher.replace(label=part.label)
+        out = self.objective.loss(net, part.x0, part.x1, part.times, x1, step, teacher)
 
         # The objective sums over coordinates; per coordinate, clipping and logs mean the same for any image size.
         coordinates = x1[0].size
         return jnp.mean(out.per_example) / coordinates, {k: v / coordinates for k, v in out.metrics.items()}
 
+    def gradient(self, params, state: TrainState, batch, key, teacher: BoundNet | None = None):
+        """((loss, metrics), gradient) of a batch, at `params`."""
+        examples = self._examples(batch, state.step + state.skipped, key)
+
+        def of(part):
+            return jax.value_and_grad(self._loss, has_aux=True)(params, part, examples.x1, state.step, teacher)
+
+        if self.microbatches == 1:
+            return of(examples)
+        parts = examples.parts(self.microbatches, self.objective.batch_multiple)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of, jax.tree.map(lambda a: a[0], parts)))
+        total, _ = jax.lax.scan(lambda sum, part: (jax.tree.map(jnp.add, sum, of(part)), None), zeros, parts)
+        return jax.tree.map(lambda sum: sum / self.microbatches, total)
+
     def _update(self, state: TrainState, batch, key, teacher: BoundNet | None):
-        params = self.gather(state.params)
-        (loss, metrics), grads = jax.value_and_grad(self._loss, has_aux=True)(params, state, batch, key, teacher)
+        (loss, metrics), grads = self.gradient(self.gather(state.params), state, batch, key, teacher)
         updates, opt_state = self.optimiser.update(grads, state.opt_state, state.params)
         updates = optax.tree.scale(self.rollback_factor**state.rollbacks, updates)
         params = optax.apply_updates(state.params, updates)

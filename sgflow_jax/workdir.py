@@ -22,12 +22,14 @@ from sgflow_jax.interfaces import InputError
 # ends at num_steps and stretches with it). Not keep_every: what is to be kept for good would then be removed.
 MAY_CHANGE = (
     "train.num_steps",
+    "train.microbatches",
     "train.on_divergence",
     "train.max_rollbacks",
     "train.max_abs_loss",
     "train.divergence_factor",
     "data.data_dir",
     "data.num_workers",
+    "model.remat",
     "mesh.data",
     "mesh.fsdp",
     "train.log_every",

@@ -74,7 +74,7 @@ def test_a_run_distils_the_velocity_of_another(objective, finished, tmp_path):
 def test_the_teacher_is_the_averaged_network_of_its_step(finished):
     teacher, step = build.teacher(_student(finished, step=4), sharding.mesh())
     assert step == 4 and _equal(teacher.params, build.restore_net(str(finished), step=4).params)
-    assert teacher.dropout_key is None
+    assert teacher.dropout_keys is None
     assert build.teacher(_student(""), sharding.mesh()) == (None, 0)
 
 

@@ -17,6 +17,7 @@ UNET = dict(
     time_scale=10.0,
     num_classes=0,
     dtype="float32",
+    remat="none",
 )
 MLP = dict(width=16, depth=2, time_dim=8, time_scale=10.0, num_classes=0, dtype="float32")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sgflow_jax import interpolant, objectives
-from sgflow_jax.models import BoundNet
+from sgflow_jax.models import BoundNet, unet
 from sgflow_jax.models import make as make_model
 from sgflow_jax.objectives.base import FlowMapObjective
 from tests import independent
@@ -202,12 +202,24 @@ def test_every_call_of_one_term_has_one_batch_size(name, options):
     assert sizes[0] == 12 and set(sizes[1:]) == {4}
 
 
-def test_one_dropout_key_is_one_mask():
+def test_a_dropout_key_is_a_mask_of_one_example_whatever_the_batch():
     options = dict(channels=4, channel_mult=(1,), num_blocks=1, attention_sizes=(), time_scale=10.0, num_classes=0)
-    model = make_model("unet", **options, dropout=0.5, dtype="float32")
+    model = make_model("unet", **options, dropout=0.5, dtype="float32", remat="none")
     t, x = jnp.array([0.2, 0.4]), jax.random.normal(KEY, (2, 4, 4, 1))
     params = model.init(jax.random.key(1), t, t, x)["params"]
-    net = BoundNet(model, jax.tree.map(lambda p: p + 0.1, params), dropout_key=jax.random.key(2))
-    np.testing.assert_array_equal(net(t, t, x), net(t, t, x))
-    assert np.any(net(t, t, x) != net.replace(dropout_key=jax.random.key(3))(t, t, x))
-    assert np.any(net(t, t, x) != net.replace(dropout_key=None)(t, t, x))
+    net = BoundNet(model, jax.tree.map(lambda p: p + 0.1, params), dropout_keys=jax.random.split(KEY, 2))
+    out = net(t, t, x)
+    np.testing.assert_array_equal(out, net(t, t, x))
+    np.testing.assert_allclose(net.restrict(lambda a: a[1:])(t[1:], t[1:], x[1:]), out[1:], rtol=1e-5, atol=1e-6)
+    twice = net.replace(dropout_keys=net.dropout_keys[jnp.array([0, 0])])
+    np.testing.assert_array_equal(twice(t, t, x)[0], out[0])
+    assert np.any(twice(t, t, x)[1] != out[1])
+    assert np.any(out != net.replace(dropout_keys=None)(t, t, x))
+
+
+def test_dropout_leaves_out_its_share_and_keeps_the_mean():
+    h = jnp.ones((8, 16, 16, 4))
+    dropped = np.asarray(unet.dropout(h, jax.random.split(KEY, 8), 0.25))
+    assert set(np.unique(dropped)) == {0, np.float32(1 / 0.75)}
+    # A share of n = 1,024 draws has the standard deviation sqrt(.25 * .75 / n) = .0135.
+    np.testing.assert_allclose(np.mean(dropped == 0, axis=(1, 2, 3)), 0.25, atol=4 * 0.0135)

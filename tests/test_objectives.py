@@ -16,6 +16,7 @@ from tests import independent
 from tests.independent import At, parameters, square
 
 B = 8
+UNIFORM = np.linspace(0.1, 0.9, B)
 
 
 class Case(NamedTuple):
@@ -159,7 +160,7 @@ def _given(case):
 
     if isinstance(objective, FlowMapObjective):
         at = At.of(*_times(objective, rng), x0, x1, **more)
-        given = OffDiagonal(*map(jnp.asarray, (*at[:6], batch)), jax.random.key(3), case.step)
+        given = OffDiagonal(*map(jnp.asarray, (*at[:6], batch)), jnp.asarray(UNIFORM), case.step)
 
         def terms(net):
             return objective.off_diagonal(net, given, teacher_net)
@@ -171,7 +172,7 @@ def _given(case):
         return Given(params, at, lambda p: terms(_jax_net(p)).loss, terms(_jax_net(params)).residual)
 
     def per_example(net):
-        return objective.loss(net, x0, x1, jax.random.key(3), case.step, teacher_net).per_example
+        return objective(net, x0, x1, jax.random.key(3), case.step, teacher_net).per_example
 
     if not case.options.get("continuous"):
         per_example(recording)

@@ -9,6 +9,7 @@ import pytest
 from sgflow_jax import build, data, models, sharding
 from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import LossOut
+from sgflow_jax.objectives.flow_matching import FlowMatching
 from sgflow_jax.train_step import several
 from tests import tiny
 
@@ -60,11 +61,12 @@ def test_the_teacher_sees_the_labels_of_the_batch():
     params = model.init(jax.random.key(2), half, half, x1, label)["params"]
     teacher = models.BoundNet(model, jax.tree.map(lambda p: p + 0.1, params))
 
-    def output(net, x0, x1, key, step, teacher):
-        return LossOut(teacher(half, half, x1)[:, 0], {})
+    class Output(FlowMatching):
+        def loss(self, net, x0, x1, times, batch, step, teacher):
+            return LossOut(teacher(half, half, x1)[:, 0], {})
 
-    step = dataclasses.replace(step, objective=output)
-    loss, _ = step._loss(state.params, state, {"x": x1, "label": label}, jax.random.key(1), teacher)
+    step = dataclasses.replace(step, objective=Output())
+    (loss, _), _ = step.gradient(state.params, state, {"x": x1, "label": label}, jax.random.key(1), teacher)
     np.testing.assert_allclose(loss, jnp.mean(teacher(half, half, x1, label)), rtol=1e-6)
     assert abs(loss - jnp.mean(teacher(half, half, x1, 0 * label))) > 1e-3
 
@@ -131,13 +133,14 @@ def test_a_loss_out_of_bounds_is_a_fault():
 
 
 def test_a_gradient_that_is_not_finite_is_a_fault():
-    def infinite_slope(net, x0, x1, key, step, teacher):
-        """sqrt(|p|^2) at p = 0: the value is 0, the slope is not a number."""
-        length = jnp.sqrt(sum(jnp.sum((p * 0) ** 2) for p in jax.tree.leaves(net.params)))
-        return LossOut(jnp.broadcast_to(length, x1.shape[:1]), {})
+    class InfiniteSlope(FlowMatching):
+        def loss(self, net, x0, x1, times, batch, step, teacher):
+            """sqrt(|p|^2) at p = 0: the value is 0, the slope is not a number."""
+            length = jnp.sqrt(sum(jnp.sum((p * 0) ** 2) for p in jax.tree.leaves(net.params)))
+            return LossOut(jnp.broadcast_to(length, x1.shape[:1]), {})
 
     step, batches, state, _ = _setup()
-    step = dataclasses.replace(step, objective=infinite_slope)
+    step = dataclasses.replace(step, objective=InfiniteSlope())
     assert _first_fault(step, batches, state, step.init_monitor(batches[0], state)) == (1, "the gradient is not finite")
 
 

@@ -32,14 +32,14 @@ def make(name: str, **options: Any) -> nn.Module:
 class BoundNet:
     """A network bound to its parameters: net(t, u, x, label=None) -> like x. A pytree, so it can be passed to jit.
 
-    label: [B] int32 for the whole batch; None for a network without labels. dropout_key: training mode when given; one
-    key and batch size is one mask, so the network and its derivatives see the same mask.
+    label: [B] int32; None for a network without labels. dropout_keys: [B], training mode when given; one key is one mask,
+    so that the network and its derivatives see the same one, and an example has its own in any part of the batch.
     """
 
     model: nn.Module = flax.struct.field(pytree_node=False)
     params: Any
     label: jax.Array | None = None
-    dropout_key: jax.Array | None = None
+    dropout_keys: jax.Array | None = None
 
     def __call__(self, t, u, x, label=None):
         label = self.label if label is None else label
@@ -47,10 +47,9 @@ class BoundNet:
             raise InputError(
                 "this network was trained with labels: pass label [B], or bind them with net.replace(label=...)"
             )
-        train = self.dropout_key is not None
-        rngs = {"dropout": self.dropout_key} if train else None
-        return self.model.apply({"params": self.params}, t, u, x, label, train=train, rngs=rngs)
+        return self.model.apply({"params": self.params}, t, u, x, label, self.dropout_keys)
 
     def restrict(self, select) -> "BoundNet":
-        """The network for the examples that `select` ([B, ...] -> [b, ...]) keeps: their labels go with them."""
-        return self if self.label is None else self.replace(label=select(self.label))
+        """The network for the examples that `select` ([B, ...] -> [b, ...]) keeps: labels and masks go with them."""
+        label, dropout_keys = jax.tree.map(select, (self.label, self.dropout_keys))
+        return self.replace(label=label, dropout_keys=dropout_keys)

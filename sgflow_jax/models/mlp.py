@@ -32,7 +32,7 @@ class MLP(nn.Module):
             )
 
     @nn.compact
-    def __call__(self, t, u, x, label=None, train=False):
+    def __call__(self, t, u, x, label=None, dropout_keys=None):
         times = [time_features(time, self.time_dim, self.time_scale) for time in (t, u - t)]
         h = jnp.concatenate([x, *times], axis=-1).astype(self.dtype)
         for i in range(self.depth):

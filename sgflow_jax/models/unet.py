@@ -1,5 +1,8 @@
 """The U-Net for images (Ho et al. 2020, after Ronneberger et al. 2015), conditioned on two times and a class label."""
 
+import functools
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,22 @@ from sgflow_jax.models.embeddings import TimeEmbedding
 
 CHANNELS_PER_GROUP = 4
 CHANNELS_PER_HEAD = 64  # of the attention, where the width is a multiple of it; else there is one head
+
+
+def _is_product(primitive, *inputs, **options) -> bool:
+    """Whether an operation multiplies with parameters: a convolution, or a product without a batch dimension."""
+    return primitive.name == "conv_general_dilated" or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(
+        primitive, *inputs, **options
+    )
+
+
+# What the backward pass computes again, block by block, instead of keeping it (`jax.checkpoint`; Chen et al. 2016):
+# nothing; all but convolutions and other products with parameters, which take nearly all of the time; everything.
+REMAT = {
+    "none": lambda block: block,
+    "elementwise": functools.partial(nn.remat, policy=_is_product),
+    "block": nn.remat,
+}
 
 
 def _norm(dtype, name=None):
@@ -21,21 +40,31 @@ def _conv(features, dtype, kernel=3, stride=1, zero=False, name=None):
     return nn.Conv(features, (kernel, kernel), (stride, stride), kernel_init=init, dtype=dtype, name=name)
 
 
+def dropout(h: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
+    """Zeroes a share of each example by a key of its own [B], so that its mask is the same in any part of a batch."""
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, h.shape[1:]))(keys)
+    return jnp.where(kept, h / (1 - rate), 0)
+
+
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, convolution, twice, the condition [B, E] added in between. [B, H, W, C] -> features."""
+    """GroupNorm, SiLU, convolution, twice, the condition [B, E] added in between. [B, H, W, C] -> features.
+
+    keys: [B] of random numbers for the dropout; None for none.
+    """
 
     features: int
     dropout: float
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, condition: jax.Array, keys: jax.Array | None) -> jax.Array:
         h = _conv(self.features, self.dtype, name="conv_in")(nn.silu(_norm(self.dtype, "norm_in")(x)))
 
         h = h + nn.Dense(self.features, dtype=self.dtype, name="condition")(nn.silu(condition))[:, None, None, :]
 
         h = nn.silu(_norm(self.dtype, "norm_out")(h))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        if keys is not None:
+            h = dropout(h, keys, self.dropout)
         h = _conv(self.features, self.dtype, zero=True, name="conv_out")(h)
 
         if x.shape[-1] != self.features:
@@ -69,6 +98,7 @@ class UNet(nn.Module):
     attention_sizes: heights, in pixels, of the levels with self-attention; with any, the middle has it too.
     dropout: share of activations dropped in training. time_scale: see `embeddings.time_features`.
     num_classes: 0 for no label. dtype: compute type, "float32" or "bfloat16"; parameters are float32.
+    remat: what the backward pass computes again instead of keeping it, see REMAT.
     """
 
     channels: int
@@ -79,6 +109,7 @@ class UNet(nn.Module):
     time_scale: float
     num_classes: int
     dtype: str
+    remat: str
 
     def check(self, shape: tuple[int, ...]) -> None:
         """InputError unless the fields are in range and fit examples of `shape`."""
@@ -97,6 +128,8 @@ class UNet(nn.Module):
             )
         if self.channels < 1 or self.channels % CHANNELS_PER_GROUP:
             raise InputError(f"model.channels is {self.channels}: use a multiple of {CHANNELS_PER_GROUP}")
+        if self.remat not in REMAT:
+            raise InputError(f"model.remat is {self.remat!r}: use one of {', '.join(REMAT)}")
         if self.num_blocks < 1 or not 0 <= self.dropout < 1:
             raise InputError(
                 f"model.num_blocks is {self.num_blocks} and dropout {self.dropout}: use 1 or more, and "
@@ -104,18 +137,23 @@ class UNet(nn.Module):
             )
 
     @nn.compact
-    def __call__(self, t, u, x, label=None, train=False):
+    def __call__(self, t, u, x, label=None, dropout_keys=None):
         out_dtype, dtype = x.dtype, jnp.dtype(self.dtype)
+        residual, attention = (REMAT[self.remat](block) for block in (ResidualBlock, AttentionBlock))
+        numbers = itertools.count()
 
         condition = TimeEmbedding(4 * self.channels, self.time_scale, name="times")(t, u)
         if self.num_classes:
             condition = condition + nn.Embed(self.num_classes, 4 * self.channels, name="label")(label)
 
         def block(h, features, name):
-            h = ResidualBlock(features, self.dropout, dtype, name=name)(h, condition, train)
-            if h.shape[1] in self.attention_sizes:
-                h = AttentionBlock(dtype, name=f"{name}_attention")(h)
-            return h
+            keys = None
+            if dropout_keys is not None and self.dropout:
+                keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, next(numbers))
+            return residual(features, self.dropout, dtype, name=name)(h, condition, keys)
+
+        def attended(h, name):
+            return attention(dtype, name=f"{name}_attention")(h) if h.shape[1] in self.attention_sizes else h
 
         h = _conv(self.channels, dtype, name="stem")(x.astype(dtype))
         skips = [h]
@@ -125,17 +163,19 @@ class UNet(nn.Module):
                 skips.append(h)
             for i in range(self.num_blocks):
                 h = block(h, mult * self.channels, f"down{level}_block{i}")
+                h = attended(h, f"down{level}_block{i}")
                 skips.append(h)
 
-        h = ResidualBlock(h.shape[-1], self.dropout, dtype, name="middle_block0")(h, condition, train)
+        h = block(h, h.shape[-1], "middle_block0")
         if self.attention_sizes:
-            h = AttentionBlock(dtype, name="middle_attention")(h)
-        h = ResidualBlock(h.shape[-1], self.dropout, dtype, name="middle_block1")(h, condition, train)
+            h = attention(dtype, name="middle_attention")(h)
+        h = block(h, h.shape[-1], "middle_block1")
 
         for level, mult in reversed(list(enumerate(self.channel_mult))):
             for i in range(self.num_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(h, mult * self.channels, f"up{level}_block{i}")
+                h = attended(h, f"up{level}_block{i}")
             if level:
                 h = h.repeat(2, axis=1).repeat(2, axis=2)
                 h = _conv(h.shape[-1], dtype, name=f"up{level}")(h)

@@ -6,7 +6,7 @@ A flow-map objective adds only its off-diagonal loss (`FlowMapObjective.off_diag
 import abc
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,18 +87,34 @@ class Objective(abc.ABC):
         """
         if teacher is not None and not self.takes_teacher:
             raise InputError(f"{type(self).__name__} takes no teacher: leave it out")
-        return self.loss(net, x0, x1, key, step, teacher)
+        return self.loss(net, x0, x1, self.draw_times(key, len(x1), x1.dtype), x1, step, teacher)
+
+    def draw_times(self, key: jax.Array, n: int, dtype) -> Any:
+        """All that is random in the loss of n examples: arrays with a row for each example, or for each of the kind
+        that uses them, in order. So a part of the batch goes with a part of each. By default one time, [n]."""
+        return self.make_law().single(key, n, dtype)
 
     @abc.abstractmethod
-    def loss(self, net: Net, x0, x1, key, step, teacher: Net | None) -> LossOut:
-        """What `__call__` returns."""
+    def loss(self, net: Net, x0, x1, times: Any, batch, step, teacher: Net | None) -> LossOut:
+        """What `__call__` returns, for a part [b, ...] of a batch, whose data are all in `batch` [B, ...]. times: the
+        part of what `draw_times` gave for all."""
+
+
+class Times(NamedTuple):
+    """The times of a batch. diagonal: t = u, one for each diagonal example. t, u, uniform: one each for the others;
+    uniform in [0, 1), for what else is random."""
+
+    diagonal: jax.Array
+    t: jax.Array
+    u: jax.Array
+    uniform: jax.Array
 
 
 class OffDiagonal(NamedTuple):
     """The off-diagonal examples of a batch.
 
     t, u: [b]. x_t, dx_t: [b, ...], at time t. x0, x1: the pairs, [b, ...]. batch: all data of the batch [B, ...].
-    key: for what else is random. step: of training.
+    uniform: [b] in [0, 1), for what else is random. step: of training.
     """
 
     t: jax.Array
@@ -108,7 +124,7 @@ class OffDiagonal(NamedTuple):
     x0: jax.Array
     x1: jax.Array
     batch: jax.Array
-    key: jax.Array
+    uniform: jax.Array
     step: jax.Array | int
 
 
@@ -191,18 +207,23 @@ class FlowMapObjective(Objective):
     def _weigh(self, squares: jax.Array) -> jax.Array:
         return jax.lax.stop_gradient((squares + self.weight_offset) ** -self.weight_power)
 
-    def loss(self, net, x0, x1, key, step, teacher):
-        strata = self.make_strata()
+    def draw_times(self, key, n, dtype):
+        on, off = self.make_strata().counts(n)
         key_on, key_off, key_rest = jax.random.split(key, 3)
+        diagonal = self.make_law().single(key_on, on, dtype)
+        t, u = self.draw_pair(key_off, off, dtype)
+        return Times(diagonal, t, u, jax.random.uniform(key_rest, (off,), dtype))
+
+    def loss(self, net, x0, x1, times, batch, step, teacher):
+        strata = self.make_strata()
 
         on = [strata.on_diagonal(a) for a in (x0, x1)]
-        t = self.make_law().single(key_on, on[0].shape[0], x1.dtype)
-        x_t, dx_t = self.draw(t, *on, x1)
-        loss_on = diagonal_loss(restrict(net, strata.on_diagonal), t, x_t, dx_t)
+        x_t, dx_t = self.draw(times.diagonal, *on, batch)
+        loss_on = diagonal_loss(restrict(net, strata.on_diagonal), times.diagonal, x_t, dx_t)
 
         off = [strata.off_diagonal(a) for a in (x0, x1)]
-        t, u = self.draw_pair(key_off, off[0].shape[0], x1.dtype)
-        at = OffDiagonal(t, u, *self.draw(t, *off, x1), *off, x1, key_rest, step)
+        x_t, dx_t = self.draw(times.t, *off, batch)
+        at = OffDiagonal(times.t, times.u, x_t, dx_t, *off, batch, times.uniform, step)
         loss_off, residual, metrics = self.off_diagonal(
             restrict(net, strata.off_diagonal), at, restrict(teacher, strata.off_diagonal)
         )

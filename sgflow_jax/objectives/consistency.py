@@ -56,26 +56,25 @@ class Consistency(Objective):
         doublings = jnp.asarray(step) // self.doubling_steps
         return jnp.minimum(self.initial_intervals * 2.0**doublings, self.final_intervals)
 
-    def loss(self, net, x0, x1, key, step, teacher):
-        t = self.make_law().single(key, x1.shape[0], x1.dtype)
-        loss = (self._continuous if self.continuous else self._discrete)(net, t, x0, x1, step, teacher)
+    def loss(self, net, x0, x1, times, batch, step, teacher):
+        loss = (self._continuous if self.continuous else self._discrete)(net, times, x0, x1, batch, step, teacher)
         return LossOut(loss, {"consistency_loss": jnp.mean(loss)})
 
-    def _continuous(self, net, t, x0, x1, step, teacher):
-        x_t, v = self._velocity(net, t, x0, x1, teacher)
+    def _continuous(self, net, t, x0, x1, batch, step, teacher):
+        x_t, v = self._velocity(net, t, x0, x1, batch, teacher)
 
         f, Df = flow_map.map_and_derivative(net, t, jnp.ones_like(t), x_t, flow_map.backward_tangent(t, v))
 
         return squared_norm(f - sg(f + Df))
 
-    def _discrete(self, net, t, x0, x1, step, teacher):
+    def _discrete(self, net, t, x0, x1, batch, step, teacher):
         N = self.intervals(step).astype(t.dtype)
         t = jnp.minimum(jnp.floor(t * N), N - 1) / N  # float32 may round a time up to 1
         s = t + 1 / N
 
-        x_t, v = self._velocity(net, t, x0, x1, teacher)
+        x_t, v = self._velocity(net, t, x0, x1, batch, teacher)
         if teacher is None and self.velocity_target == "pair":
-            x_s, _ = self.draw(s, x0, x1, x1)
+            x_s, _ = self.draw(s, x0, x1, batch)
         else:
             x_s = x_t + expand_time(s - t, x_t) * v
 
@@ -84,7 +83,7 @@ class Consistency(Objective):
 
         return squared_norm(difference) / (s - t)
 
-    def _velocity(self, net, t, x0, x1, teacher):
+    def _velocity(self, net, t, x0, x1, batch, teacher):
         """x_t, and what stands for the velocity there."""
-        x_t, dx_t = self.draw(t, x0, x1, x1)
+        x_t, dx_t = self.draw(t, x0, x1, batch)
         return x_t, dx_t if teacher is None else velocity(net, teacher, t, x_t)

@@ -21,9 +21,9 @@ class FlowMatching(Objective):
     domain = Domain.DIAGONAL
     regression = True
 
-    def loss(self, net, x0, x1, key, step, teacher):
-        t = self.make_law().single(key, x1.shape[0], x1.dtype)
-        x_t, dx_t = self.draw(t, x0, x1, x1)
+    def loss(self, net, x0, x1, times, batch, step, teacher):
+        t = times
+        x_t, dx_t = self.draw(t, x0, x1, batch)
 
         loss = diagonal_loss(net, t, x_t, dx_t)
 

@@ -38,8 +38,7 @@ class PSD(FlowMapObjective):
         return self.stopgrad == "convex"
 
     def off_diagonal(self, net, at, teacher):
-        uniform = jax.random.uniform(at.key, at.t.shape, at.t.dtype)
-        g = uniform if self.split == "uniform" else jnp.full_like(at.t, 0.5)
+        g = at.uniform if self.split == "uniform" else jnp.full_like(at.t, 0.5)
         s = at.t + g * (at.u - at.t)
 
         first = net(at.t, s, at.x_t)

@@ -37,18 +37,21 @@ class SGFlow(FlowMapObjective):
         of e times lam; 0 is ESD with stopgrad "convex".
     final_correction, correction_steps: with correction_steps > 0, lam goes linearly from correction to final_correction
         over that many steps of training.
+    tangents: how "paired" takes its two derivatives, of `flow_map.TANGENTS`: the same numbers at another cost.
     """
 
     estimator: str = "paired"
     correction: float = 1.0
     final_correction: float = 0.0
     correction_steps: int = 0
+    tangents: str = "linearize"
 
     takes_teacher = True
 
     def __post_init__(self):
         super().__post_init__()
         self._one_of("estimator", ESTIMATORS)
+        self._one_of("tangents", tuple(flow_map.TANGENTS))
         if self.estimator == "split" and self.weight == "residual":
             raise InputError("estimator 'split' does not compute the residual: use weight 'none', or 'paired'")
         if self.correction_steps < 0:
@@ -81,7 +84,11 @@ class SGFlow(FlowMapObjective):
             return Terms.square(flow_map.derivative(net, *point, flow_map.backward_tangent(at.t, vhat)))
 
         R, Je = flow_map.derivatives(
-            net, *point, flow_map.backward_tangent(at.t, vhat), flow_map.spatial_tangent(at.t, e)
+            net,
+            *point,
+            flow_map.backward_tangent(at.t, vhat),
+            flow_map.spatial_tangent(at.t, e),
+            how=self.tangents,
         )
 
         return Terms(squared_norm(R) + 2 * lam * inner(R, Je), R)

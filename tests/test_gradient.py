@@ -1,0 +1,75 @@
+"""What saves memory leaves the gradient as it is: computing again, parts of a batch, tangents together."""
+
+import jax
+import numpy as np
+import pytest
+
+from sgflow_jax import build, data
+from sgflow_jax.train_step import Examples
+from tests import tiny
+
+CASES = {
+    "flow_matching": {},
+    "sgflow": {},
+    "sgflow-split": {"estimator": "split", "prob_diagonal": 0.75},  # an odd number in a group is off the diagonal
+    "mean_flow": {"weight": "adaptive"},
+    "psd": {"split": "uniform"},
+    "shortcut": {},
+    "fmm": {"velocity_target": "batch"},  # needs the data of the whole batch in every part
+    "consistency": {"velocity_target": "batch"},
+}
+
+
+def _gradient(config):
+    """((loss, metrics), gradient) at parameters none of which is zero."""
+    step = build.train_step(config)
+    batch = build.source(config).batch(0, 0, config.data.batch_size, slice(None))
+    state = jax.jit(lambda key: step.init(key, data.shape(config.data.name)))(jax.random.key(0))
+    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), state.params)
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(step.gradient, compiler_options=quick)(params, state, batch, jax.random.key(1))
+
+
+def _difference(a, b):
+    """Relative, over all numbers of two trees."""
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
+    assert np.linalg.norm(b) > 0.1
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_parts_of_a_batch_have_the_gradient_of_the_whole(case):
+    config = tiny.mixture(case.split("-")[0])
+    config.unlock()
+    config.objective.update(CASES[case])
+    config.data.batch_size = 32
+    whole = _gradient(config)
+    config.train.microbatches = 4
+    assert _difference(_gradient(config), whole) < 1e-6
+
+
+def _images(estimator):
+    config = tiny.digits()
+    config.model.attention_sizes = (8,)
+    config.model.dropout = 0.2
+    config.objective.estimator = estimator
+    return config
+
+
+@pytest.mark.parametrize("estimator", ["paired", "split"])
+def test_what_is_computed_again_changes_nothing(estimator):
+    """Nor how two tangents are taken, nor microbatches, though there is dropout."""
+    config = _images(estimator)
+    plain = _gradient(config)
+    ways = {"paired": [("elementwise", "vmap", 2), ("block", "linearize", 1)], "split": [("elementwise", "linearize", 2)]}
+    for config.model.remat, config.objective.tangents, config.train.microbatches in ways[estimator]:
+        assert _difference(_gradient(config), plain) < 1e-6
+
+
+def test_a_part_has_whole_groups_from_all_over_the_batch():
+    one_each, every_other = np.arange(12), np.arange(6)
+    parts = Examples(one_each, one_each, {"on": every_other}, None, None).parts(3, 2)
+    np.testing.assert_array_equal(parts.x1, [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]])
+    np.testing.assert_array_equal(parts.times["on"], [[0, 3], [1, 4], [2, 5]])
+
+
