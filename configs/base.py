@@ -1,5 +1,7 @@
 """Every field of a run, once, with its unit. The other files change values; none adds a field."""
 
+from typing import Any
+
 import ml_collections
 
 from sgflow_jax import objectives
@@ -58,6 +60,9 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.optim.clip_norm = 1.0  # largest global norm of the gradient of the loss per coordinate
     config.optim.ema_decay = 0.9999  # largest decay a step of the average of the parameters (it warms up)
 
+    config.profile = ml_collections.ConfigDict()
+    config.profile.steps = ()  # first and last of those traced for TensorBoard or Perfetto, as 100,105; () for none
+
     config.eval = ml_collections.ConfigDict()
     config.eval.batch_size = 500  # images a network call when sampling, over all devices
     config.eval.num_samples = 50_000  # generated images for a distance
@@ -65,10 +70,10 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     return config
 
 
-def set_schedule(config: ml_collections.ConfigDict, **steps: int) -> None:
-    """Sets those of warmup_steps, ramp_steps and doubling_steps that the objective has (training steps, see there)."""
-    for name in set(steps) & set(config.objective):
-        config.objective[name] = steps[name]
+def set_objective(config: ml_collections.ConfigDict, **options: Any) -> None:
+    """Sets those of the options that the objective has."""
+    for name in set(options) & set(config.objective):
+        config.objective[name] = options[name]
 
 
 def unet() -> ml_collections.ConfigDict:

@@ -5,10 +5,11 @@ from configs import base
 
 def get_config(objective="sgflow"):
     config = base.get_config(objective)
-    base.set_schedule(config, warmup_steps=2_000, ramp_steps=8_000, doubling_steps=25_000)
+    base.set_objective(config, warmup_steps=2_000, ramp_steps=8_000, doubling_steps=25_000, tangents="vmap")
     config.data.name = "cifar10"
     config.data.flip = True
     config.model = base.unet()
     config.model.dropout = 0.1
+    config.model.remat = "elementwise"
     config.eval.features = "inception"
     return config.lock()

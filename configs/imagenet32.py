@@ -8,12 +8,13 @@ from configs import base
 
 def get_config(objective="sgflow"):
     config = base.get_config(objective)
-    base.set_schedule(config, warmup_steps=2_000, ramp_steps=8_000, doubling_steps=25_000)
+    base.set_objective(config, warmup_steps=2_000, ramp_steps=8_000, doubling_steps=25_000, tangents="vmap")
     config.data.name = "imagenet32"
     config.data.batch_size = 512
     config.data.flip = True
     config.model = base.unet()
     config.model.channel_mult = (1, 2, 2, 2)
     config.model.attention_sizes = (16, 8)
+    config.model.remat = "elementwise"
     config.eval.features = "inception"
     return config.lock()

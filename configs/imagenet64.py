@@ -9,7 +9,7 @@ from configs import base
 
 def get_config(objective="sgflow"):
     config = base.get_config(objective)
-    base.set_schedule(config, warmup_steps=4_000, ramp_steps=16_000, doubling_steps=50_000)
+    base.set_objective(config, warmup_steps=4_000, ramp_steps=16_000, doubling_steps=50_000, tangents="vmap")
     config.data.name = "imagenet64"
     config.data.batch_size = 512
     config.data.flip = True
@@ -17,6 +17,7 @@ def get_config(objective="sgflow"):
     config.model.channels = 192
     config.model.channel_mult = (1, 2, 3, 4)
     config.model.attention_sizes = (16, 8)
+    config.model.remat = "elementwise"
     config.train.num_steps = 400_000
     config.optim.learning_rate = 1e-4
     config.optim.warmup_steps = 5_000

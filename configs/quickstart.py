@@ -5,7 +5,7 @@ from configs import base
 
 def get_config(objective="sgflow"):
     config = base.get_config(objective)
-    base.set_schedule(config, warmup_steps=40, ramp_steps=60, doubling_steps=150)
+    base.set_objective(config, warmup_steps=40, ramp_steps=60, doubling_steps=150)
     config.data.name = "digits"
     config.data.batch_size = 64
     config.model = base.unet()

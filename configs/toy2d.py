@@ -5,7 +5,7 @@ from configs import base
 
 def get_config(objective="sgflow"):
     config = base.get_config(objective)
-    base.set_schedule(config, warmup_steps=150, ramp_steps=150, doubling_steps=500)
+    base.set_objective(config, warmup_steps=150, ramp_steps=150, doubling_steps=500)
     config.data.name = "eight_gaussians"
     config.data.batch_size = 512
     config.model = base.mlp()

@@ -1,39 +1,211 @@
-"""What a gradient of an objective costs, without running it: operations and memory, from the program JAX builds."""
+"""What training costs: python -m eval.cost --config=configs/cifar10.py --stages=count,compile,run --out=DIR.
 
-from typing import NamedTuple
+For every objective and way to save memory, at the network and the batch of the configuration:
+
+    count    operations and residual bytes of a gradient, from the program JAX builds: on any machine
+    compile  the whole training step: seconds, and the bytes the compiler reserves
+    run      the compiled step: seconds, peak memory, energy, and the rate of matrix products beside it
+    sample   images a second of one network call, of the network that the row trains
+
+Writes DIR/cost.json, cost.md and cost.png of all rows that are there, relative to flow matching that saves nothing, and
+with --doc puts the table into a document. What is measured is not measured again. With --processes each row has a
+process, without which a GPU's peak memory is that of all rows before too; those that are timed go one after the other.
+"""
+
+import functools
+import json
+import time
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import flags
 
-from sgflow_jax import build, data, models
+from configs import base
+from eval import cost_table, counts, document, hardware, plots, rows, variants
+from eval.steps import Step
+from sgflow_jax import build, cli, data, generate
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import MAX_SEED, InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
-from sgflow_jax.objectives.base import Objective
 
-TRAINED = 10**9  # a training step after every warm-up and schedule
+STAGES = ("count", "compile", "run", "sample")
+TIMED = ("run", "sample")
+WARM_UP = 3
+STEPS, SECONDS = (5, 50), 4.0  # at least and at most so many steps, for about so long
+SAMPLE_CALLS, SAMPLE_BATCHES = 10, 4
+SETTINGS = {
+    "objective": str,  # a variant
+    "remat": str,
+    "dtype": str,
+    "batch_size": rows.Range(1, MAX_SEED),
+    "microbatches": rows.Range(1, MAX_SEED),
+    "eval_batch_size": rows.Range(1, MAX_SEED),
+    "stage": STAGES,
+    "data": str,
+    "network": str,  # its other fields, as JSON
+    "device": str,
+    "jax": str,
+}
 
 
-class Cost(NamedTuple):
-    """flops: floating-point operations of one gradient of a batch. residual_bytes: what the forward pass keeps for the
-    backward pass, less the size of the parameters, of which it keeps most."""
+def config_of(settings: rows.Settings) -> ml_collections.ConfigDict:
+    """The configuration of a row. InputError for one that cannot be."""
+    variant = variants.parse(settings["objective"])
+    config = base.get_config(variant.objective)
+    config.objective.update(dict(variant.options))
+    config.data.name, config.data.batch_size = settings["data"], settings["batch_size"]
+    config.eval.batch_size = settings["eval_batch_size"]
+    fields = paths.from_json(settings["network"])  # which has no tuples; a network's fields must be hashable
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    config.model = ml_collections.ConfigDict(fields)
+    config.model.dtype, config.train.microbatches = settings["dtype"], settings["microbatches"]
+    if config.model.name == "unet":
+        config.model.remat = settings["remat"]
+    elif settings["remat"] != "none":
+        raise InputError(f"--remat={settings['remat']} is for the unet: use none")
+    build.check(config)
+    return config
 
-    flops: float
-    residual_bytes: int
+
+def _count(config: ml_collections.ConfigDict) -> rows.Row:
+    return counts.gradient_cost(config, build.objective(config))._asdict()
 
 
-def gradient_cost(config: ml_collections.ConfigDict, objective: Objective) -> Cost:
-    """The cost for the config's network, data shape and batch size."""
-    model, shape, size = models.make(**config.model), data.shape(config.data.name), config.data.batch_size
-    t, x = (jax.ShapeDtypeStruct((size, *rest), jnp.float32) for rest in ((), shape))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(lambda key: build.train_step(config).init(key, shape).params, key)
+def _compile(config: ml_collections.ConfigDict) -> rows.Row:
+    cached = []
+    jax.monitoring.register_event_listener(lambda event, **_: cached.append(event.endswith("/cache_hits")))
+    step = Step(config)
+    cached.clear()
+    began = time.perf_counter()
+    memory = step.lowered.compile().memory_analysis()
+    seconds = None if any(cached) else round(time.perf_counter() - began, 1)
+    kinds = ("argument", "output", "alias", "temp")
+    return {"compile_seconds": seconds, **{f"{k}_bytes": getattr(memory, f"{k}_size_in_bytes") for k in kinds}}
 
-    def loss(params, x0, x1, key):
-        net = BoundNet(model, params, jnp.zeros(t.shape, jnp.int32))
-        return jnp.mean(objective(net, x0, x1, key, TRAINED).per_example)
 
-    gradient = jax.jit(jax.grad(loss)).lower(params, x, x, key)
-    kept = jax.eval_shape(lambda params, *rest: jax.vjp(lambda p: loss(p, *rest), params)[1], params, x, x, key)
-    size_of = lambda tree: sum(a.size * np.dtype(a.dtype).itemsize for a in jax.tree.leaves(tree))  # noqa: E731
-    return Cost(float(gradient.cost_analysis()["flops"]), size_of(kept) - size_of(params))
+def _run(config: ml_collections.ConfigDict) -> rows.Row:
+    step = Step(config)
+    program, (state, monitor), rest = step.lowered.compile(), step.first(), (step.batch(), *step.rest())
+    for _ in range(WARM_UP):
+        state, monitor = jax.block_until_ready(program(state, monitor, *rest))
+
+    seconds, energy = [], hardware.joules()
+    while len(seconds) < STEPS[0] or (len(seconds) < STEPS[1] and sum(seconds) < SECONDS):
+        began = time.perf_counter()
+        state, monitor = jax.block_until_ready(program(state, monitor, *rest))
+        seconds.append(time.perf_counter() - began)
+    spent = None if energy is None else (hardware.joules() - energy) / len(seconds)
+
+    low, median, high = np.percentile(seconds, [25, 50, 75])
+    return {
+        "step_seconds": float(median),
+        "step_quartiles": [float(low), float(high)],
+        "steps": len(seconds),
+        "peak_bytes": hardware.peak_bytes(),
+        "joules": spent,
+        "multiply_rate": hardware.multiply_rate(config.model.dtype),
+    }
+
+
+def _sample(config: ml_collections.ConfigDict) -> rows.Row:
+    step = build.train_step(config)
+    shape, size = data.shape(config.data.name), config.eval.batch_size
+    net = BoundNet(step.model, step.init(stream_key(config.seed, Stream.PARAMETERS), shape).params)
+    plan = generate.Plan(shape, SAMPLE_CALLS, "flow_map", config.seed, size)
+    examples = functools.partial(generate.examples, net, plan)
+    examples(size)
+
+    began = time.perf_counter()
+    examples(SAMPLE_BATCHES * size)
+    return {"calls_per_second": SAMPLE_BATCHES * size * SAMPLE_CALLS / (time.perf_counter() - began), "at_once": size}
+
+
+_MEASURES = {"count": _count, "compile": _compile, "run": _run, "sample": _sample}
+
+
+def measure(settings: rows.Settings) -> rows.Row:
+    """One stage of one row."""
+    here = jax.devices()[0].device_kind, jax.__version__
+    if settings["stage"] != "count" and (settings["device"], settings["jax"]) != here:
+        row, found = (f"{device} with jax {jax}" for device, jax in ((settings["device"], settings["jax"]), here))
+        raise InputError(f"--row is for {row}, and here is {found}: leave --row out")
+    return _MEASURES[settings["stage"]](config_of(settings))
+
+
+def wanted(given: flags.FlagValues) -> list[rows.Settings]:
+    """The settings of all rows asked for, stage by stage, those that others are relative to first. InputError for what
+    cannot be."""
+    network = {k: v for k, v in given.config.model.to_dict().items() if k not in ("dtype", "remat")}
+    names = variants.from_flag(given.objectives) or [variant.name for variant in variants.own()]
+    parts = cli.integers("microbatches", given.microbatches, 1)
+    if not given.stages or not set(given.stages) <= set(STAGES):
+        raise InputError(f"--stages={','.join(given.stages)}: use some of {','.join(STAGES)}")
+    asked = [cost_table.BASELINE] + [(name, remat, count) for name in names for remat in given.remat for count in parts]
+    # Parts are of no concern to what is counted, which also tells the operations without those done again.
+    counted = [(name, remat, 1) for name, last, _ in asked for remat in ("none", last)]
+    settings = []
+    for stage in (stage for stage in STAGES if stage in given.stages):
+        for dtype in given.dtypes:
+            for name, remat, count in counted if stage == "count" else asked:
+                row = {
+                    "objective": name,
+                    "remat": remat,
+                    "dtype": dtype,
+                    "batch_size": given.config.data.batch_size,
+                    "microbatches": count,
+                    "eval_batch_size": given.config.eval.batch_size if stage == "sample" else 1,  # unused otherwise
+                    "stage": stage,
+                    "data": given.config.data.name,
+                    "network": json.dumps(network, sort_keys=True),
+                    "device": "any" if stage == "count" else _device(),
+                    "jax": jax.__version__,
+                }
+                config_of(row)
+                settings.append(row)
+    return [row for place, row in enumerate(settings) if row not in settings[:place]]
+
+
+def _device() -> str:
+    return jax.devices()[0].device_kind
+
+
+def define_flags() -> None:
+    """Only for the program: two modules with the same flags could not be imported together otherwise."""
+    cli.define_config("FILE.py: the network and the batch.", "configs/cifar10.py")
+    rows.define_flags("runs/cost")
+    flags.DEFINE_list("stages", ["count"], "Some of count, compile, run and sample.")
+    flags.DEFINE_list("objectives", [], "Objectives or variants like 'psd(split=uniform)'; all by default.")
+    flags.DEFINE_list("remat", ["none"], "What is computed again: some of none, elementwise and block.")
+    flags.DEFINE_list("dtypes", ["float32"], "Types of the computation: float32, bfloat16 or both.")
+    flags.DEFINE_list("microbatches", ["1"], "Parts of a batch.")
+    flags.DEFINE_string("doc", None, "A document with a place for the table.")
+    flags.DEFINE_string("section", "cost", "Which place in the document.")
+
+
+def main(_):
+    given = flags.FLAGS
+    cli.start_jax(alone=True)
+    place = document.Place(Path(given.doc), f"python -m eval.cost: {given.section}") if given.doc else None
+    out = Path(given.out)
+    found = rows.from_command(
+        "eval.cost", SETTINGS, lambda: wanted(given), measure, alone=lambda row: row["stage"] in TIMED
+    )
+    if found is None:
+        return
+    # Those of earlier calls too.
+    here = [row for row in rows.Store(out).every() if row["device"] in ("any", _device())]
+    merged = cost_table.summary(here)
+    table = cost_table.markdown(merged)
+    print(table)
+    paths.write_atomically(out / "cost.json", json.dumps(merged, indent=1) + "\n")
+    paths.write_atomically(out / "cost.md", table)
+    paths.write_atomically(out / "cost.png", plots.cost(merged))
+    if place is not None:
+        place.fill(table)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from eval import features, measure, plots, real, reference, results
+from eval.background import Background
 from eval.features.interface import fingerprint
 from eval.progress import Progress
 from sgflow_jax import build, cli, data, figures, generate, processes, sampling
@@ -84,7 +85,7 @@ def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.R
     faults = []
     if any(missing):
         todo = [[each[place] for place in places] for each, places in zip(asked, missing, strict=True)]
-        faults = _measure(list(zip(checkpoints, todo, strict=True)), extract, target)
+        faults = processes.from_process(_measure(list(zip(checkpoints, todo, strict=True)), extract, target))
     found = processes.on_first(lambda: _summarise(workdirs))
     if faults:
         raise InputError("; ".join(faults))
@@ -184,8 +185,8 @@ def _identities(
 def _measure(
     todo: list[tuple[_Checkpoint, list[results.Identity]]], extract: features.Features, target: reference.Target
 ) -> list[str]:
-    """Each row is written as soon as it is measured, so that a sweep that is killed goes on where it was. Returns what
-    was wrong with the networks that cannot be measured."""
+    """Scores and writes each row while the next is sampled, so that a sweep that is killed goes on where it was.
+    Returns, on the first process, what was wrong with the networks that cannot be measured."""
 
     def check_writable():  # now, not after the work
         for checkpoint, identities in todo:
@@ -196,7 +197,20 @@ def _measure(
     processes.on_first(check_writable)
     statistics = target.statistics()
     faults = []
-    with Progress([identity for _, identities in todo for identity in identities]) as progress:
+    rows = [identity for _, identities in todo for identity in identities]
+
+    def fail(workdir, identity, error):
+        faults.append(f"{workdir}, {figures.in_steps(identity.steps)}: {error}")
+
+    def finish(workdir, identity, sample, first):
+        try:
+            scores = measure.scores(sample, statistics)
+        except InputError as error:
+            fail(workdir, identity, error)
+        else:
+            _keep(workdir, identity, scores, first, progress)
+
+    with Progress(rows) as progress, Background(limit=1) as scoring:
         for checkpoint, identities in todo:
             if not identities:
                 continue
@@ -204,12 +218,11 @@ def _measure(
             net, _, _ = build.restore(workdir, checkpoint.step, ema=identities[0].parameters == "ema")
             for identity in identities:
                 try:
-                    sample, first = _sample(net, checkpoint.config, identity, extract, progress)
-                    scores = processes.on_first(functools.partial(measure.scores, sample, statistics))
+                    rest = finish, workdir, identity, *_sample(net, checkpoint.config, identity, extract, progress)
                 except InputError as error:
-                    faults.append(f"{workdir}, {figures.in_steps(identity.steps)}: {error}")
-                    continue
-                processes.on_first(functools.partial(_keep, workdir, identity, scores, first, progress))
+                    rest = fail, workdir, identity, error
+                processes.on_first(functools.partial(scoring.submit, *rest))
+        processes.on_first(scoring.wait)
     return faults
 
 

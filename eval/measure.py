@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from eval.background import Background
 from eval.features.interface import Features
 from eval.frechet import Gaussian, Moments
 from eval.kernel import kernel_distance
@@ -15,6 +16,7 @@ from sgflow_jax.interfaces import InputError
 
 PARTS = 4
 KEPT = 10_000  # features kept for KID, precision and recall: bounds memory and time
+PENDING = 2  # batches whose features are added while the devices make the next
 
 
 @dataclasses.dataclass
@@ -31,10 +33,13 @@ class Sample:
     def of(cls, batches: Iterable[np.ndarray], features: Features) -> "Sample":
         """One pass over examples in random order, uint8 [n, H, W, C] or float32 [n, D] a batch."""
         sample = cls()
-        for batch in batches:
-            found = features(batch)
-            labels = features.classify and features.classify(found)
-            sample.add(found, None if labels is None else np.bincount(labels, minlength=features.classes))
+        with Background(limit=PENDING) as adding:
+            for batch in batches:
+                found = features(batch)
+                labels = features.classify and features.classify(found)
+                counts = None if labels is None else np.bincount(labels, minlength=features.classes)
+                adding.submit(sample.add, found, counts)
+            adding.wait()
         return sample
 
     def add(self, features: np.ndarray, class_counts: np.ndarray | None = None) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from eval import cost, gallery, neighbours, plots, results
+from eval import counts, gallery, neighbours, plots, results
 from eval.runs import Run, common_kinds, read
 from sgflow_jax import build, cli, data, figures, objectives
 from sgflow_jax import workdir as paths
@@ -225,14 +225,14 @@ def _cost(runs: list[Run]) -> list[dict[str, Any]]:
     return found
 
 
-def _gradient(config: ml_collections.ConfigDict | None, baselines: dict[str, cost.Cost]) -> dict[str, Any]:
+def _gradient(config: ml_collections.ConfigDict | None, baselines: dict[str, counts.Cost]) -> dict[str, Any]:
     if config is None:
         raise InputError("there is no config.json")
     shape, network = data.shape(config.data.name), f"{config.model}{config.data}"
     params = jax.eval_shape(lambda key: build.train_step(config).init(key, shape).params, jax.random.key(0))
-    ours = cost.gradient_cost(config, build.objective(config))
+    ours = counts.gradient_cost(config, build.objective(config))
     if network not in baselines:
-        baselines[network] = cost.gradient_cost(config, objectives.make("flow_matching"))
+        baselines[network] = counts.gradient_cost(config, objectives.make("flow_matching"))
     base = baselines[network]
     return {
         "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}",

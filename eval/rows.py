@@ -52,6 +52,10 @@ class Store:
         except (OSError, ValueError) as error:
             raise InputError(f"{file} is damaged: remove it, and the row is measured again") from error
 
+    def every(self) -> list[Row]:
+        """All rows that are there."""
+        return [paths.from_json(file.read_text()) for file in sorted((self.folder / "rows").glob("*.json"))]
+
     def write(self, settings: Settings, values: Row) -> None:
         """Keeps a row."""
         paths.write_atomically(self._file(settings), json.dumps({**settings, **values}, indent=1) + "\n")
@@ -120,8 +124,12 @@ def from_command(
     allowed: Allowed,
     wanted: Callable[[], list[Settings]],
     measure: Callable[[Settings], Row],
+    alone: Callable[[Settings], bool] = lambda settings: False,
 ) -> list[Row] | None:
-    """What the flags ask for: the rows `wanted`, or None when it was to measure the one of --row (see `from_flag`)."""
+    """What the flags ask for: the rows `wanted`, or None when it was to measure the one of --row (see `from_flag`).
+
+    alone: whether a row is measured while no other is, after those that are not.
+    """
     given = flags.FLAGS
     store = Store(Path(given.out))
     paths.check_writable(store.folder / "rows" / "row.json")
@@ -129,7 +137,10 @@ def from_command(
         settings = from_flag(given.row, allowed)
         store.write(settings, measure(settings))
         return None
-    return complete(store, wanted(), measure, module, given.processes)
+    settings = wanted()
+    for chosen, processes in ((False, given.processes), (True, min(given.processes, 1))):
+        complete(store, [each for each in settings if alone(each) == chosen], measure, module, processes)
+    return [store.find(each) for each in settings]
 
 
 def define_flags(out: str) -> None:

@@ -22,9 +22,10 @@ from absl import flags
 from jax.sharding import AxisType, Mesh
 
 from eval import rows
-from sgflow_jax import build, cli, data, sharding
+from eval.steps import Step
+from sgflow_jax import build, cli, sharding
 from sgflow_jax import workdir as paths
-from sgflow_jax.interfaces import InputError, Stream, stream_key
+from sgflow_jax.interfaces import InputError
 
 MOST_DEVICES = 4096
 PARTS = {"parameters": "params", "average": "average", "optimiser": "opt_state"}
@@ -126,12 +127,10 @@ def from_shapes(config: ml_collections.ConfigDict, mesh: Mesh) -> rows.Row:
 def from_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_device: int) -> rows.Row:
     """What the compiled training step takes on each device, in bytes, and its collectives."""
     began = time.perf_counter()
-    step = build.train_step(config, mesh)
-    state = build.state_like(config, step, mesh)
-    batch = data.batch_like(config.data.name, batch_per_device * mesh.size)
-    monitor = step.init_monitor(batch, state)
-    key = jax.eval_shape(lambda: stream_key(config.seed, Stream.TRAINING))
-    program = build.compiled(step, state, mesh).lower(state, monitor, batch, key, None).compile()
+    config = config.copy_and_resolve_references()
+    config.data.batch_size, config.train.steps_per_dispatch = batch_per_device * mesh.size, 1
+    config.teacher.workdir = ""
+    program = Step(config, mesh).lowered.compile()
     memory = program.memory_analysis()
     return {
         "batch_per_device": batch_per_device,

@@ -12,24 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from eval import cost, rows, variants
+from eval import counts, document, rows, variants
 from sgflow_jax import build, cli
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
 
-BEGIN, END = "<!-- python -m eval.table1: begin -->", "<!-- python -m eval.table1: end -->"
-
 
 def measure(config, results: Path) -> list[rows.Row]:
     """A row for each objective and each option of its own."""
     found = {name: _read(results / f"{name}.json") for name in ("stationarity", "toy_table")}
-    baseline = cost.gradient_cost(config, variants.parse("flow_matching").make())
+    baseline = counts.gradient_cost(config, variants.parse("flow_matching").make())
     table = []
     for variant in variants.own():
         objective = variant.make()
-        spent = cost.gradient_cost(config, objective)
+        spent = counts.gradient_cost(config, objective)
         table.append(
             {
                 "objective": variant.name,
@@ -73,7 +71,7 @@ def simulation_free(objective: Objective) -> bool:
         return x * jnp.nan
 
     x = jnp.ones((objective.batch_multiple * 4, 2))
-    objective(net, x, x, jax.random.key(0), cost.TRAINED)
+    objective(net, x, x, jax.random.key(0), counts.TRAINED)
     jax.effects_barrier()
     return not any(spoiled)
 
@@ -120,27 +118,6 @@ def _read(file: Path) -> list[rows.Row]:
         ) from error
 
 
-def _document(file: Path) -> str:
-    """The text of --doc; InputError if it has no place for the table, or cannot be written."""
-    try:
-        document = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        fault = f"--doc={file} cannot be read ({type(error).__name__})"
-        raise InputError(f"{fault}: name a file with the line {BEGIN}") from error
-    replace(document, "")
-    paths.check_writable(file)
-    return document
-
-
-def replace(document: str, table: str) -> str:
-    """The document with what stands between the two lines replaced. InputError if they are not there."""
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise InputError(f"--doc has no place for the table: add the lines {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n\n{table}\n{END}{tail}"
-
-
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
     cli.define_config("The network whose gradient is measured.", "configs/quickstart.py")
@@ -152,14 +129,14 @@ def main(_):
     given = flags.FLAGS
     cli.start_jax(alone=True)
     build.check(given.config)
-    document = _document(Path(given.doc)) if given.doc else None
+    place = document.Place(Path(given.doc), "python -m eval.table1") if given.doc else None
     table = rows.markdown(
         {title: lambda row, key=key: row[key] for title, key in COLUMNS.items()},
         measure(given.config, Path(given.results)),
     )
     print(table)
-    if document is not None:
-        paths.write_atomically(Path(given.doc), replace(document, table))
+    if place is not None:
+        place.fill(table)
 
 
 if __name__ == "__main__":

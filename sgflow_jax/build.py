@@ -64,6 +64,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name in _EVENTS:
         allowed = f"a multiple of train.steps_per_dispatch = {config.train.steps_per_dispatch}"
         require(name, _get(config, name) % config.train.steps_per_dispatch == 0, allowed)
+    require("profile.steps", *_profile_steps(config))
 
     shape, classes = data.shape(config.data.name), data.num_classes(config.data.name)
     allowed = (
@@ -83,6 +84,18 @@ def check(config: ml_collections.ConfigDict) -> None:
     multiple, parts = wanted.batch_multiple, config.train.microbatches
     sharding.check_batch_size(config.data.batch_size, multiple, parts, "config.data.batch_size")
     mesh(config)
+
+
+def _profile_steps(config: ml_collections.ConfigDict) -> tuple[bool, str]:
+    """Whether they can be traced, and which can."""
+    steps, each, num_steps = config.profile.steps, config.train.steps_per_dispatch, config.train.num_steps
+    ok = len(steps) == 2 and 1 <= steps[0] <= steps[1] <= num_steps
+    allowed = f"the first and the last step, in order and from 1 to train.num_steps = {num_steps}, like 100,105"
+    if ok and each > 1:
+        # Whole calls of the device, like (5, 12) where each takes 4.
+        ok = (steps[0] - 1) % each == 0 == steps[1] % each
+        allowed = f"the step after a multiple of train.steps_per_dispatch = {each}, and a multiple of it"
+    return ok or not steps, f"{allowed}; or () for none"
 
 
 def objective(config: ml_collections.ConfigDict) -> Objective:

@@ -1,15 +1,16 @@
 """Generated examples in any number, in batches over all devices. Example i depends on (seed, i) and nothing else."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
-from sgflow_jax import data, interpolant, sampling, sharding
+from sgflow_jax import ahead, data, interpolant, sampling, sharding
 from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
 
@@ -93,28 +94,52 @@ def slerp(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
 
 def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards | None = None) -> Iterator[np.ndarray]:
     """Yields the examples `indices` [n], their noise moved `towards` others, in batches as `batches` does."""
-    times = sampling.time_grid(plan.network_calls, plan.method, plan.grid)
+    times = np.asarray(sampling.time_grid(plan.network_calls, plan.method, plan.grid))
     # Every batch has the one compiled shape; the last is filled up with its last example and cut.
     size = min(plan.batch_size, len(indices))
     size += -size % jax.device_count()
     mesh = sharding.mesh_of(net.params)
     split = sharding.split(mesh)
-    for start in range(0, len(indices), size):
-        rows = np.minimum(np.arange(start, start + size), len(indices) - 1)[sharding.process_rows(mesh, size)]
-        which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards)), split)
-        made = _generate(net, plan.seed, *which, times, plan.shape, plan.method, plan.path)
-        examples, finite = multihost_utils.process_allgather(made, tiled=True)
+    if mesh.shape["fsdp"] > 1:
+        net = net.replace(params=_whole(net.params, mesh))
+    starts = range(0, len(indices), size)
+
+    def started():
+        for start in starts:
+            rows = np.minimum(np.arange(start, start + size), len(indices) - 1)[sharding.process_rows(mesh, size)]
+            which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards)), split)
+            yield _made(net, plan, which, times)
+
+    for start, (examples, finite) in zip(starts, ahead.fetched(started()), strict=True):
         if not np.all(finite):
             raise NotFinite(
                 f"the network gives examples that are not finite in {plan.network_calls} steps of {plan.method}: "
                 "its training diverged; use an earlier checkpoint or train again"
             )
-        yield np.asarray(examples)[: len(indices) - start]
+        yield examples[: len(indices) - start]
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "method", "path"))
-def _generate(net: BoundNet, seed, indices, towards, times, shape: tuple[int, ...], method: str, path: str):
-    """Examples `indices` [b], and whether each is finite, [b] (rounding to uint8 would hide it)."""
+def _made(net: BoundNet, plan: Plan, which: tuple[jax.Array, Towards | None], times: np.ndarray):
+    """What `_finish` gives of a batch, dispatched. Any number of steps runs the same compiled programs."""
+    classes = net.model.num_classes
+    x, label, keys = _start(plan.seed, *which, plan.shape, classes)
+    if classes:
+        net = net.replace(label=label)
+    for index, (t, u) in enumerate(itertools.pairwise(times)):
+        x = _step(net, x, index, t, u, keys, plan.method, plan.path)
+    return _finish(x)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _whole(params, mesh: Mesh):
+    """The parameters, gathered once: steps that each gather them anew can wait for each other's collectives."""
+    return sharding.gather(mesh, params)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "classes"))
+def _start(seed, indices, towards, shape: tuple[int, ...], classes: int):
+    """Of the examples `indices` [b]: their noise [b, ...], labels [b] (None without classes), and keys [b] for methods
+    that return to noise."""
     key = stream_key(seed, Stream.SAMPLING)
 
     def example_keys(indices):
@@ -123,13 +148,23 @@ def _generate(net: BoundNet, seed, indices, towards, times, shape: tuple[int, ..
     def noise(keys):
         return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape))(keys)
 
+    def label(key):
+        return jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes)
+
     keys = example_keys(indices)
     x0 = noise(keys)
     if towards is not None:
         x0 = jax.vmap(slerp)(x0, noise(example_keys(towards.other)), towards.weight)
-    if classes := net.model.num_classes:
-        label = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes))(keys)
-        net = net.replace(label=label)
     renoise_keys = jax.vmap(lambda key: jax.random.fold_in(key, _RENOISE))(keys)
-    x1 = sampling.sample(net, x0, times, method, sampling.Renoise(interpolant.make(path), renoise_keys))
+    return x0, jax.vmap(label)(keys) if classes else None, renoise_keys
+
+
+@functools.partial(jax.jit, static_argnames=("method", "path"), donate_argnames="x")
+def _step(net: BoundNet, x, index, t, u, keys, method: str, path: str):
+    return sampling.step(net, x, index, t, u, method, sampling.Renoise(interpolant.make(path), keys))
+
+
+@jax.jit
+def _finish(x1):
+    """x1 as examples [b, ...], and whether each is finite, [b] (rounding to uint8 would hide it)."""
     return data.to_examples(x1), jnp.all(jnp.isfinite(x1), axis=tuple(range(1, x1.ndim)))

@@ -96,7 +96,7 @@ class MetricLog:
     def _to_board(self, write) -> None:
         """TensorBoard has what metrics.jsonl has: what cannot be written is left out, and the next gets a new file."""
         try:
-            self._board = self._board or Board(paths.metrics_file(self._workdir).parent / "tensorboard", self._purge)
+            self._board = self._board or Board(paths.tensorboard(self._workdir), self._purge)
             write(self._board)
         except OSError:
             self._board = None

@@ -1,4 +1,4 @@
-"""Sampling: one scan over a grid of times. The number of steps is len(times) - 1 and nothing else."""
+"""Sampling: one step after the other over a grid of times. The number of steps is len(times) - 1 and nothing else."""
 
 from typing import NamedTuple
 
@@ -88,13 +88,19 @@ def sample(
         raise InputError("consistency sampling returns to noise at every step: pass renoise")
     times = jnp.asarray(times, x0.dtype)
 
-    def step(x, interval):
-        index, *ends = interval
-        t, u = (jnp.broadcast_to(time, x.shape[:1]) for time in ends)
-        return _STEPS[method](net, t, u, x, renoise and renoise.at(index)), None
+    def body(x, interval):
+        return step(net, x, *interval, method, renoise), None
 
-    x, _ = jax.lax.scan(step, x0, (jnp.arange(len(times) - 1), times[:-1], times[1:]))
+    x, _ = jax.lax.scan(body, x0, (jnp.arange(len(times) - 1), times[:-1], times[1:]))
     return x
+
+
+def step(
+    net: Net, x: jax.Array, index: jax.Array, t: jax.Array, u: jax.Array, method: str, renoise: Renoise | None
+) -> jax.Array:
+    """Step number `index` of `sample`: carries x [B, ...] from time t to time u, all three scalars."""
+    t, u = (jnp.broadcast_to(time, x.shape[:1]) for time in (t, u))
+    return _STEPS[method](net, t, u, x, renoise and renoise.at(index))
 
 
 def method_of(objective: Objective, method: str | None = None) -> str:

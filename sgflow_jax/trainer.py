@@ -19,6 +19,7 @@ from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.metric_log import MetricLog, NoLog
 from sgflow_jax.models import BoundNet
 from sgflow_jax.preemption import MAINTENANCE_URL, Preemption
+from sgflow_jax.profile_steps import StepTrace
 from sgflow_jax.train_step import Monitor, TrainState, TrainStep
 
 PREVIEW_CALLS = (1, 2, 4, 10)
@@ -58,7 +59,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
         checkpoints = stack.enter_context(Checkpoints(workdir, *keep))
         for place in checkpoints.set_aside_after(start):
             log.event("damaged", start, f"a damaged checkpoint is now {place}")
-        return _Run(config, workdir, mesh, step_fn, source, checkpoints, log).run(start, teacher, preemption)
+        trace = stack.enter_context(StepTrace(config.profile.steps, workdir, log.event))
+        return _Run(config, workdir, mesh, step_fn, source, checkpoints, log).run(start, teacher, preemption, trace)
 
 
 def _with_teacher(
@@ -99,7 +101,7 @@ class _Run:
         self._clock = (0, 0.0)  # step and time since which the speed is measured
         self._unsaved = False  # the last save failed
 
-    def run(self, start: int, teacher: BoundNet | None, preemption: Preemption) -> bool:
+    def run(self, start: int, teacher: BoundNet | None, preemption: Preemption, trace: StepTrace) -> bool:
         """Trains from step `start`. Whether it got to its end."""
         num_steps = self._config.train.num_steps
         state, monitor = self._at(start)
@@ -110,12 +112,14 @@ class _Run:
         key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=self._everywhere)()
 
         step, began, stop = start, time.perf_counter(), False
+        trace.after(step, state)
         while step < num_steps and not stop:
             # Until the end, or a rollback, after which other batches follow.
             with contextlib.closing(self._batches(step + int(state.skipped), self._per_call)) as batches:
                 for batch in batches:
                     state, monitor = advance(state, monitor, sharding.to_devices(batch, self._split), key, teacher)
                     step += self._per_call
+                    trace.after(step, state)
                     self._log.advance(self._per_call)
                     if began:
                         jax.block_until_ready(state)

@@ -30,12 +30,14 @@ MAY_CHANGE = (
     "data.data_dir",
     "data.num_workers",
     "model.remat",
+    "objective.tangents",
     "mesh.data",
     "mesh.fsdp",
     "train.log_every",
     "train.preview_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "profile.steps",
     "eval.batch_size",
     "eval.num_samples",
     "eval.features",
@@ -63,6 +65,11 @@ def events_file(workdir: str) -> Path:
     return Path(workdir) / "events.jsonl"
 
 
+def tensorboard(workdir: str) -> Path:
+    """What TensorBoard shows: numbers, pictures and traces."""
+    return Path(workdir) / "tensorboard"
+
+
 def preview_file(workdir: str, step: int) -> Path:
     """The sample grid of one step."""
     return Path(workdir) / "previews" / f"step_{step:07d}.png"
@@ -81,7 +88,7 @@ def cache() -> Path:
 def check_places(workdir: str) -> None:
     """InputError if something else is where training writes a file or a directory."""
     files = metrics_file(workdir), events_file(workdir), _lock_file(workdir)
-    directories = Path(workdir) / "tensorboard", preview_file(workdir, 0).parent
+    directories = tensorboard(workdir), preview_file(workdir, 0).parent
     for path in (*files, *directories):
         kind, right = ("file", path.is_file()) if path in files else ("directory", path.is_dir())
         if path.exists() and not right:

@@ -58,6 +58,7 @@ NEW = LINE.replace("{line}", "{}/run")
 SAMPLE = f"{LINE} --mode=sample --out={{}}/x.npz"
 SWEEP = "-m eval.fid_sweep --workdir={line}"
 REFERENCE = "-m eval.reference --config=configs/quickstart.py"
+PROFILE = "-m eval.profile --config=configs/quickstart.py"
 REPORT = "-m eval.report --workdirs={}/run"
 MEASURED = {"run/eval/fid.jsonl": json.dumps(rows.row().flat())}
 STATIONARITY = "-m eval.stationarity --out={}/out"
@@ -318,6 +319,22 @@ CASES = [
     Case("-m eval.table1 --config.model.nosuch=3", "config.model has no field nosuch"),
     Case("-m eval.table1 --config.model.channels=3", "channels is 3: use a multiple of 4"),
     Case("-m eval.scaling --config=configs/quickstart.py --out={}/x/y.json", "x is a file", {"x": "a file"}),
+    Case(
+        f"{QUICK} --config.profile.steps=100", "profile.steps is (100,): use the first and the last ... or () for none"
+    ),
+    Case(f"{QUICK} --config.profile.steps=5,4", "profile.steps is (5, 4): use the first and the last step, in order"),
+    Case(f"{QUICK} --config.profile.steps=1,9999", "from 1 to train.num_steps = 1500, like 100,105"),
+    Case(f"{QUICK} --config.profile.steps=a,b", "--config.profile.steps=a,b: use integers"),
+    Case(
+        f"{QUICK} --config.profile.steps=4,6 --config.train.steps_per_dispatch=5",
+        "profile.steps is (4, 6): use the step after a multiple of train.steps_per_dispatch = 5, and a multiple of it",
+    ),
+    Case("-m eval.profile", "--config is missing"),
+    Case(f"{PROFILE} --steps=0", "--steps ... 0 ... [1, 10000]"),
+    Case(f"{PROFILE} --top=x", "--top"),
+    Case(f"{PROFILE} --config.data.batch_size=63", "not divisible by 2"),
+    Case(f"{PROFILE} --out={{}}/x/y.json", "x is a file: give a directory", {"x": "a file"}),
+    Case(f"{PROFILE} --process_id=0", "give all three"),
     # A file's escape sequences are not for the terminal.
     Case(f"{REPORT} --out={{}}/page", '("?31m"): remove it', {**MEASURED, "run/metrics.jsonl": '"\x9b31m"'}),
 ]

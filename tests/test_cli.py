@@ -47,6 +47,8 @@ def test_right_config_flags_pass(monkeypatch):
         [QUICKSTART + ":sgflow", *good, "--config.model.channel_mult=(1,2)"],
         ["--config", "configs/toy2d.py", "--config.objective.estimator", "split"],
         [QUICKSTART, "--config.objective.logit_mean", "-0.5"],
+        [QUICKSTART, "--config.profile.steps=100,105"],
+        [QUICKSTART, "--config.profile.steps=()"],
     ):
         assert config_flag.check(["main.py", *arguments]) is None
 

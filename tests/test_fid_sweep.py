@@ -6,15 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import flax.struct
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from eval import map_error, reference, results
+from eval import map_error, measure, reference, results
 from eval.features import make as make_features
 from eval.features.interface import fingerprint
 from eval.fid_sweep import Request, sweep
@@ -166,6 +168,47 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_file(line_run, tmp_path):
     assert file.read_bytes() == (undisturbed / "eval" / "fid.jsonl").read_bytes()
 
 
+def test_a_row_is_scored_and_written_while_the_next_is_sampled(line_run, tmp_path, monkeypatch):
+    one, other = (str(shutil.copytree(line_run, tmp_path / n, ignore=lambda *_: {"eval"})) for n in ("a", "b"))
+    for steps in (1, 2, 4):
+        _sweep(one, steps=(steps,))
+    sampled = {steps: threading.Event() for steps in (1, 2, 4)}
+    scores, batches, scored = measure.scores, generate.batches, []
+
+    def patient_scores(sample, statistics):
+        scored.append(len(scored))
+        assert scored[-1] == 2 or sampled[(2, 4)[scored[-1]]].wait(30)
+        return scores(sample, statistics)
+
+    def patient_batches(net, plan, count):
+        sampled[plan.network_calls].set()
+        yield from batches(net, plan, count)
+        before = {1: 0, 2: 1, 4: 2}[plan.network_calls]
+        deadline = time.monotonic() + 30
+        while len(results.read(other)) < before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    monkeypatch.setattr(measure, "scores", patient_scores)
+    monkeypatch.setattr(generate, "batches", patient_batches)
+    _sweep(other, steps=(1, 2, 4))
+    assert results.read(other) == results.read(one) and len(scored) == 3
+
+
+def test_a_row_that_cannot_be_written_ends_the_sweep(line_run, tmp_path, monkeypatch):
+    run = str(shutil.copytree(line_run, tmp_path / "run", ignore=lambda *_: {"eval"}))
+    refused = []
+
+    def refuse(workdir, row):
+        refused.append(row.identity.steps)
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(results, "append", refuse)
+    with pytest.raises(InputError, match="^the disk is full$"):
+        _sweep(run, steps=(1, 2, 4, 8))
+    assert refused == [1]
+
+
 def test_samples_that_are_damaged_are_replaced(line_run, tmp_path):
     run = str(shutil.copytree(line_run, tmp_path / "run", ignore=lambda *_: {"eval"}))
     (first,) = _sweep(run, steps=(1,))
@@ -291,3 +334,26 @@ def test_a_network_that_gives_one_example_only_is_named(line_run, monkeypatch, t
     with pytest.raises(InputError, match=f"^{line_run}, 1 step: .*all 100 examples are the same"):
         sweep([line_run, other], Request(steps=(1,), seeds=(9,)))
     assert len(results.read(other)) == 1  # the others are measured all the same
+
+
+def test_faults_are_told_in_the_order_of_the_rows(line_run, tmp_path, monkeypatch):
+    """One is found as a row is scored, the next as one is sampled, the third as one is scored again."""
+    runs = [str(shutil.copytree(line_run, tmp_path / n, ignore=lambda *_: {"eval"})) for n in ("a", "b", "c", "d")]
+    restore, scores = build.restore, measure.scores
+
+    def broken(workdir, *rest, **options):
+        net, config, step = restore(workdir, *rest, **options)
+        if workdir == runs[1]:
+            net = net.replace(params=jax.tree.map(lambda p: p * np.nan, net.params))
+        return (Collapsed(net.model, None) if workdir in (runs[0], runs[2]) else net), config, step
+
+    def late_scores(sample, statistics):
+        time.sleep(0.3)
+        return scores(sample, statistics)
+
+    monkeypatch.setattr(build, "restore", broken)
+    monkeypatch.setattr(measure, "scores", late_scores)
+    same = "1 step: the features of all 100 examples are the same.*"
+    with pytest.raises(InputError, match=f"^{runs[0]}, {same}; {runs[1]}, 1 step: .*not finite.*; {runs[2]}, {same}"):
+        sweep(runs, Request(steps=(1,)))
+    assert [len(results.read(run)) for run in runs] == [0, 0, 0, 1]

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgflow_jax import generate, models, sharding
-from sgflow_jax.interfaces import expand_time
+from sgflow_jax import generate, interpolant, models, sampling, sharding
+from sgflow_jax.interfaces import Stream, expand_time, stream_key
 from tests.test_models import MLP, UNET, bound
 
 
@@ -106,6 +106,86 @@ def test_the_grid_of_the_plan_is_used(grid, moved):
     plan = _plan((2,), 8)._replace(grid=grid)
     way = generate.examples(_fake(Clock), plan, 8) - generate.examples(_fake(Still), plan, 8)
     np.testing.assert_allclose(way, moved, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", sampling.METHODS)
+def test_examples_are_what_sampling_makes_of_their_noise(method):
+    """`sampling.sample` in one program, against a program a step."""
+    net = bound("mlp", MLP, (2,))
+    plan = _plan((2,), 4, seed=3, calls=6, method=method, path="trigonometric")._replace(grid="quadratic")
+    noise = generate.examples(_fake(Still), plan._replace(method="flow_map"), 10)
+    keys = [jax.random.fold_in(stream_key(3, Stream.SAMPLING), i) for i in range(10)]
+    keys = jnp.stack([jax.random.fold_in(key, generate._RENOISE) for key in keys])
+    renoise = sampling.Renoise(interpolant.make("trigonometric"), keys)
+    expected = sampling.sample(net, noise, sampling.time_grid(6, method, "quadratic"), method, renoise)
+    np.testing.assert_allclose(generate.examples(net, plan, 10), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_number_of_steps_and_every_grid_runs_the_same_programs():
+    traced = []
+
+    @flax.struct.dataclass
+    class Traced(models.BoundNet):
+        def __call__(self, t, u, x):
+            traced.append(x.shape)
+            return jnp.zeros_like(x)
+
+    for method, calls in [("euler", (1, 2, 5)), ("heun", (2, 8)), ("consistency", (1, 3))]:
+        traced.clear()
+        for count in calls:
+            for grid in sampling.GRIDS:
+                plan = _plan((2,), 8, seed=count, calls=count, method=method)._replace(grid=grid)
+                generate.examples(_fake(Traced), plan, 20)
+            generate.interpolate(_fake(Traced), plan, 4, 4)
+        assert traced == [(8, 2)] * (2 if method == "heun" else 1)
+
+
+def test_parameters_that_lie_in_parts_are_gathered_once(monkeypatch):
+    whole = bound("mlp", {**MLP, "width": 64}, (2,))
+    where = sharding.of_state(sharding.mesh(1, 4), whole.params)
+    parted = whole.replace(params=jax.device_put(whole.params, where))
+    assert any(not leaf.is_fully_replicated for leaf in jax.tree.leaves(parted.params))
+    given = []
+    make = generate._made
+    monkeypatch.setattr(generate, "_made", lambda net, *rest: given.append(net) or make(net, *rest))
+    made = generate.examples(parted, _plan((2,), 4), 10)
+    assert len(given) == 3 and len({id(net) for net in given}) == 1
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(given[0].params))
+    np.testing.assert_allclose(made, generate.examples(whole, _plan((2,), 4), 10), rtol=1e-5)
+
+
+@flax.struct.dataclass
+class Beyond(models.BoundNet):
+    """F is not a number where x exceeds params, else 0."""
+
+    def __call__(self, t, u, x):
+        return jnp.where(x > self.params, jnp.nan, 0)
+
+
+def test_the_batches_before_one_that_is_not_finite_are_given():
+    noise = generate.examples(_fake(Still), _plan((1,), 4), 40)
+    largest = np.max(noise[:12])  # so that the first three batches are sound
+    first = int(np.argmax(noise[:, 0] > largest)) // 4
+    assert first >= 3
+    batches = generate.batches(_fake(Beyond).replace(params=largest), _plan((1,), 4), 40)
+    for number in range(first):
+        np.testing.assert_array_equal(next(batches), noise[4 * number : 4 * number + 4])
+    with pytest.raises(generate.NotFinite):
+        next(batches)
+
+
+def test_a_batch_is_on_its_way_while_the_one_before_is_used(monkeypatch):
+    started = []
+    make = generate._made
+    monkeypatch.setattr(generate, "_made", lambda *arguments: started.append(1) or make(*arguments))
+    batches = generate.batches(_fake(Still), _plan((2,), 4), 18)
+    assert not started
+    assert [(len(batch), len(started)) for batch in batches] == [(4, 2), (4, 3), (4, 4), (4, 5), (2, 5)]
+    started.clear()
+    batches = generate.batches(_fake(Still), _plan((2,), 4), 18)
+    next(batches)
+    batches.close()
+    assert len(started) == 2
 
 
 def _slerp(a, b, weight):

@@ -1,5 +1,8 @@
 """What saves memory leaves the gradient as it is: computing again, parts of a batch, tangents together."""
 
+import collections
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -61,7 +64,10 @@ def test_what_is_computed_again_changes_nothing(estimator):
     """Nor how two tangents are taken, nor microbatches, though there is dropout."""
     config = _images(estimator)
     plain = _gradient(config)
-    ways = {"paired": [("elementwise", "vmap", 2), ("block", "linearize", 1)], "split": [("elementwise", "linearize", 2)]}
+    ways = {
+        "paired": [("elementwise", "vmap", 2), ("block", "linearize", 1)],
+        "split": [("elementwise", "linearize", 2)],
+    }
     for config.model.remat, config.objective.tangents, config.train.microbatches in ways[estimator]:
         assert _difference(_gradient(config), plain) < 1e-6
 
@@ -73,3 +79,29 @@ def test_a_part_has_whole_groups_from_all_over_the_batch():
     np.testing.assert_array_equal(parts.times["on"], [[0, 3], [1, 4], [2, 5]])
 
 
+def _types_of_convolutions(config):
+    step = build.train_step(config)
+    state = jax.eval_shape(lambda key: step.init(key, data.shape(config.data.name)), jax.random.key(0))
+    batch = data.batch_like(config.data.name, config.data.batch_size)
+    text = str(jax.make_jaxpr(step.gradient)(state.params, state, batch, jax.random.key(0)))
+    return collections.Counter(re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated", text))
+
+
+def test_in_bfloat16_the_blocks_compute_and_both_ends_stay_exact():
+    config = tiny.digits("flow_matching")
+    found = _types_of_convolutions(config)
+    assert set(found) == {"f32"}
+    config.model.dtype = "bfloat16"
+    half = _types_of_convolutions(config)
+    # Stem and head: the value of each, its gradient to the parameters, and the head's to its input.
+    assert half == {"f32": 5, "bf16": found["f32"] - 5}
+
+
+def test_bfloat16_changes_the_gradient_little():
+    config = tiny.digits("sgflow")
+    config.data.batch_size = 16
+    exact = _gradient(config)
+    config.model.dtype = "bfloat16"
+    half = _gradient(config)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(half))
+    assert 1e-4 < _difference(half, exact) < 0.01

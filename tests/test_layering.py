@@ -35,6 +35,7 @@ sgflow_jax.sampling
 sgflow_jax.optim
 sgflow_jax.processes
 sgflow_jax.sharding
+sgflow_jax.ahead
 sgflow_jax.data.source
 sgflow_jax.data.prepared
 sgflow_jax.data.memory
@@ -55,6 +56,7 @@ sgflow_jax.figures
 sgflow_jax.tensorboard
 sgflow_jax.metric_log
 sgflow_jax.preemption
+sgflow_jax.profile_steps
 sgflow_jax.resume
 sgflow_jax.trainer
 sgflow_jax.sample_run
@@ -68,6 +70,8 @@ configs.toy2d
 configs.mixture1d
 eval
 eval.rows
+eval.document
+eval.background
 eval.features.interface
 eval.features.pixels
 eval.features.resize
@@ -98,8 +102,15 @@ eval.variants
 eval.stationarity
 eval.toy_table
 eval.ablations
+eval.counts
+eval.steps
+eval.hardware
+eval.cost_table
 eval.cost
+eval.precision
 eval.scaling
+eval.trace
+eval.profile
 eval.report
 eval.table1
 main

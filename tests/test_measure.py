@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,51 @@ def test_classes_are_counted():
     batches = [np.array([[1.0, 0], [2, 1]]), np.array([[-1.0, 3], [1, 1], [4, 4]])]
     found = scores(Sample.of(batches, extract), _standard(2))
     assert found.class_counts == (1, 4, 0)
+
+
+def test_a_pass_adds_features_in_order_bit_by_bit():
+    batches = np.split(np.random.default_rng(0).standard_normal((101, 3)).astype(np.float32), [7, 8, 38, 70])
+    one, other = Sample(), Sample.of(batches, Features("same", lambda x: x))
+    for batch in batches:
+        one.add(batch)
+    np.testing.assert_array_equal(other.gaussian().cov, one.gaussian().cov)
+    np.testing.assert_array_equal(other.kept(), one.kept())
+    assert other.count == one.count == 101
+
+
+def test_features_are_added_while_the_next_are_made(monkeypatch):
+    asked, added, add = threading.Event(), [], Sample.add
+
+    def slow(self, features, counts=None):
+        assert asked.wait(30)
+        add(self, features, counts)
+        added.append(len(features))
+
+    def batches():
+        for number in range(4):
+            if number == 1:
+                assert not added
+                asked.set()
+            assert len(added) >= number - measure.PENDING  # no more wait than that
+            yield np.random.default_rng(number).standard_normal((5, 2))
+
+    monkeypatch.setattr(Sample, "add", slow)
+    assert Sample.of(batches(), Features("same", lambda x: x)).count == 20 and len(added) == 4
+
+
+def test_features_that_are_not_finite_end_the_pass_at_the_same_batch():
+    given = []
+
+    def batches():
+        for number in range(9):
+            given.append(number)
+            yield np.full((2, 2), np.nan if number == 3 else number)
+
+    with pytest.raises(InputError, match="not finite"):
+        Sample.of(batches(), Features("same", lambda x: x))
+    assert given == list(range(4 + measure.PENDING))
+    with pytest.raises(InputError, match="not finite"):
+        Sample.of([np.full((2, 2), np.nan)], Features("same", lambda x: x))
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,12 @@ def test_batches_have_one_shape_full_precision_and_a_share_on_each_device(monkey
         traced.append((images.shape, jax.config.jax_default_matmul_precision))
         return filtered(params, images)
 
-    def gather(made, tiled):
-        shares.append([shard.data.shape for shard in made.addressable_shards])
-        return np.asarray(made)
+    def fetched(started):
+        for made in started:
+            shares.append([shard.data.shape for shard in made.addressable_shards])
+            yield np.asarray(made)
 
-    monkeypatch.setattr(network.multihost_utils, "process_allgather", gather)
+    monkeypatch.setattr(network.ahead, "fetched", fetched)
     net = Network(apply, KERNEL, batch_size=2)  # on each of 4 devices
     net(some_images(21))
     net(some_images(10))

@@ -195,7 +195,8 @@ def test_labels_follow_their_examples(name, options):
 
 @pytest.mark.parametrize("name, options", [*((name, {}) for name in FLOW_MAPS), SPLIT])
 def test_every_call_of_one_term_has_one_batch_size(name, options):
-    """Dropout masks depend on it: a velocity and the derivatives along it must be of one function."""
+    """Labels and dropout masks are those of the whole term: a velocity and the derivatives along it must be of one
+    function."""
     sizes = []
     net = lambda t, u, x: sizes.append(len(t)) or x  # noqa: E731
     objectives.make(name, prob_diagonal=0.75, **options)(net, *pairs(16), KEY)

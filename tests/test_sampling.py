@@ -112,6 +112,16 @@ def test_times_are_free():
         np.testing.assert_allclose(got, 1.2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", sampling.METHODS)
+def test_a_sample_is_its_steps(method, x64):
+    times = jnp.array([0.1, 0.2, 0.7, 0.9])
+    x = _noise()
+    for index in range(3):
+        x = sampling.step(ORACLE.average_velocity, x, index, times[index], times[index + 1], method, _renoise())
+    expected = sampling.sample(ORACLE.average_velocity, _noise(), times, method, _renoise())
+    np.testing.assert_allclose(x, expected, rtol=1e-12)
+
+
 def test_bad_requests():
     with pytest.raises(InputError, match="'rk4'.*flow_map, euler, heun, consistency"):
         sampling.sample(ORACLE.average_velocity, _noise(), jnp.linspace(0, 1, 3), "rk4")

@@ -33,7 +33,7 @@ def digits(objective: str = "sgflow", num_steps: int = 2) -> ml_collections.Conf
 
 def _short(config, num_steps):
     # Otherwise so few steps would all be flow matching.
-    base.set_schedule(config, warmup_steps=0, ramp_steps=0, doubling_steps=2)
+    base.set_objective(config, warmup_steps=0, ramp_steps=0, doubling_steps=2)
     config.train.num_steps = num_steps
     config.train.log_every = 2
     config.train.checkpoint_every = 2

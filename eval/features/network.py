@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
-from sgflow_jax import sharding
+from sgflow_jax import ahead, sharding
 from sgflow_jax.interfaces import InputError
 
 
@@ -40,13 +39,15 @@ class Network:
         size = min(self.batch_size, -(-len(images) // devices)) * devices
         mesh = sharding.mesh()
         split = sharding.split(mesh)
-        features = []
-        for start in range(0, len(images), size):
-            batch = images[start : start + size]
-            batch = np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
-            made = _run(self.apply, self._placed, sharding.to_devices(batch[sharding.process_rows(mesh, size)], split))
-            features.append(np.asarray(multihost_utils.process_allgather(made, tiled=True)))
-        return np.concatenate(features)[: len(images)]
+        rows = sharding.process_rows(mesh, size)
+
+        def started():
+            for start in range(0, len(images), size):
+                batch = images[start : start + size]
+                batch = np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
+                yield _run(self.apply, self._placed, sharding.to_devices(batch[rows], split))
+
+        return np.concatenate(list(ahead.fetched(started())))[: len(images)]
 
     @functools.cached_property
     def _placed(self):

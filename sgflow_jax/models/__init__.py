@@ -32,8 +32,8 @@ def make(name: str, **options: Any) -> nn.Module:
 class BoundNet:
     """A network bound to its parameters: net(t, u, x, label=None) -> like x. A pytree, so it can be passed to jit.
 
-    label: [B] int32; None for a network without labels. dropout_keys: [B], training mode when given; one key is one mask,
-    so that the network and its derivatives see the same one, and an example has its own in any part of the batch.
+    label: [B] int32; None for a network without labels. dropout_keys: [B], training mode when given. One key is one
+    mask, so that the network and its derivatives see the same, and an example has its own in any part of a batch.
     """
 
     model: nn.Module = flax.struct.field(pytree_node=False)

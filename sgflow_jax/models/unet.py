@@ -11,6 +11,9 @@ from sgflow_jax.interfaces import InputError
 from sgflow_jax.models.embeddings import TimeEmbedding
 
 CHANNELS_PER_GROUP = 4
+# Of what runs through all blocks and of the layers at both ends, whatever the type of the rest: their rounding to
+# bfloat16 is most of a gradient's error (docs/cost.md).
+STREAM = jnp.float32
 CHANNELS_PER_HEAD = 64  # of the attention, where the width is a multiple of it; else there is one head
 
 
@@ -49,7 +52,7 @@ def dropout(h: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
 class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, convolution, twice, the condition [B, E] added in between. [B, H, W, C] -> features.
 
-    keys: [B] of random numbers for the dropout; None for none.
+    keys: [B] of random numbers for the dropout; None for none. skip: more channels of x, if any.
     """
 
     features: int
@@ -57,10 +60,14 @@ class ResidualBlock(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array, keys: jax.Array | None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, condition: jax.Array, keys: jax.Array | None = None, skip: jax.Array | None = None
+    ) -> jax.Array:
+        if skip is not None:
+            x = jnp.concatenate([x, skip], axis=-1)  # here, so that with remat it is not kept a second time
         h = _conv(self.features, self.dtype, name="conv_in")(nn.silu(_norm(self.dtype, "norm_in")(x)))
 
-        h = h + nn.Dense(self.features, dtype=self.dtype, name="condition")(nn.silu(condition))[:, None, None, :]
+        h = h + nn.Dense(self.features, dtype=STREAM, name="condition")(nn.silu(condition))[:, None, None, :]
 
         h = nn.silu(_norm(self.dtype, "norm_out")(h))
         if keys is not None:
@@ -69,7 +76,7 @@ class ResidualBlock(nn.Module):
 
         if x.shape[-1] != self.features:
             x = _conv(self.features, self.dtype, kernel=1, name="shortcut")(x)
-        return x + h
+        return x.astype(STREAM) + h
 
 
 class AttentionBlock(nn.Module):
@@ -87,7 +94,7 @@ class AttentionBlock(nn.Module):
             force_fp32_for_softmax=True,
             out_kernel_init=nn.initializers.zeros,
         )(h)
-        return x + h.reshape(x.shape)
+        return x.astype(STREAM) + h.reshape(x.shape)
 
 
 class UNet(nn.Module):
@@ -146,16 +153,16 @@ class UNet(nn.Module):
         if self.num_classes:
             condition = condition + nn.Embed(self.num_classes, 4 * self.channels, name="label")(label)
 
-        def block(h, features, name):
+        def block(h, features, name, skip=None):
             keys = None
             if dropout_keys is not None and self.dropout:
                 keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, next(numbers))
-            return residual(features, self.dropout, dtype, name=name)(h, condition, keys)
+            return residual(features, self.dropout, dtype, name=name)(h, condition, keys, skip)
 
         def attended(h, name):
             return attention(dtype, name=f"{name}_attention")(h) if h.shape[1] in self.attention_sizes else h
 
-        h = _conv(self.channels, dtype, name="stem")(x.astype(dtype))
+        h = _conv(self.channels, STREAM, name="stem")(x)
         skips = [h]
         for level, mult in enumerate(self.channel_mult):
             if level:
@@ -173,13 +180,15 @@ class UNet(nn.Module):
 
         for level, mult in reversed(list(enumerate(self.channel_mult))):
             for i in range(self.num_blocks + 1):
-                h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = block(h, mult * self.channels, f"up{level}_block{i}")
+                h = block(h, mult * self.channels, f"up{level}_block{i}", skips.pop())
                 h = attended(h, f"up{level}_block{i}")
             if level:
                 h = h.repeat(2, axis=1).repeat(2, axis=2)
                 h = _conv(h.shape[-1], dtype, name=f"up{level}")(h)
 
-        h = nn.silu(_norm(dtype, "norm_out")(h))
-        # Zero at the start: F = 0, the map is the identity and every derivative of it is tame.
-        return _conv(x.shape[-1], dtype, zero=True, name="out")(h).astype(out_dtype)
+        def head(module, h):
+            h = nn.silu(_norm(STREAM, "norm_out")(h))
+            # Zero at the start: F = 0, the map is the identity and every derivative of it is tame.
+            return _conv(x.shape[-1], STREAM, zero=True, name="out")(h)
+
+        return REMAT[self.remat](head)(self, h).astype(out_dtype)

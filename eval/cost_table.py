@@ -1,0 +1,87 @@
+"""The rows of `eval.cost` as one table, relative to flow matching that saves no memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+from eval import counts, rows
+
+BASELINE = ("flow_matching", "none", 1)  # objective, remat, microbatches
+# Rows are compared that agree in the last five.
+KEY = ("objective", "remat", "microbatches", "dtype", "batch_size", "data", "network", "jax")
+RELATIVE = ("flops", "residual_bytes", "temp_bytes", "reserved_bytes", "step_seconds", "peak_bytes")
+
+
+def summary(found: list[rows.Row]) -> list[rows.Row]:
+    """The stages of each row in one, with what follows from them: reserved_bytes (all buffers of the compiled step),
+    images_per_second, utilisation (of the measured rate of matrix products, by the operations of the model without
+    those done again), and "relative", the ratios to `BASELINE` at the same type, network and batch.
+    """
+    merged: dict[tuple, rows.Row] = {}
+    for row in found:
+        merged.setdefault(tuple(row[name] for name in KEY), {}).update(row)
+
+    def counted(key: tuple, remat: str) -> rows.Row:
+        # What is counted does not depend on parts of a batch, one after the other.
+        return merged.get((key[0], remat, 1, *key[3:]), {})
+
+    for key, row in merged.items():
+        row.update({name: counted(key, key[1])[name] for name in counts.Cost._fields if name in counted(key, key[1])})
+        if "temp_bytes" in row:
+            row["reserved_bytes"] = row["argument_bytes"] + row["output_bytes"] - row["alias_bytes"] + row["temp_bytes"]
+        if "step_seconds" in row:
+            row["images_per_second"] = row["batch_size"] / row["step_seconds"]
+            model = counted(key, "none").get("flops")
+            row["utilisation"] = model and model / row["step_seconds"] / row["multiply_rate"]
+    for key, row in merged.items():
+        base = merged.get((*BASELINE, *key[3:]), {})
+        row["relative"] = {name: row[name] / base[name] for name in RELATIVE if row.get(name) and base.get(name)}
+    return list(merged.values())
+
+
+def _number(name: str, scale: float = 1.0, form: str = ".3g") -> Callable[[rows.Row], str]:
+    return lambda row: "" if row.get(name) is None else format(row[name] * scale, form)
+
+
+def _relative(name: str, scale: float) -> Callable[[rows.Row], str]:
+    """The value, and how many times that of flow matching it is."""
+
+    def cell(row: rows.Row) -> str:
+        ratio = row["relative"].get(name)
+        return _number(name, scale, ".4g")(row) + (f" ({ratio:.2f})" if ratio else "")
+
+    return cell
+
+
+def _plain(name: str) -> Callable[[rows.Row], Any]:
+    return lambda row: str(row[name])
+
+
+COLUMNS = {
+    "objective": _plain("objective"),
+    "remat": _plain("remat"),
+    "microbatches": _plain("microbatches"),
+    "type": _plain("dtype"),
+    "batch": _plain("batch_size"),
+    "TFLOP": _relative("flops", 1e-12),
+    "residuals, GB": _relative("residual_bytes", 1e-9),
+    "compiled in, s": _number("compile_seconds", 1, ".0f"),
+    "temporary, GB": _relative("temp_bytes", 1e-9),
+    "reserved, GB": _relative("reserved_bytes", 1e-9),
+    "step, ms": _relative("step_seconds", 1e3),
+    "quartiles, ms": lambda row: " to ".join(f"{1e3 * s:.4g}" for s in row.get("step_quartiles", [])),
+    "peak, GB": _relative("peak_bytes", 1e-9),
+    "images/s": _number("images_per_second", 1, ",.0f"),
+    "share of the matrix rate": _number("utilisation", 1, ".0%"),
+    "J/step": _number("joules"),
+    "sampled, calls/s": _number("calls_per_second", 1, ",.0f"),
+}
+
+
+def markdown(merged: list[rows.Row]) -> str:
+    """A table of the columns that have something in them. In parentheses: times flow matching of the same type."""
+    shown = {title: cell for title, cell in COLUMNS.items() if any(cell(row) for row in merged)}
+    where = sorted({f"{row['device']}, jax {row['jax']}" for row in merged if row["stage"] != "count"})
+    made = f"Measured on {'; '.join(where)}" if where else f"Counted by jax {merged[0]['jax']}"
+    rates = {row["dtype"]: row["multiply_rate"] for row in merged if "multiply_rate" in row}
+    made += "".join(f"; {dtype} matrix products at {rate / 1e12:.3g} TFLOP/s" for dtype, rate in rates.items())
+    return f"{rows.markdown(shown, merged)}\n{made}.\n"

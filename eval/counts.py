@@ -1,0 +1,39 @@
+"""What a gradient of an objective costs, without running it: operations and memory, from the program JAX builds."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from sgflow_jax import build, data, models
+from sgflow_jax.models import BoundNet
+from sgflow_jax.objectives.base import Objective
+
+TRAINED = 10**9  # a training step after every warm-up and schedule
+
+
+class Cost(NamedTuple):
+    """flops: floating-point operations of one gradient of a batch. residual_bytes: what the forward pass keeps for the
+    backward pass, less the size of the parameters, of which it keeps most."""
+
+    flops: float
+    residual_bytes: int
+
+
+def gradient_cost(config: ml_collections.ConfigDict, objective: Objective) -> Cost:
+    """The cost for the config's network, data shape and batch size."""
+    model, shape, size = models.make(**config.model), data.shape(config.data.name), config.data.batch_size
+    t, x = (jax.ShapeDtypeStruct((size, *rest), jnp.float32) for rest in ((), shape))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(lambda key: build.train_step(config).init(key, shape).params, key)
+
+    def loss(params, x0, x1, key):
+        net = BoundNet(model, params, jnp.zeros(t.shape, jnp.int32))
+        return jnp.mean(objective(net, x0, x1, key, TRAINED).per_example)
+
+    gradient = jax.jit(jax.grad(loss)).lower(params, x, x, key)
+    kept = jax.eval_shape(lambda params, *rest: jax.vjp(lambda p: loss(p, *rest), params)[1], params, x, x, key)
+    size_of = lambda tree: sum(a.size * np.dtype(a.dtype).itemsize for a in jax.tree.leaves(tree))  # noqa: E731
+    return Cost(float(gradient.cost_analysis()["flops"]), size_of(kept) - size_of(params))

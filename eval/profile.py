@@ -1,0 +1,147 @@
+"""Where the time of a training step goes, on this machine.
+
+python -m eval.profile --config=configs/quickstart.py[:OBJECTIVE] [--steps=10] [--top=15] [--out=FILE.json]
+
+The step is compiled as in training, with random parameters and data (of the shapes of the real ones, which need not be
+there), and run --steps times alone and as often under JAX's profiler, which slows it. From the profiler's events: the
+share of the time with the first device busy, and where that went by category and by instruction of XLA.
+
+A GPU runs it without the command buffers (CUDA graphs) of training, in which kernels do not say what they are of: the
+wait between kernels is then the longest it can be.
+"""
+
+import json
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from absl import flags
+
+from eval import rows, trace
+from eval.steps import Step
+from sgflow_jax import build, cli
+from sgflow_jax import workdir as paths
+from sgflow_jax.interfaces import InputError
+
+WARM_UP = 3  # calls
+
+
+def profile(config: ml_collections.ConfigDict, steps: int) -> tuple[rows.Row, trace.Table]:
+    """The table of `steps` steps (or of more, to fill the last dispatch), and what else is known of them: the row has
+    "step_ms" alone, "traced_step_ms" with the profiler and "busy", the share of the latter.
+
+    InputError if the profiler sees nothing of the device.
+    """
+    step, per_call = Step(config), config.train.steps_per_dispatch
+    options = {"xla_gpu_enable_command_buffer": ""} if jax.default_backend() == "gpu" else {}
+    program = step.lowered.compile(options)
+    (state, monitor), rest = step.first(), step.rest()
+
+    def seconds(calls: int) -> float:
+        nonlocal state, monitor
+        jax.block_until_ready(state)
+        began = time.perf_counter()
+        for _ in range(calls):
+            state, monitor = program(state, monitor, step.batch(), *rest)
+        jax.block_until_ready(state)
+        return time.perf_counter() - began
+
+    calls = -(-steps // per_call)
+    seconds(WARM_UP)
+    alone = seconds(calls)
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=_options()):
+            traced = seconds(calls)
+        text = program.as_text()
+        (file,) = Path(folder).glob("plugins/profile/*/*.xplane.pb")
+        events = trace.read(file, re.match(r"HloModule ([^\s,]+)", text)[1])
+    if not events:
+        raise InputError(
+            f"the profiler saw nothing of the {jax.devices()[0].device_kind}: let it count (on NVIDIA, as root or with "
+            "NVreg_RestrictProfilingToAdminUsers=0), or set JAX_PLATFORMS=cpu"
+        )
+    table = trace.table(events, text)
+    done = calls * per_call
+    return {
+        "objective": config.objective.name,
+        "batch_size": config.data.batch_size,
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "jax": jax.__version__,
+        "steps": done,
+        "step_ms": 1e3 * alone / done,
+        "traced_step_ms": 1e3 * traced / done,
+        "busy": table.busy / 1e9 / traced,
+    }, table
+
+
+def _options() -> jax.profiler.ProfileOptions:
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # every call in Python would be an event
+    return options
+
+
+def as_json(row: rows.Row, table: trace.Table) -> dict[str, Any]:
+    """All numbers: the row, the share of the busy time of each category, and every instruction, per step."""
+    steps = row["steps"]
+    kernels = [
+        {**kernel._asdict(), "nanoseconds": kernel.nanoseconds / steps, "runs": kernel.runs / steps}
+        for kernel in table.kernels
+    ]
+    return {**row, "categories": table.shares(), "kernels": kernels}
+
+
+def described(row: rows.Row, table: trace.Table, top: int) -> str:
+    """The tables as Markdown."""
+    per_step = row["traced_step_ms"] * row["busy"]  # ms
+    categories = {
+        "category": lambda pair: pair[0],
+        "share of the busy time": lambda pair: f"{pair[1]:.1%}",
+        "ms a step": lambda pair: f"{pair[1] * per_step:.2f}",
+    }
+    kernels = {
+        "instruction": lambda kernel: f"`{kernel.name}`",
+        "category": lambda kernel: kernel.category,
+        "runs a step": lambda kernel: f"{kernel.runs / row['steps']:.3g}",
+        "share": lambda kernel: f"{kernel.nanoseconds / table.busy:.1%}",
+        "ms a step": lambda kernel: f"{kernel.nanoseconds / 1e6 / row['steps']:.3f}",
+        "from": lambda kernel: f"`{kernel.path}`" if kernel.path else "",
+    }
+    return (
+        f"{row['objective']}, {row['batch_size']} examples a step, {row['devices']} {row['device']} device(s), jax "
+        f"{row['jax']}: {row['step_ms']:.2f} ms a step, {row['traced_step_ms']:.2f} ms with the profiler, of which the "
+        f"device is busy {row['busy']:.1%} and idle {1 - row['busy']:.1%}.\n\n"
+        f"{rows.markdown(categories, list(table.shares().items()))}\n"
+        f"The longest of {len(table.kernels)} instructions:\n\n{rows.markdown(kernels, table.kernels[:top])}"
+    )
+
+
+def define_flags() -> None:
+    """Only for the program: two modules with the same flags could not be imported together otherwise."""
+    cli.define_config("FILE.py[:OBJECTIVE], like configs/cifar10.py.")
+    flags.DEFINE_integer("steps", 10, "Training steps that are traced.", 1, 10_000)
+    flags.DEFINE_integer("top", 15, "Instructions in the table.", 1)
+    flags.DEFINE_string("out", None, "FILE.json for all numbers.")
+
+
+def main(_):
+    given = flags.FLAGS
+    cli.require(config=given.config)
+    if given.out:
+        paths.check_writable(Path(given.out))
+    cli.start_jax(alone=True)
+    config = given.config.copy_and_resolve_references()
+    build.check(config)
+    row, table = profile(config, given.steps)
+    print(described(row, table, given.top))
+    if given.out:
+        paths.write_atomically(Path(given.out), json.dumps(as_json(row, table), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
