@@ -4,11 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 from eval import counts, rows
+from sgflow_jax.models.unet import REMAT
 
 BASELINE = ("flow_matching", "none", 1)  # objective, remat, microbatches
 # Rows are compared that agree in the last five.
 KEY = ("objective", "remat", "microbatches", "dtype", "batch_size", "data", "network", "jax")
 RELATIVE = ("flops", "residual_bytes", "temp_bytes", "reserved_bytes", "step_seconds", "peak_bytes")
+
+
+def _order(row: rows.Row) -> tuple:
+    """As the table shows rows; what was counted, on any machine, before what says where it was measured."""
+    return row["dtype"] != "float32", row["objective"], tuple(REMAT).index(row["remat"]), row["stage"] != "count"
 
 
 def summary(found: list[rows.Row]) -> list[rows.Row]:
@@ -17,7 +23,7 @@ def summary(found: list[rows.Row]) -> list[rows.Row]:
     those done again), and "relative", the ratios to `BASELINE` at the same type, network and batch.
     """
     merged: dict[tuple, rows.Row] = {}
-    for row in found:
+    for row in sorted(found, key=_order):
         merged.setdefault(tuple(row[name] for name in KEY), {}).update(row)
 
     def counted(key: tuple, remat: str) -> rows.Row:
@@ -80,8 +86,8 @@ COLUMNS = {
 def markdown(merged: list[rows.Row]) -> str:
     """A table of the columns that have something in them. In parentheses: times flow matching of the same type."""
     shown = {title: cell for title, cell in COLUMNS.items() if any(cell(row) for row in merged)}
-    where = sorted({f"{row['device']}, jax {row['jax']}" for row in merged if row["stage"] != "count"})
-    made = f"Measured on {'; '.join(where)}" if where else f"Counted by jax {merged[0]['jax']}"
+    where = sorted({f"{row['device']}, jax {row['jax']}" for row in merged if row["device"] != "any"})
+    made = f"Measured on: {'; '.join(where)}" if where else f"Counted by jax {merged[0]['jax']}"
     rates = {row["dtype"]: row["multiply_rate"] for row in merged if "multiply_rate" in row}
     made += "".join(f"; {dtype} matrix products at {rate / 1e12:.3g} TFLOP/s" for dtype, rate in rates.items())
     return f"{rows.markdown(shown, merged)}\n{made}.\n"

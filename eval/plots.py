@@ -236,14 +236,17 @@ def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabe
 
 
 def cost(merged: list[Row]) -> bytes:
-    """Time and memory relative to flow matching, two bars for each row of `eval.cost`: what was measured and, hollow,
-    what was counted: PNG."""
+    """Time and memory relative to flow matching, two bars for each row of `eval.cost`, named by what saves something: what was
+    measured and, hollow, what was counted: PNG."""
     panels = {
         "time": {"step_seconds": "step, measured", "flops": "operations, counted"},
         "memory": {"peak_bytes": "peak, measured", "residual_bytes": "residuals, counted"},
     }
-    varying = [name for name in ("remat", "microbatches", "dtype") if len({row[name] for row in merged}) > 1]
-    labels = [", ".join([row["objective"], *(f"{name} {row[name]}" for name in varying)]) for row in merged]
+    plain = {"remat": "none", "microbatches": 1, "dtype": "float32"}
+    labels = [
+        ", ".join([row["objective"], *(f"{name}={row[name]}" for name in plain if row[name] != plain[name])])
+        for row in merged
+    ]
     figure, axes = plt.subplots(
         1, 2, figsize=(11, 1.3 + 0.3 * len(merged)), sharey=True, squeeze=False, layout="constrained"
     )

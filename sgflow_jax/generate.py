@@ -101,7 +101,8 @@ def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards
     mesh = sharding.mesh_of(net.params)
     split = sharding.split(mesh)
     if mesh.shape["fsdp"] > 1:
-        net = net.replace(params=_whole(net.params, mesh))
+        # Waited for: on CPUs, collectives and the programs behind them have been seen to wait for each other.
+        net = net.replace(params=jax.block_until_ready(_whole(net.params, mesh)))
     starts = range(0, len(indices), size)
 
     def started():
@@ -132,7 +133,7 @@ def _made(net: BoundNet, plan: Plan, which: tuple[jax.Array, Towards | None], ti
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def _whole(params, mesh: Mesh):
-    """The parameters, gathered once: steps that each gather them anew can wait for each other's collectives."""
+    """The parameters, gathered once, and not by each step anew."""
     return sharding.gather(mesh, params)
 
 

@@ -21,7 +21,7 @@ from tests import rows
 ROOT = Path(__file__).parent.parent
 # What the commands import, without the commands: each defines its flags, and some of the same names.
 PRELOADED = """ml_collections.config_flags sgflow_jax.cli sgflow_jax.trainer sgflow_jax.sample_run scipy.stats
-    sklearn.datasets eval.rows eval.gallery eval.selfcheck eval.features eval.cost"""
+    sklearn.datasets eval.rows eval.gallery eval.selfcheck eval.features eval.counts eval.steps"""
 # Reads [arguments, environment, file for stdout, file for stderr] a line, and answers with the exit code.
 SERVER = """
 import gc, importlib, json, os, runpy, signal, sys
@@ -58,6 +58,7 @@ NEW = LINE.replace("{line}", "{}/run")
 SAMPLE = f"{LINE} --mode=sample --out={{}}/x.npz"
 SWEEP = "-m eval.fid_sweep --workdir={line}"
 REFERENCE = "-m eval.reference --config=configs/quickstart.py"
+COST = "-m eval.cost --config=configs/quickstart.py --out={}/x"
 PROFILE = "-m eval.profile --config=configs/quickstart.py"
 REPORT = "-m eval.report --workdirs={}/run"
 MEASURED = {"run/eval/fid.jsonl": json.dumps(rows.row().flat())}
@@ -329,6 +330,23 @@ CASES = [
         f"{QUICK} --config.profile.steps=4,6 --config.train.steps_per_dispatch=5",
         "profile.steps is (4, 6): use the step after a multiple of train.steps_per_dispatch = 5, and a multiple of it",
     ),
+    Case(f"{QUICK} --config.train.microbatches=0", "train.microbatches is 0: use a positive integer"),
+    Case(f"{QUICK} --config.train.microbatches=3", "64, not divisible by ... x 3 of config.train.microbatches): use a"),
+    Case(f"{QUICK} --config.model.remat=all", "model.remat is 'all': use one of none, elementwise, block"),
+    Case(f"{QUICK} --config.objective.tangents=two", "tangents of SGFlow is 'two': use one of linearize, vmap"),
+    Case(f"{COST} --stages=count,walk", "--stages=count,walk: use some of count,compile,run,sample"),
+    Case(f"{COST} --objectives=nope", "unknown objective 'nope'"),
+    Case(f"{COST} --remat=all", "model.remat is 'all': use one of"),
+    Case(f"{COST} --dtypes=float16", "dtype is 'float16': use one of float32, bfloat16"),
+    Case(f"{COST} --microbatches=0", "--microbatches=0: use integers from 1"),
+    Case(f"{COST} --doc={{}}/no.md", "no.md cannot be read (FileNotFoundError): name a file with the line <!-- python"),
+    Case(f"{COST} --out={{}}/x/y", "x is a file", {"x": "a file"}),
+    Case(f"{COST} --row=3", "objective is None; use a value of type str"),
+    Case("-m eval.cost --config=configs/mixture1d.py --out={}/x --remat=block", "--remat=block is for the unet: use none"),
+    Case("-m eval.precision", "--workdir is missing"),
+    Case("-m eval.precision --workdir={}/none", "none"),
+    Case("-m eval.precision --workdir={line} --objectives=nope", "unknown objective 'nope'"),
+    Case("-m eval.precision --workdir={line} --checkpoint=5", "5"),
     Case("-m eval.profile", "--config is missing"),
     Case(f"{PROFILE} --steps=0", "--steps ... 0 ... [1, 10000]"),
     Case(f"{PROFILE} --top=x", "--top"),
