@@ -236,8 +236,8 @@ def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabe
 
 
 def cost(merged: list[Row]) -> bytes:
-    """Time and memory relative to flow matching, two bars for each row of `eval.cost`, named by what saves something: what was
-    measured and, hollow, what was counted: PNG."""
+    """Time and memory relative to flow matching, two bars for each row of `eval.cost`, named by what saves
+    something: what was measured and, hollow, what was counted: PNG."""
     panels = {
         "time": {"step_seconds": "step, measured", "flops": "operations, counted"},
         "memory": {"peak_bytes": "peak, measured", "residual_bytes": "residuals, counted"},

@@ -99,7 +99,7 @@ class SGFlow(FlowMapObjective):
                 f"estimator 'split' got {at.t.shape[0]} off-diagonal examples: use a batch with an even number"
             )
 
-        # Even examples take |R + lam (d_x f) e|^2, odd examples -|lam (d_x f) e|^2. The even need no vhat if lam = 1 only.
+        # Even examples take |R + lam (d_x f) e|^2, odd examples -|lam (d_x f) e|^2. The even need vhat unless lam = 1.
         even = (jnp.arange(at.t.shape[0]) % 2 == 0).astype(at.t.dtype)
         direction = lam * e + expand_time(even, e) * vhat
         squares = squared_norm(flow_map.derivative(net, at.t, at.u, at.x_t, (even, jnp.zeros_like(even), direction)))
