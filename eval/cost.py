@@ -126,12 +126,18 @@ _MEASURES = {"count": _count, "compile": _compile, "run": _run, "sample": _sampl
 
 
 def measure(settings: rows.Settings) -> rows.Row:
-    """One stage of one row."""
+    """One stage of one row. What does not fit into the device's memory is a row too."""
     here = jax.devices()[0].device_kind, jax.__version__
     if settings["stage"] != "count" and (settings["device"], settings["jax"]) != here:
         row, found = (f"{device} with jax {jax}" for device, jax in ((settings["device"], settings["jax"]), here))
         raise InputError(f"--row is for {row}, and here is {found}: leave --row out")
-    return _MEASURES[settings["stage"]](config_of(settings))
+    config = config_of(settings)
+    try:
+        return _MEASURES[settings["stage"]](config)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"fault": "out of memory"}
 
 
 def wanted(given: flags.FlagValues) -> list[rows.Settings]:

@@ -80,6 +80,7 @@ COLUMNS = {
     "share of the matrix rate": _number("utilisation", 1, ".0%"),
     "J/step": _number("joules"),
     "sampled, calls/s": _number("calls_per_second", 1, ",.0f"),
+    "fault": lambda row: row.get("fault", ""),
 }
 
 

@@ -3,8 +3,8 @@
 #
 #   scripts/gpu_cost.sh [OUT]      OUT is runs/gpu_cost by default
 #
-# Stops by itself before LIMIT seconds (450 by default); the same command goes on with what is missing, and prints the
-# tables when nothing is. Needs the packages of requirements.txt and a jax for the GPU; no data, and no network.
+# Stops by itself after LIMIT seconds (450 by default), with code 3; the same command goes on with what is missing, until
+# everything is measured. Needs the packages of requirements.txt and a jax for the GPU; no data, and no network.
 # Results: cost.json, cost.md and cost.png in OUT, OUT/memory (float32) and OUT/sampling; OUT/profile_*.json and .txt.
 set -uo pipefail
 
@@ -58,4 +58,8 @@ cost "$out/sampling" --stages=sample --dtypes=bfloat16 --objectives=flow_matchin
 cost "$out" "${all[@]}" "${fast[@]}" --objectives='sgflow' --remat=none,elementwise,block || failed=1
 cost "$out" "${all[@]}" "${fast[@]}" --objectives="$main" --remat=elementwise --microbatches=4 || failed=1
 cost "$out" "${all[@]}" "${fast[@]}" --remat=elementwise || failed=1
-exit "$failed"
+if ((failed)); then
+    echo "error: not everything could be measured: see above, and give the same command again" >&2
+    exit 1
+fi
+echo "everything is measured: see $out"

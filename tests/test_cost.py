@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from configs import quickstart
@@ -87,6 +88,21 @@ def test_the_command_measures_what_is_missing_on_a_cpu(tmp_path):
 def test_a_row_of_another_device_is_refused():
     with pytest.raises(InputError, match="abacus with jax 0"):
         cost.measure({**ROW, "stage": "run", "device": "abacus"})
+
+
+def test_what_does_not_fit_into_memory_is_a_row(monkeypatch):
+    def full(config):
+        raise jax.errors.JaxRuntimeError(f"{fault}: Out of memory allocating 1 bytes")
+
+    monkeypatch.setitem(cost._MEASURES, "count", full)
+    network = {k: v for k, v in tiny.digits().model.to_dict().items() if k not in ("dtype", "remat")}
+    settings = {**ROW, "eval_batch_size": 1, "stage": "count", "network": json.dumps(network)}
+    fault = "RESOURCE_EXHAUSTED"
+    row = cost.measure(settings)
+    assert "| out of memory |" in cost_table.markdown(cost_table.summary([{**settings, "device": "any", **row}]))
+    fault = "INTERNAL"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        cost.measure(settings)
 
 
 def test_products_are_counted_with_their_time():
