@@ -131,6 +131,8 @@ def measure(settings: rows.Settings) -> rows.Row:
     if settings["stage"] != "count" and (settings["device"], settings["jax"]) != here:
         row, found = (f"{device} with jax {jax}" for device, jax in ((settings["device"], settings["jax"]), here))
         raise InputError(f"--row is for {row}, and here is {found}: leave --row out")
+    if settings["stage"] != "count" and jax.device_count() > 1:
+        raise InputError(f"here are {jax.device_count()} devices, and costs are of one: set CUDA_VISIBLE_DEVICES=0")
     config = config_of(settings)
     try:
         return _MEASURES[settings["stage"]](config)
@@ -195,8 +197,10 @@ def main(_):
     cli.start_jax(alone=True)
     place = document.Place(Path(given.doc), f"python -m eval.cost: {given.section}") if given.doc else None
     out = Path(given.out)
+    # A GPU's compiler times kernels to choose among them.
+    alone = (*TIMED, "compile") if jax.default_backend() == "gpu" else TIMED
     found = rows.from_command(
-        "eval.cost", SETTINGS, lambda: wanted(given), measure, alone=lambda row: row["stage"] in TIMED
+        "eval.cost", SETTINGS, lambda: wanted(given), measure, alone=lambda row: row["stage"] in alone
     )
     if found is None:
         return

@@ -17,14 +17,25 @@ def _order(row: rows.Row) -> tuple:
     return row["dtype"] != "float32", row["objective"], tuple(REMAT).index(row["remat"]), row["stage"] != "count"
 
 
+def _rates(found: list[rows.Row]) -> dict[str, float]:
+    """The best rate of matrix products that was seen, for each type."""
+    rates: dict[str, float] = {}
+    for row in found:
+        if "multiply_rate" in row:
+            rates[row["dtype"]] = max(row["multiply_rate"], rates.get(row["dtype"], 0.0))
+    return rates
+
+
 def summary(found: list[rows.Row]) -> list[rows.Row]:
     """The stages of each row in one, with what follows from them: reserved_bytes (all buffers of the compiled step),
-    images_per_second, utilisation (of the measured rate of matrix products, by the operations of the model without
+    images_per_second, utilisation (of the best measured rate of matrix products, by the operations of the model without
     those done again), and "relative", the ratios to `BASELINE` at the same type, network and batch.
     """
     merged: dict[tuple, rows.Row] = {}
     for row in sorted(found, key=_order):
         merged.setdefault(tuple(row[name] for name in KEY), {}).update(row)
+
+    rates = _rates(found)
 
     def counted(key: tuple, remat: str) -> rows.Row:
         # What is counted does not depend on parts of a batch, one after the other.
@@ -37,7 +48,7 @@ def summary(found: list[rows.Row]) -> list[rows.Row]:
         if "step_seconds" in row:
             row["images_per_second"] = row["batch_size"] / row["step_seconds"]
             model = counted(key, "none").get("flops")
-            row["utilisation"] = model and model / row["step_seconds"] / row["multiply_rate"]
+            row["utilisation"] = model and model / row["step_seconds"] / rates[row["dtype"]]
     for key, row in merged.items():
         base = merged.get((*BASELINE, *key[3:]), {})
         row["relative"] = {name: row[name] / base[name] for name in RELATIVE if row.get(name) and base.get(name)}
@@ -89,6 +100,5 @@ def markdown(merged: list[rows.Row]) -> str:
     shown = {title: cell for title, cell in COLUMNS.items() if any(cell(row) for row in merged)}
     where = sorted({f"{row['device']}, jax {row['jax']}" for row in merged if row["device"] != "any"})
     made = f"Measured on: {'; '.join(where)}" if where else f"Counted by jax {merged[0]['jax']}"
-    rates = {row["dtype"]: row["multiply_rate"] for row in merged if "multiply_rate" in row}
-    made += "".join(f"; {dtype} matrix products at {rate / 1e12:.3g} TFLOP/s" for dtype, rate in rates.items())
+    made += "".join(f"; {dtype} matrix products at {rate / 1e12:.3g} TFLOP/s" for dtype, rate in _rates(merged).items())
     return f"{rows.markdown(shown, merged)}\n{made}.\n"

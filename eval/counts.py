@@ -16,7 +16,7 @@ TRAINED = 10**9  # a training step after every warm-up and schedule
 
 class Cost(NamedTuple):
     """flops: floating-point operations of one gradient of a batch. residual_bytes: what the forward pass keeps for the
-    backward pass, less the size of the parameters, of which it keeps most."""
+    backward pass, without dropout, less the size of the parameters, of which it keeps most."""
 
     flops: float
     residual_bytes: int

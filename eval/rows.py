@@ -47,14 +47,11 @@ class Store:
     def find(self, settings: Settings) -> Row | None:
         """The row measured with exactly these settings: both dictionaries in one; None if there is none."""
         file = self._file(settings)
-        try:
-            return paths.from_json(file.read_text()) if file.exists() else None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file} is damaged: remove it, and the row is measured again") from error
+        return _read(file) if file.exists() else None
 
     def every(self) -> list[Row]:
         """All rows that are there."""
-        return [paths.from_json(file.read_text()) for file in sorted((self.folder / "rows").glob("*.json"))]
+        return [_read(file) for file in sorted((self.folder / "rows").glob("*.json"))]
 
     def write(self, settings: Settings, values: Row) -> None:
         """Keeps a row."""
@@ -62,6 +59,13 @@ class Store:
 
     def _file(self, settings: Settings) -> Path:
         return self.folder / "rows" / f"{_name(settings)}.json"
+
+
+def _read(file: Path) -> Row:
+    try:
+        return paths.from_json(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is damaged: remove it, and the row is measured again") from error
 
 
 def _name(settings: Settings) -> str:
@@ -94,9 +98,14 @@ def complete(
     missing = [settings for settings in wanted if store.find(settings) is None]
     began = time.perf_counter()
 
+    faults = []
+
     def one(settings: Settings) -> None:
         if processes:
-            _apart(store, settings, module)
+            try:
+                _apart(store, settings, module)
+            except InputError as error:
+                faults.append(str(error))  # the others can be measured
         else:
             store.write(settings, measure(settings))
         done = sum(store.find(s) is not None for s in missing)
@@ -108,6 +117,8 @@ def complete(
     with ThreadPoolExecutor(max(processes, 1)) as pool:
         for _ in pool.map(one, missing):
             pass
+    if faults:
+        raise InputError("; ".join(faults))
     return [store.find(settings) for settings in wanted]
 
 

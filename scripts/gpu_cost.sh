@@ -9,11 +9,13 @@
 set -uo pipefail
 
 case "${1:-}" in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; -*) echo "error: $1: see --help" >&2; exit 2 ;; esac
+SECONDS=0
 out=${1:-runs/gpu_cost} limit=${LIMIT:-450} python=${PYTHON:-python}
 mkdir -p "$out"
 
 # Memory that was really needed, and programs that are compiled once though each row has a process of its own.
-export XLA_PYTHON_CLIENT_PREALLOCATE=false
+export XLA_PYTHON_CLIENT_PREALLOCATE=false XLA_PYTHON_CLIENT_MEM_FRACTION=.95
+export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$(cd "$out" && pwd)/compiled}
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
@@ -24,10 +26,10 @@ within() {
         echo "$limit seconds are over: give the same command again" >&2
         exit 3
     fi
-    timeout "$left" "$@" || { echo "not finished (code $?): $*" >&2; return 1; }
+    timeout --kill-after=10 "$left" "$@" || { echo "not finished (code $?): $*" >&2; return 1; }
 }
 
-# Counts and compiles many at a time, then runs one after the other.
+# Counts many rows at a time; compiles and runs one after the other.
 cost() {
     local where=$1
     shift

@@ -189,7 +189,14 @@ def recall(workdir: str, step: int | None = None) -> tuple[ml_collections.Config
 
 def _recall(checkpoints: Checkpoints, step: int | None) -> tuple[ml_collections.ConfigDict, int]:
     step = checkpoints.find(step)
-    return ml_collections.ConfigDict(_with_tuples(checkpoints.config(step))), step
+    saved = _with_tuples(checkpoints.config(step))
+    # A field that is newer than the run has the default, which changes nothing.
+    defaults = base.get_config(saved["objective"]["name"])
+    defaults.model = base.NETWORKS[saved["model"]["name"]]()
+    for section, fields in defaults.to_dict().items():
+        if isinstance(fields, dict):
+            saved[section] = {**fields, **saved.get(section, {})}
+    return ml_collections.ConfigDict(saved), step
 
 
 def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | None, int]:

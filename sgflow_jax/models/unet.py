@@ -11,8 +11,8 @@ from sgflow_jax.interfaces import InputError
 from sgflow_jax.models.embeddings import TimeEmbedding
 
 CHANNELS_PER_GROUP = 4
-# Of what runs through all blocks and of the layers at both ends, whatever the type of the rest: their rounding to
-# bfloat16 is most of a gradient's error (docs/cost.md).
+# Of the sum that runs through the blocks of a level, and of the layers at both ends, whatever the type of the rest:
+# their rounding to bfloat16 is most of a gradient's error (docs/cost.md).
 STREAM = jnp.float32
 CHANNELS_PER_HEAD = 64  # of the attention, where the width is a multiple of it; else there is one head
 
