@@ -33,6 +33,7 @@ sgflow_jax.objectives.shortcut
 sgflow_jax.objectives
 sgflow_jax.sampling
 sgflow_jax.optim
+sgflow_jax.provenance
 sgflow_jax.processes
 sgflow_jax.sharding
 sgflow_jax.ahead
