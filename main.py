@@ -1,13 +1,26 @@
-"""Train, or sample from a trained run. See README.md."""
+"""Train, or sample from a trained run.
+
+    python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+    python main.py --workdir=runs/quickstart --mode=sample --steps=1,4 --out=samples.npz
+
+A run that was stopped continues with its --workdir alone. See README.md.
+"""
 
 from absl import flags
 
 from sgflow_jax import cli
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED
 
-_CONFIG = cli.define_config("FILE.py[:OBJECTIVE], like configs/cifar10.py:mean_flow.")
+_CONFIG = cli.define_config(
+    "FILE.py[:OBJECTIVE], like configs/cifar10.py:mean_flow, and --config.FIELD=VALUE for any field of it. Without it, "
+    "the configuration of the run in --workdir.",
+    of_run=True,
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "train: check everything, print the configuration and what a step takes, and stop."
+)
 _OUT = flags.DEFINE_string("out", None, "sample: the .npz file to write; a picture, NAME.png, comes beside it.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "sample: examples for each number of steps.", 1, MAX_SAMPLES)
 _STEPS = flags.DEFINE_list("steps", None, "sample: numbers of steps (network calls); by default of 1,2,4,10.")
@@ -17,33 +30,52 @@ _METHOD = flags.DEFINE_string(
 _GRID = flags.DEFINE_string("grid", "uniform", "sample: times of the steps: uniform, quadratic or cosine.")
 _INTERPOLATE = flags.DEFINE_bool("interpolate", False, "sample: also NAME_interpolation.png, between images.")
 _SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEED)
+_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step of the checkpoint; the newest by default.", 1)
+_PARAMETERS = flags.DEFINE_enum(
+    "parameters", "ema", ["ema", "raw"], "sample: the averaged parameters, or the last ones."
+)
 
 
 def main(_):
-    cli.require(config=_CONFIG.value, workdir=_WORKDIR.value)
+    cli.require(workdir=_WORKDIR.value, config=_CONFIG.value)
+    config, workdir = _CONFIG.value, _WORKDIR.value
     cli.start_jax()
-    if _MODE.value == "train":
+    if _MODE.value == "sample":
+        _sample(config, workdir)
+    elif _DRY_RUN.value:
+        from eval import counts
+        from sgflow_jax import build, dry_run
+
+        build.check(config)
+        print(dry_run.report(config, workdir, counts.gradient_cost(config, build.objective(config))))
+    else:
         from sgflow_jax import trainer
 
-        trainer.train(_CONFIG.value, _WORKDIR.value)
-        return
+        trainer.train(config, workdir, _make_scorer)
 
+
+def _make_scorer(config):
+    from eval import while_training  # only for runs that ask for it
+
+    return while_training.scorer(config)
+
+
+def _sample(config, workdir):
     from sgflow_jax import sample_run
 
     cli.require(out=_OUT.value)
-    sample_run.sample(
-        _WORKDIR.value,
-        _CONFIG.value,
-        _OUT.value,
-        sample_run.Request(
-            steps=cli.integers("steps", _STEPS.value, least=1),
-            num_samples=_NUM_SAMPLES.value,
-            method=_METHOD.value,
-            seed=_SEED.value,
-            grid=_GRID.value,
-            interpolate=_INTERPOLATE.value,
-        ),
+    request = sample_run.Request(
+        steps=cli.integers("steps", _STEPS.value, least=1),
+        num_samples=_NUM_SAMPLES.value,
+        method=_METHOD.value,
+        seed=_SEED.value,
+        grid=_GRID.value,
+        interpolate=_INTERPOLATE.value,
+        checkpoint=_CHECKPOINT.value,
+        ema=_PARAMETERS.value == "ema",
     )
+    for line in sample_run.sample(workdir, config, _OUT.value, request):
+        print(line)
 
 
 if __name__ == "__main__":

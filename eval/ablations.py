@@ -1,6 +1,9 @@
 """The time embedding's scale, for every objective, and the weight of sgflow's correction, on digits and on the line.
 
-python -m eval.ablations --out=DIR --seeds=0,1 writes DIR/ablations.md, ablations.json, time_scale.png, correction.png.
+    python -m eval.ablations --out=runs/ablations --seeds=0,1
+    python -m eval.ablations --out=runs/ablations --data=mixture1d --objectives=sgflow,esd --toy_steps=500
+
+Writes DIR/ablations.md, ablations.json, time_scale.png and correction.png; rows that are there are kept.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""What training costs: python -m eval.cost --config=configs/cifar10.py --stages=count,compile,run --out=DIR.
+"""What training costs: operations, memory and time of every objective.
+
+    python -m eval.cost --config=configs/cifar10.py --stages=count,compile --out=runs/cost
+    python -m eval.cost --config=configs/quickstart.py --objectives=sgflow,mean_flow --stages=run --out=runs/cost
 
 For every objective and way to save memory, at the network and the batch of the configuration:
 

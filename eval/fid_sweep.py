@@ -1,4 +1,7 @@
-"""Quality against steps: python -m eval.fid_sweep --workdir=DIR[,DIR,...] --steps=1,2,4,10,50,100.
+"""Quality against steps: measures runs with several numbers of sampling steps.
+
+    python -m eval.fid_sweep --workdir=runs/quickstart --steps=1,2,4,10
+    python -m eval.fid_sweep --workdirs=runs/a,runs/b --steps=1,4,50 --seeds=0,1,2 --out=runs/curve
 
 Restores each run from its workdir alone, samples with each number of steps from the same noise, and writes
 DIR/eval/fid.jsonl, fid_table.md, fid_curve.png and samples/. What is in fid.jsonl is not measured again.

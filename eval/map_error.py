@@ -1,4 +1,10 @@
-"""How far a trained map is from the exact one: python -m eval.map_error --workdir=DIR, for data whose law is known."""
+"""How far a trained map is from the exact one, for data whose law is known.
+
+    python -m eval.map_error --workdir=runs/line
+    python -m eval.map_error --workdir=runs/line --num_samples=100000 --seed=1
+
+Prints errors of the map, of paths and of samples, at points that follow the exact law.
+"""
 
 import functools
 from typing import NamedTuple

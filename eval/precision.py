@@ -1,4 +1,7 @@
-"""What bfloat16 does to gradients: python -m eval.precision --workdir=DIR [--checkpoint=500,1500].
+"""What bfloat16 does to gradients.
+
+    python -m eval.precision --workdir=runs/quickstart --checkpoint=500,1500
+    python -m eval.precision --workdir=runs/quickstart --objectives=sgflow,mean_flow --batches=32
 
 The relative error of the gradient of a batch, over all parameters, when the network computes in bfloat16 instead of
 float32: at the parameters of a run, on its data, for each objective.

@@ -1,6 +1,7 @@
 """Where the time of a training step goes, on this machine.
 
-python -m eval.profile --config=configs/quickstart.py[:OBJECTIVE] [--steps=10] [--top=15] [--out=FILE.json]
+    python -m eval.profile --config=configs/quickstart.py:mean_flow --steps=10
+    python -m eval.profile --config=configs/cifar10.py --top=15 --out=runs/profile.json
 
 The step is compiled as in training, with random parameters and data (of the shapes of the real ones, which need not be
 there), and run --steps times alone and as often under JAX's profiler, which slows it. From the profiler's events: the

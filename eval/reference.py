@@ -1,4 +1,7 @@
-"""Statistics of real examples: python -m eval.reference --config=configs/cifar10.py [--features=...] [--selfcheck].
+"""Statistics of real examples.
+
+    python -m eval.reference --config=configs/cifar10.py --features=efficientnet_lite0
+    python -m eval.reference --config=configs/quickstart.py --selfcheck
 
 Computed once by the code that measures generated examples, and kept in the user's cache under a name that holds all
 they depend on. --selfcheck says what distances mean: real examples against other real ones, and against damaged ones.

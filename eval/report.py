@@ -1,4 +1,7 @@
-"""One page about runs of the same data: python -m eval.report --workdirs=DIR[,DIR,...] --out=DIR.
+"""One page about runs of the same data.
+
+    python -m eval.report --workdirs=runs/quickstart --out=runs/report
+    python -m eval.report --workdirs=runs/a,runs/b --out=runs/report
 
 Writes DIR/index.html, which holds all its pictures and needs nothing else, and the pictures as files beside it. Reads
 what training and eval.fid_sweep left in the workdirs, no checkpoint.

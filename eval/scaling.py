@@ -1,6 +1,7 @@
 """What a run keeps and moves on each of many devices, on a machine that has none of them.
 
-python -m eval.scaling --config=configs/cifar10.py [--devices=1,8,64,256] [--fsdp=1,8,64,-1] [--compile]
+    python -m eval.scaling --config=configs/cifar10.py --devices=1,8,64,256 --fsdp=1,8,64,-1
+    python -m eval.scaling --config=configs/quickstart.py --devices=1,8 --compile
 
 The devices are simulated on the CPU, and --devices, --fsdp and --batch_per_device stand in for the config's mesh and
 batch size. From shapes alone; with --compile the training step (without a teacher) is compiled too. docs/scaling.md

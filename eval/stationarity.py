@@ -1,4 +1,7 @@
-"""Does an objective stop at the truth? python -m eval.stationarity --out=DIR [--objectives=esd,lsd] [--processes=2].
+"""Does an objective stop at the truth?
+
+    python -m eval.stationarity --out=runs/stationarity --processes=2
+    python -m eval.stationarity --out=runs/stationarity --objectives=esd,lsd --laws=mixture
 
 The network is F = F_exact + sum_k theta_k phi_k on data whose exact flow map is known, and the expected gradient with
 respect to theta is measured: at the truth (theta = 0), where it must vanish, and at two wrong maps, where it must not.

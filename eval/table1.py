@@ -1,4 +1,7 @@
-"""The paper's Table 1, measured: python -m eval.table1 --doc=docs/objectives.md.
+"""The paper's Table 1, measured.
+
+    python -m eval.table1 --config=configs/cifar10.py --doc=docs/objectives.md
+    python -m eval.table1 --results=docs/results
 
 What each objective can do and what it costs, from the attributes of its class, from the tables that eval.stationarity
 and eval.toy_table wrote (--results), and from the gradient of one network (--config's). Replaces the part of the

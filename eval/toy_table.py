@@ -1,4 +1,7 @@
-"""Every objective on data whose exact flow map is known: python -m eval.toy_table --out=DIR --seeds=0,1,2,3,4.
+"""Every objective on data whose exact flow map is known.
+
+    python -m eval.toy_table --out=runs/toy_table --seeds=0,1,2,3,4
+    python -m eval.toy_table --out=runs/toy_table --objectives=sgflow --data=mixture1d --budgets=seconds --seconds=30
 
 Trains each objective on each data set with each seed, at equal steps (those of the config) and at equal training time,
 and compares with the exact map. Writes DIR/toy_table.md, toy_table.json and toy_maps.png; a row that is there is not

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from configs import base
-from sgflow_jax import config_fields, data, models, objectives, optim, sharding
+from sgflow_jax import config_fields, data, models, objectives, optim, sampling, sharding
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.guard import Limits
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
@@ -27,9 +27,16 @@ _COUNTS = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
 )
-_NOT_NEGATIVE = ("train.preview_every", "train.keep_every", "train.max_rollbacks", "data.num_workers")
+_NOT_NEGATIVE = ("train.preview_every", "train.max_rollbacks", "data.num_workers", "eval.every")
 _POSITIVE = ("train.max_abs_loss", "optim.learning_rate", "optim.clip_norm", "eval.batch_size", "model.time_scale")
-_EVENTS = ("train.num_steps", "train.log_every", "train.preview_every", "train.checkpoint_every", "train.keep_every")
+_EVENTS = (
+    "train.num_steps",
+    "train.log_every",
+    "train.preview_every",
+    "train.checkpoint_every",
+    "train.keep_every",
+    "eval.every",
+)
 ON_DIVERGENCE = ("stop", "rollback")
 
 
@@ -56,14 +63,18 @@ def check(config: ml_collections.ConfigDict) -> None:
     require("train.rollback_factor", 0 < shrink <= 1, "a number in (0, 1]")
     require("optim.warmup_steps", config.optim.warmup_steps >= 0, "0 or a positive integer")
     allowed = f"2 to {MAX_SAMPLES}, a distance needs a covariance"
-    require("eval.num_samples", 2 <= config.eval.num_samples <= MAX_SAMPLES, allowed)
+    for name in ("eval.num_samples", "eval.train_samples"):
+        require(name, 2 <= _get(config, name) <= MAX_SAMPLES, allowed)
+    every, log_every = config.eval.every, config.train.log_every
+    require("eval.every", every % log_every == 0, f"a multiple of train.log_every = {log_every}, or 0 for none")
     require("eval.features", config.eval.features in base.FEATURES, f"one of {', '.join(base.FEATURES)}")
     require("seed", 0 <= config.seed <= MAX_SEED, f"an integer from 0 to {MAX_SEED}")
     for name in ("optim.b1", "optim.b2", "optim.ema_decay"):
         require(name, 0 <= _get(config, name) < 1, "a number in [0, 1)")
+    keep, each = config.train.keep_every, config.train.steps_per_dispatch
+    require("train.keep_every", keep >= -1, "a positive integer, 0 for none, or -1 for a tenth of the run")
     for name in _EVENTS:
-        allowed = f"a multiple of train.steps_per_dispatch = {config.train.steps_per_dispatch}"
-        require(name, _get(config, name) % config.train.steps_per_dispatch == 0, allowed)
+        require(name, max(_get(config, name), 0) % each == 0, f"a multiple of train.steps_per_dispatch = {each}")
     require("profile.steps", *_profile_steps(config))
 
     shape, classes = data.shape(config.data.name), data.num_classes(config.data.name)
@@ -74,6 +85,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     network.check(shape)
 
     wanted = objective(config)
+    if config.eval.every:
+        require("eval.steps", bool(config.eval.steps), "numbers of sampling steps like (1,4)")
+        sampling.choose_calls(wanted, sampling.method_of(wanted), config.eval.steps, ())
     step = config.teacher.step
     allowed = "0 (the newest) or, with teacher.workdir, the step of a checkpoint"
     require("teacher.step", step == 0 or (step > 0 and config.teacher.workdir), allowed)
@@ -189,14 +203,7 @@ def recall(workdir: str, step: int | None = None) -> tuple[ml_collections.Config
 
 def _recall(checkpoints: Checkpoints, step: int | None) -> tuple[ml_collections.ConfigDict, int]:
     step = checkpoints.find(step)
-    saved = _with_tuples(checkpoints.config(step))
-    # A field that is newer than the run has the default, which changes nothing.
-    defaults = base.get_config(saved["objective"]["name"])
-    defaults.model = base.NETWORKS[saved["model"]["name"]]()
-    for section, fields in defaults.to_dict().items():
-        if isinstance(fields, dict):
-            saved[section] = {**fields, **saved.get(section, {})}
-    return ml_collections.ConfigDict(saved), step
+    return config_fields.completed(checkpoints.config(step)), step
 
 
 def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | None, int]:
@@ -225,13 +232,6 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
     classes = theirs.model.num_classes, config.model.num_classes
     require(classes[0] == classes[1], f"whose model.num_classes is {classes[0]}, not {classes[1]}")
     return net, step
-
-
-def _with_tuples(tree: Any) -> Any:
-    """JSON has no tuples; a network's fields must be hashable."""
-    if isinstance(tree, dict):
-        return {key: _with_tuples(value) for key, value in tree.items()}
-    return tuple(tree) if isinstance(tree, list) else tree
 
 
 def _get(config: ml_collections.ConfigDict, name: str) -> Any:

@@ -10,7 +10,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sgflow_jax import config_flag, processes
+from sgflow_jax import command_help, config_flag, processes
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError
 
@@ -26,11 +26,17 @@ def run(main: Callable) -> None:
     app.run(_with_one_line(main), flags_parser=_with_one_line(_parse))
 
 
-def define_config(what: str, default: str | None = None) -> flags.FlagHolder:
-    """The flags --config and --config.FIELD, checked first: as they are defined they read the command line."""
+def define_config(what: str, default: str | None = None, of_run: bool = False) -> flags.FlagHolder:
+    """The flags --config and --config.FIELD, checked first: as they are defined they read the command line.
+
+    default, of_run: what stands for --config where it is not given, see `config_flag.check`.
+    """
 
     def define():
-        config_flag.check(flags.FLAGS.read_flags_from_files(sys.argv), default)
+        line = flags.FLAGS.read_flags_from_files(sys.argv)
+        recorded = config_flag.check(command_help.split(line)[1], default, of_run)
+        if recorded is not None:
+            return config_flags.DEFINE_config_dict("config", recorded, what)
         return config_flags.DEFINE_config_file("config", default, what)
 
     return _with_one_line(define)()
@@ -90,7 +96,13 @@ def start_jax(alone: bool = False) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    asks_help, argv = command_help.split(argv)
     rest = flags.FLAGS(argv)
+    if asks_help:
+        named = any(arg.lstrip("-").partition("=")[0] == "config" for arg in argv[1:])
+        doc = sys.modules["__main__"].__doc__ or ""
+        print(command_help.of_config(flags.FLAGS.config) if named else command_help.of_command(doc))
+        sys.exit(0)
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
     for name, value in flags.FLAGS.flag_values_dict().items():

@@ -42,6 +42,29 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise InputError(f"config.{name} is {value!r}: use {ALLOWED[type(default)]}")
 
 
+def completed(saved: dict[str, Any]) -> ml_collections.ConfigDict:
+    """A configuration that was written to JSON: lists are tuples again, and a field that is newer than the run has its
+    default, which changes nothing. InputError if it is not a configuration."""
+    try:
+        given = _with_tuples(saved)
+        defaults = base.get_config(given["objective"]["name"])
+        defaults.model = base.NETWORKS[given["model"]["name"]]()
+        for section, fields in defaults.to_dict().items():
+            given[section] = {**fields, **given.get(section, {})} if isinstance(fields, dict) else given[section]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"the configuration of the run is damaged ({type(error).__name__}: {error}): give --config"
+        ) from error
+    return ml_collections.ConfigDict(given)
+
+
+def _with_tuples(tree: Any) -> Any:
+    """JSON has no tuples; a network's fields must be hashable."""
+    if isinstance(tree, dict):
+        return {key: _with_tuples(value) for key, value in tree.items()}
+    return tuple(tree) if isinstance(tree, list) else tree
+
+
 def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, tuple):
         return isinstance(value, tuple | list) and all(_fits(item, 0) for item in value)

@@ -1,6 +1,7 @@
 """Checks --config and --config.FIELD=VALUE before they are parsed, so that a fault is named with what is allowed."""
 
 import ast
+import difflib
 import runpy
 from pathlib import Path
 from typing import Any
@@ -8,21 +9,33 @@ from typing import Any
 import ml_collections
 
 from sgflow_jax import config_fields
+from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
 
-def check(argv: list[str], default: str | None = None) -> None:
+def check(argv: list[str], default: str | None = None, of_run: bool = False) -> ml_collections.ConfigDict | None:
     """InputError for an unknown file, argument or field, or a value of the wrong type, in a command line.
 
-    default: what stands for --config where that is not given.
+    default: stands for --config where that is not given. of_run: without --config, the configuration is that of the run
+    in --workdir, which is returned; otherwise None.
     """
     given = _assignments(argv[1:])
     configs = [_load(text) for name, text in [("config", default)] * bool(default) + given if name == "config"]
+    recorded = _of_run(dict(given).get("workdir")) if of_run and not configs else None
+    if recorded:
+        configs = [recorded]
     if not configs:
-        return  # said elsewhere, if it is needed
+        return None  # said elsewhere, if it is needed
     for name, text in given:
         if name.startswith("config."):
             _check_type(name, text, _field(configs[-1], name))
+    return recorded
+
+
+def _of_run(workdir: str | None) -> ml_collections.ConfigDict | None:
+    """The configuration that was written down in a directory; None without one."""
+    saved = paths.recorded(workdir) if workdir else None
+    return config_fields.completed(saved).lock() if saved else None
 
 
 def _assignments(args: list[str]) -> list[tuple[str, str | None]]:
@@ -70,7 +83,10 @@ def _field(config: ml_collections.ConfigDict, name: str) -> Any:
             allowed = (
                 f"{parent} has {', '.join(node)}" if isinstance(node, ml_collections.ConfigDict) else "it has none"
             )
-            raise InputError(f"--{name}: {parent} has no field {part}; {allowed}")
+            known = [f"config.{field}" for field in paths.flatten(config.to_dict())]
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean --{near[0]}? " if near else ""
+            raise InputError(f"--{name}: {parent} has no field {part}; {meant}{allowed}")
         node = node[part]
     return node
 

@@ -1,21 +1,24 @@
 """Pictures of generated examples: image grids and point clouds, as uint8 arrays and PNG bytes."""
 
 import io
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 MIN_TILE = 48
+TITLE_SIZE = 14
 
 
-def image_grid(rows: list[np.ndarray], pad: int = 2) -> np.ndarray:
+def image_grid(rows: list[np.ndarray], titles: Sequence[str] = (), pad: int = 2) -> np.ndarray:
     """Rows of images, each uint8 [n, H, W, C] with C of 1 or 3, as one RGB picture uint8 [h, w, 3].
 
-    Small images are enlarged by a whole factor, without smoothing, to at least MIN_TILE pixels.
+    Small images are enlarged by a whole factor, without smoothing, to at least MIN_TILE pixels. titles: of the rows, on
+    their left.
     """
     height, width = rows[0].shape[1:3]
     zoom = max(1, -(-MIN_TILE // height))
@@ -27,7 +30,18 @@ def image_grid(rows: list[np.ndarray], pad: int = 2) -> np.ndarray:
             top, left = pad + i * tile_h, pad + j * tile_w
             enlarged = np.asarray(image).repeat(zoom, axis=0).repeat(zoom, axis=1)
             picture[top : top + height * zoom, left : left + width * zoom] = enlarged
-    return picture
+    return np.concatenate([_titles(titles, len(picture), tile_h, pad), picture], axis=1) if titles else picture
+
+
+def _titles(titles: Sequence[str], height: int, tile: int, pad: int) -> np.ndarray:
+    """A white strip of that height with a title for each row of tiles."""
+    font = ImageFont.load_default(TITLE_SIZE)
+    width = max(round(font.getlength(title)) for title in titles) + 2 * TITLE_SIZE
+    strip = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(strip)
+    for i, title in enumerate(titles):
+        draw.text((width - TITLE_SIZE, pad + (i + 0.5) * tile), title, "black", font, anchor="rm")
+    return np.asarray(strip)
 
 
 def point_panels(panels: dict[str, np.ndarray]) -> np.ndarray:
@@ -58,7 +72,7 @@ def by_steps(examples: dict[int, np.ndarray]) -> np.ndarray:
     """One picture of examples for each number of network calls: a row of images, or a panel of points, for each."""
     first = next(iter(examples.values()))
     if first.ndim == 4:
-        return image_grid(list(examples.values()))
+        return image_grid(list(examples.values()), [in_steps(calls) for calls in examples])
     return point_panels({in_steps(calls): points for calls, points in examples.items()})
 
 

@@ -61,6 +61,11 @@ def examples(net: BoundNet, plan: Plan, num_samples: int) -> np.ndarray:
     return np.concatenate(list(batches(net, plan, num_samples)))
 
 
+def labels(seed: int, num_samples: int, classes: int) -> np.ndarray:
+    """The labels with which `batches` makes the first examples, int32 [num_samples]."""
+    return np.asarray(_labels(_keys(seed, np.arange(num_samples)), classes))
+
+
 def interpolate(net: BoundNet, plan: Plan, pairs: int, positions: int) -> np.ndarray:
     """Examples on the way between others, [pairs, positions, ...]: row k leads from example 2k of `batches` to 2k + 1.
 
@@ -141,23 +146,26 @@ def _whole(params, mesh: Mesh):
 def _start(seed, indices, towards, shape: tuple[int, ...], classes: int):
     """Of the examples `indices` [b]: their noise [b, ...], labels [b] (None without classes), and keys [b] for methods
     that return to noise."""
-    key = stream_key(seed, Stream.SAMPLING)
-
-    def example_keys(indices):
-        return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
     def noise(keys):
         return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape))(keys)
 
-    def label(key):
-        return jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes)
-
-    keys = example_keys(indices)
+    keys = _keys(seed, indices)
     x0 = noise(keys)
     if towards is not None:
-        x0 = jax.vmap(slerp)(x0, noise(example_keys(towards.other)), towards.weight)
+        x0 = jax.vmap(slerp)(x0, noise(_keys(seed, towards.other)), towards.weight)
     renoise_keys = jax.vmap(lambda key: jax.random.fold_in(key, _RENOISE))(keys)
-    return x0, jax.vmap(label)(keys) if classes else None, renoise_keys
+    return x0, _labels(keys, classes) if classes else None, renoise_keys
+
+
+def _keys(seed, indices):
+    """One for each example, [b]."""
+    key = stream_key(seed, Stream.SAMPLING)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+
+
+def _labels(keys, classes: int):
+    return jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes))(keys)
 
 
 @functools.partial(jax.jit, static_argnames=("method", "path"), donate_argnames="x")

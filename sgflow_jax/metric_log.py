@@ -7,9 +7,12 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import ml_collections
 import numpy as np
 from tqdm import tqdm
 
@@ -17,6 +20,9 @@ from sgflow_jax import figures
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.tensorboard import Board
+
+DISTANCE = "distance_"  # begins the names of distances, which end with their number of sampling steps
+_SHORT = {"diagonal_loss": "diag", "residual_norm_sq": "resid"}
 
 
 class MetricLog:
@@ -33,7 +39,8 @@ class MetricLog:
         self._events = _Lines(paths.events_file(workdir), self.say)
         self._board: Board | None = None
         self._purge = start + 1
-        self._bar = self._new_bar(start)
+        self._bar: tqdm | None = None
+        self._pace = (start, time.perf_counter())
 
     def __enter__(self) -> "MetricLog":
         return self
@@ -44,6 +51,24 @@ class MetricLog:
         self._to_board(Board.close)
         self._metrics.close()
         self._events.close()
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The newest row of the log; empty before the first."""
+        rows = _rows(paths.metrics_file(self._workdir))
+        return json.loads(rows[-1][1]) if rows else {}
+
+    def begin(self, step: int) -> None:
+        """Steps are taken from now on: the bar, and its forecast, begin here."""
+        self._pace = (step, time.perf_counter())
+        self._bar = self._new_bar(step)
+
+    def describe(self, config: ml_collections.ConfigDict, parameters: str) -> None:
+        """Shows the configuration in TensorBoard, as text and as hyper-parameters; writes the table of parameters."""
+        text = json.dumps(config.to_dict(), indent=2)
+        fields = {name: str(value) for name, value in paths.flatten(config.to_dict()).items()}
+        self._to_board(lambda board: board.config(text, fields))
+        self._file(paths.parameters_file(self._workdir), f"{parameters}\n")
 
     def advance(self, steps: int) -> None:
         """Moves the progress bar."""
@@ -57,7 +82,7 @@ class MetricLog:
         self._board, self._purge = None, step + 1
         if self._bar:
             self._bar.close()
-        self._bar = self._new_bar(step)
+        self.begin(step)
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the progress bar."""
@@ -65,29 +90,33 @@ class MetricLog:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
-    def event(self, kind: str, step: int, line: str) -> None:
-        """Prints a line, and keeps it in events.jsonl, which is never shortened."""
+    def event(self, kind: str, step: int, line: str, **more: Any) -> None:
+        """Prints a line, and keeps it in events.jsonl, which is never shortened, with more that JSON can hold."""
         self.say(line)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._events.append({"time": now, "event": kind, "step": step, "what": line})
+        self._events.append({"time": now, "event": kind, "step": step, "what": " ".join(line.split()), **more})
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes the numbers of one step everywhere."""
         self._metrics.append({"step": step, **values})
         self._to_board(lambda board: board.scalars(step, values))
         if self._bar:
-            speed = f", {values['images_per_second']:.0f} images/s" if "images_per_second" in values else ""
-            self._bar.set_postfix_str(f"loss {values['loss']:.4g}{speed}")
+            self._bar.set_postfix_str(summary(values))
         else:
-            self.say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+            since, then = self._pace
+            left = (self._total - step) * (time.perf_counter() - then) / max(step - since, 1)
+            self.say(f"step {step:,} of {self._total:,}: {summary(values)} ({duration(left)} to go)")
 
     def preview(self, step: int, picture: np.ndarray) -> None:
         """Writes a picture uint8 [h, w, 3] as previews/step_N.png and to TensorBoard."""
-        try:
-            paths.write_atomically(paths.preview_file(self._workdir, step), figures.png(picture))
-        except InputError as error:
-            self.say(f"no preview of step {step}: {error}")
+        self._file(paths.preview_file(self._workdir, step), figures.png(picture))
         self._to_board(lambda board: board.image(step, picture))
+
+    def _file(self, path: Path, content: str | bytes) -> None:
+        try:
+            paths.write_atomically(path, content)
+        except InputError as error:
+            self.say(f"warning: {error}")
 
     def _new_bar(self, step: int) -> tqdm | None:
         terminal = sys.stderr.isatty()
@@ -102,8 +131,28 @@ class MetricLog:
             self._board = None
 
 
+def summary(values: dict[str, float]) -> str:
+    """What tells most of a row of the log, in a few words: how well the diagonal is fitted, how far the map is from the
+    equation of its objective, distances, and speed. The loss only where there is nothing better."""
+    parts = [f"{short} {values[name]:.3g}" for name, short in _SHORT.items() if name in values]
+    parts = parts or [f"loss {values['loss']:.3g}"]
+    parts += [f"FD({name.removeprefix(DISTANCE)}) {values[name]:.3g}" for name in values if name.startswith(DISTANCE)]
+    if "images_per_second" in values:
+        parts.append(f"{values['images_per_second']:,.0f} img/s")
+    return " ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 class NoLog:
     """A `MetricLog` that says and writes nothing: for the processes of a run that are not its first."""
+
+    last: dict[str, float] = {}
 
     def __enter__(self) -> "NoLog":
         return self
@@ -116,7 +165,11 @@ class NoLog:
 
     def say(self, line: str) -> None: ...
 
-    def event(self, kind: str, step: int, line: str) -> None: ...
+    def event(self, kind: str, step: int, line: str, **more: Any) -> None: ...
+
+    def begin(self, step: int) -> None: ...
+
+    def describe(self, config: ml_collections.ConfigDict, parameters: str) -> None: ...
 
     def scalars(self, step: int, values: dict[str, float]) -> None: ...
 

@@ -38,6 +38,13 @@ class Board:
         self._write(Event(step=step, summary=summary.image("preview", picture, dataformats="HWC")))
         self._writer.flush()
 
+    def config(self, text: str, fields: dict[str, str]) -> None:
+        """A configuration: its JSON text, and its fields as hyper-parameters."""
+        self._write(Event(step=0, summary=summary.text("config", f"```\n{text}\n```")))
+        for part in summary.hparams(fields, {}):
+            self._write(Event(step=0, summary=part))
+        self._writer.flush()
+
     def close(self) -> None:
         self._writer.close()
 

@@ -2,57 +2,60 @@
 
 import contextlib
 import functools
-import time
-from collections.abc import Iterator
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
 import numpy as np
 from clu import parameter_overview
-from jax.sharding import Mesh
 
-from sgflow_jax import build, data, figures, generate, integrity, processes, resume, sampling, sharding
+from sgflow_jax import build, data, integrity, processes, provenance, resume, sharding
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.metric_log import MetricLog, NoLog
 from sgflow_jax.models import BoundNet
+from sgflow_jax.phase import phase
 from sgflow_jax.preemption import MAINTENANCE_URL, Preemption
+from sgflow_jax.preparation import Prepared, origin_state, prepare
+from sgflow_jax.previews import preview
 from sgflow_jax.profile_steps import StepTrace
-from sgflow_jax.train_step import Monitor, TrainState, TrainStep
-
-PREVIEW_CALLS = (1, 2, 4, 10)
-PREVIEW_IMAGES = 16
-PREVIEW_POINTS = 4096
+from sgflow_jax.screen import banner, ending
+from sgflow_jax.stopwatch import Stopwatch
+from sgflow_jax.train_step import Monitor, TrainState
 
 
 class Stopped(InputError):
     """A run that diverged and was stopped."""
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
-    """Trains to config.train.num_steps, from the newest checkpoint in workdir if there is one. True when it got there,
-    False when a signal ended it first (see `Preemption`): the same call goes on.
+Scores = dict[str, float]
+Scorer = Callable[[BoundNet], Scores]
 
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    make_scorer: Callable[[ml_collections.ConfigDict], Scorer] | None = None,
+) -> bool:
+    """Trains to config.train.num_steps, from the newest checkpoint in workdir if there is one. True when it got there,
+    False when a signal ended it first (see `Preemption`): the same call continues it.
+
+    make_scorer: with config.eval.every, makes of the configuration what measures a network while it trains, as
+    `eval.while_training.scorer` does: names that begin with `metric_log.DISTANCE`, and numbers.
     InputError for a bad configuration, data set or workdir, before anything is written; Stopped when the run diverges.
     """
-    build.check(config)
-    mesh = build.mesh(config)
-    step_fn = build.train_step(config, mesh)
-    found = processes.from_process(processes.on_first(lambda: resume.look(workdir, config)))
-    saved = resume.Found(*found)
-    config, teacher = _with_teacher(config, saved.config, mesh)
-    source = processes.on_all(lambda: build.source(config))
-    if saved.data not in (None, source.identity()):
-        raise InputError(
-            f"--workdir={workdir} was trained on {saved.data}, and the data set is {source.identity()}: set "
-            "config.data.data_dir to the former"
-        )
+    prepared = prepare(config, workdir)
+    config = prepared.config
+    if config.eval.every and make_scorer is None:
+        raise InputError("config.eval.every measures distances: pass eval.while_training.scorer to train")
+    score = make_scorer(config) if config.eval.every else None
     with contextlib.ExitStack() as stack:
-        token = processes.from_process(processes.on_first(lambda: resume.claim(stack, workdir, config, saved)))
+        claim = lambda: resume.claim(stack, workdir, config, prepared.found)  # noqa: E731
+        token = processes.from_process(processes.on_first(claim))
         processes.on_all(lambda: resume.check_shared(workdir, token))
-        start, num_steps = saved.step, config.train.num_steps
+        start, num_steps = prepared.start, config.train.num_steps
         log = stack.enter_context(processes.on_first(lambda: MetricLog(workdir, start, num_steps)) or NoLog())
         preemption = stack.enter_context(Preemption(log.say, MAINTENANCE_URL if jax.default_backend() == "tpu" else ""))
         keep = config.train.keep_checkpoints, config.train.keep_every
@@ -60,18 +63,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
         for place in checkpoints.set_aside_after(start):
             log.event("damaged", start, f"a damaged checkpoint is now {place}")
         trace = stack.enter_context(StepTrace(config.profile.steps, workdir, log.event))
-        return _Run(config, workdir, mesh, step_fn, source, checkpoints, log).run(start, teacher, preemption, trace)
-
-
-def _with_teacher(
-    config: ml_collections.ConfigDict, saved: dict[str, Any] | None, mesh: Mesh
-) -> tuple[ml_collections.ConfigDict, BoundNet | None]:
-    """The configuration with the step of the teacher's checkpoint, which a continued run keeps, and the teacher."""
-    config = config.copy_and_resolve_references()
-    if saved is not None:
-        config.teacher.step = saved["teacher"]["step"]
-    teacher, config.teacher.step = build.teacher(config, mesh)
-    return config, teacher
+        return _Run(prepared, workdir, checkpoints, log, score).run(preemption, trace)
 
 
 class _Run:
@@ -79,53 +71,50 @@ class _Run:
 
     def __init__(
         self,
-        config: ml_collections.ConfigDict,
+        prepared: Prepared,
         workdir: str,
-        mesh: Mesh,
-        step_fn: TrainStep,
-        source: data.Source,
         checkpoints: Checkpoints,
         log: MetricLog | NoLog,
+        score: Scorer | None,
     ):
-        self._config, self._workdir, self._mesh = config, workdir, mesh
-        self._step_fn, self._source = step_fn, source
-        self._checkpoints, self._log = checkpoints, log
+        self._prepared, self._workdir, self._config = prepared, workdir, prepared.config
+        self._checkpoints, self._log, self._score = checkpoints, log, score
+        config, mesh = prepared.config, prepared.mesh
         self._learning_rate = build.learning_rate(config)
         self._per_call = config.train.steps_per_dispatch
         self._split = sharding.split(mesh, axis=0 if self._per_call == 1 else 1)
         self._everywhere = sharding.replicated(mesh)
-        self._like = build.state_like(config, step_fn, mesh)
-        self._fresh_monitor = step_fn.init_monitor(
-            data.batch_like(config.data.name, config.data.batch_size), self._like
+        self._fresh_monitor = prepared.step_fn.init_monitor(
+            data.batch_like(config.data.name, config.data.batch_size), prepared.like
         )
-        self._clock = (0, 0.0)  # step and time since which the speed is measured
+        before = log.last
+        self._watch = Stopwatch(before.get("wall_seconds", 0.0), before.get("device_seconds", 0.0), jax.device_count())
+        self._lap = (0, 0.0)  # step and device seconds since which the speed is measured
         self._unsaved = False  # the last save failed
 
-    def run(self, start: int, teacher: BoundNet | None, preemption: Preemption, trace: StepTrace) -> bool:
-        """Trains from step `start`. Whether it got to its end."""
-        num_steps = self._config.train.num_steps
-        state, monitor = self._at(start)
-        self._log.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
-        devices = f"{jax.device_count()} {jax.devices()[0].device_kind} device(s), {jax.process_count()} process(es)"
-        self._log.event("start", start, f"{devices}, mesh {dict(self._mesh.shape)}, from step {start}")
-        advance = build.compiled(self._step_fn, self._like, self._mesh, self._per_call)
-        key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=self._everywhere)()
-
-        step, began, stop = start, time.perf_counter(), False
+    def run(self, preemption: Preemption, trace: StepTrace) -> bool:
+        """Trains from the step that was found. Whether it got to its end."""
+        start, num_steps = self._prepared.start, self._config.train.num_steps
+        with phase("reading the checkpoint" if start else "making the parameters"):
+            state, monitor = self._saved(start) if self._prepared.found.step else self._first()
+        self._say_start(state)
+        if self._prepared.origin:
+            self._save(start, state, monitor)  # from now on this run does not need the other one
+        new_key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=self._everywhere)
+        step, stop, key, advance = start, False, new_key(), None
         trace.after(step, state)
         while step < num_steps and not stop:
             # Until the end, or a rollback, after which other batches follow.
             with contextlib.closing(self._batches(step + int(state.skipped), self._per_call)) as batches:
                 for batch in batches:
-                    state, monitor = advance(state, monitor, sharding.to_devices(batch, self._split), key, teacher)
+                    batch = sharding.to_devices(batch, self._split)
+                    if advance is None:
+                        advance = self._compiled(state, monitor, batch, key)
+                        self._begin(step)
+                    state, monitor = advance(state, monitor, batch, key, self._prepared.teacher)
                     step += self._per_call
                     trace.after(step, state)
                     self._log.advance(self._per_call)
-                    if began:
-                        jax.block_until_ready(state)
-                        seconds = time.perf_counter() - began
-                        self._log.say(f"compiled, and took the first {self._per_call} step(s), in {seconds:.1f} s")
-                        self._clock, began = (step, time.perf_counter()), 0
                     stop = preemption.reached()
                     if self._anything_due(step, stop) and (fault := self._fault(monitor)):
                         state, monitor, step = self._roll_back(fault, state, monitor)
@@ -135,23 +124,52 @@ class _Run:
                         break
         return self._finish(step, state, monitor)
 
-    def _at(self, step: int) -> tuple[TrainState, Monitor]:
-        """The state after `step` steps, as a checkpoint has it; before the first, a new one."""
-        if not step:
-            init = functools.partial(self._step_fn.init, shape=data.shape(self._config.data.name))
-            where = jax.tree.map(lambda a: a.sharding, self._like)
-            key = stream_key(self._config.seed, Stream.PARAMETERS)
-            return jax.jit(init, out_shardings=where)(key), jax.device_put(self._fresh_monitor, self._everywhere)
+    def _say_start(self, state: TrainState) -> None:
+        first, *rest = banner(self._prepared, self._workdir, sum(a.size for a in jax.tree.leaves(state.params)))
+        self._log.event("start", self._prepared.start, first, **provenance.describe(sys.argv))
+        for line in rest:
+            self._log.say(line)
+        self._log.describe(self._config, parameter_overview.get_parameter_overview(state.params, include_stats=False))
+
+    def _compiled(self, *arguments) -> Callable:
+        """The training step, compiled for these arguments."""
+        step = build.compiled(self._prepared.step_fn, self._prepared.like, self._prepared.mesh, self._per_call)
+        with phase("tracing the training step") as tracing:
+            lowered = step.lower(*arguments, self._prepared.teacher)
+        with phase("compiling the training step") as compiling:
+            compiled = lowered.compile()
+        how = "loaded from the compilation cache" if compiling.from_cache else "compiled"
+        self._log.say(f"training step traced in {tracing.seconds:.1f} s, {how} in {compiling.seconds:.1f} s")
+        return compiled
+
+    def _begin(self, step: int) -> None:
+        """Steps are taken from now on."""
+        self._watch.start()
+        self._lap = (step, self._watch.device)
+        self._log.begin(step)
+
+    def _first(self) -> tuple[TrainState, Monitor]:
+        """The state a run begins with: new, or that of the checkpoint it begins with."""
+        monitor = jax.device_put(self._fresh_monitor, self._everywhere)
+        like = self._prepared.like
+        if self._prepared.origin:
+            return origin_state(self._prepared.origin, like), monitor
+        init = functools.partial(self._prepared.step_fn.init, shape=data.shape(self._config.data.name))
+        where = jax.tree.map(lambda a: a.sharding, like)
+        return jax.jit(init, out_shardings=where)(stream_key(self._config.seed, Stream.PARAMETERS)), monitor
+
+    def _saved(self, step: int) -> tuple[TrainState, Monitor]:
+        """The state and the monitor in this run's checkpoint of a step."""
         like = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._everywhere), self._fresh_monitor
         )
-        return self._checkpoints.state(step, self._like), self._checkpoints.monitor(step, like)
+        return self._checkpoints.state(step, self._prepared.like), self._checkpoints.monitor(step, like)
 
     def _batches(self, start: int, count: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's rows of the batches from number `start`, or of `count` batches stacked along a new axis."""
         size = self._config.data.batch_size
-        rows = sharding.process_rows(self._mesh, size)
-        with contextlib.closing(self._source.batches(self._config.seed, start, size, rows)) as batches:
+        rows = sharding.process_rows(self._prepared.mesh, size)
+        with contextlib.closing(self._prepared.source.batches(self._config.seed, start, size, rows)) as batches:
             while True:
                 several_batches = [next(batches) for _ in range(count)]
                 stack = lambda *each: each[0] if count == 1 else np.stack(each)  # noqa: E731
@@ -162,30 +180,38 @@ class _Run:
 
     def _anything_due(self, step: int, stop: bool) -> bool:
         train = self._config.train
-        every = train.log_every, train.checkpoint_every, train.preview_every, train.keep_every
+        every = train.log_every, train.checkpoint_every, train.preview_every, train.keep_every, self._config.eval.every
         return stop or any(self._due(step, each) for each in every)
 
     def _write(self, step: int, state: TrainState, monitor: Monitor, stop: bool) -> Monitor:
         """What is due after a step; the monitor with which to go on."""
         train = self._config.train
         log = self._due(step, train.log_every)
-        if log:
-            self._write_metrics(step, state, monitor)
-            monitor = monitor.replace(averages=jax.device_put(self._fresh_monitor.averages, self._everywhere))
-            self._say_write_fault(self._checkpoints.write_fault(), step)
+        scored = self._due(step, self._config.eval.every)
         save = stop or self._due(step, train.checkpoint_every) or self._due(step, train.keep_every)
-        if save or (log and self._unsaved):
-            self._save(step, state, monitor)
-        if self._due(step, train.preview_every):
-            self._preview(step, state)
+        preview = self._due(step, train.preview_every)
+        if not (log or scored or save or preview):
+            return monitor
+        with self._watch.paused():
+            if log:
+                values = self._metrics(step, state, monitor)
+                monitor = monitor.replace(averages=jax.device_put(self._fresh_monitor.averages, self._everywhere))
+                self._say_write_fault(self._checkpoints.write_fault(), step)
+            if save or (log and self._unsaved):
+                self._save(step, state, monitor)
+            scores = self._scores(step, state) if scored else {}
+            if log:
+                self._log.scalars(step, {**values, **scores})
+            if preview:
+                self._preview(step, state)
         if log:
-            self._clock = (step, time.perf_counter())
+            self._lap = (step, self._watch.device)
         return monitor
 
     def _save(self, step: int, state: TrainState, monitor: Monitor) -> None:
         self._say_write_fault(self._checkpoints.write_fault(wait=True), step)  # of the save before, long over
         self._unsaved = False
-        self._checkpoints.save(step, state, monitor, self._config, self._source.identity())
+        self._checkpoints.save(step, state, monitor, self._config, self._prepared.source.identity())
 
     def _say_write_fault(self, fault: str | None, step: int) -> None:
         if fault is not None:
@@ -203,7 +229,10 @@ class _Run:
                     f"{self._checkpoints.latest()}: free some space and give the same command again"
                 )
         done = step >= self._config.train.num_steps
-        if not done:
+        if done:
+            for line in ending(self._config, self._workdir, self._watch.wall):
+                self._log.say(line)
+        else:
             latest = self._checkpoints.latest()
             saved = f"saved step {latest}" if latest else "no step is saved yet"
             self._log.event("stopped", step, f"{saved}: the same command goes on from there")
@@ -219,7 +248,7 @@ class _Run:
         train = self._config.train
         self._say_write_fault(self._checkpoints.write_fault(wait=True), int(state.step))
         sound = processes.from_process(processes.on_first(lambda: integrity.newest(self._workdir)))
-        last = sound[0] if sound else 0
+        last = sound[0] if sound else self._prepared.start
         for place in self._checkpoints.set_aside_after(last):
             self._log.event("damaged", last, f"a damaged checkpoint is now {place}")
         good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
@@ -233,11 +262,11 @@ class _Run:
             )
         left_out = int(monitor.guard.fault_step) - last
         skipped = int(state.skipped) + left_out
-        state, monitor = self._at(last)
+        state, monitor = self._saved(last) if sound else self._first()
         place = lambda number: jax.device_put(np.int32(number), self._everywhere)  # noqa: E731
         state = state.replace(rollbacks=place(rollbacks + 1), skipped=place(skipped))
         self._log.rewind(last)
-        self._clock = (last, time.perf_counter())
+        self._begin(last)
         rate = train.rollback_factor ** (rollbacks + 1)
         self._log.event(
             "rollback",
@@ -246,31 +275,36 @@ class _Run:
         )
         return state, monitor, last
 
-    def _write_metrics(self, step: int, state: TrainState, monitor: Monitor) -> None:
-        since, then = self._clock
-        seconds = time.perf_counter() - then
+    def _metrics(self, step: int, state: TrainState, monitor: Monitor) -> dict[str, float]:
+        """A row of the log."""
+        since, then = self._lap
         averages = {name: float(value) for name, value in monitor.averages.compute().items()}
         values = {"loss": averages.pop("loss"), **averages}
         slowed = self._config.train.rollback_factor ** int(state.rollbacks)
         values["learning_rate"] = float(self._learning_rate(step - 1)) * slowed
+        device = self._watch.device
         if step > since:
-            values["images_per_second"] = (step - since) * self._config.data.batch_size / seconds
-        self._log.scalars(step, values)
+            images = (step - since) * self._config.data.batch_size
+            values["images_per_second"] = images * jax.device_count() / (device - then)
+        return {**values, "wall_seconds": self._watch.wall, "device_seconds": device}
+
+    def _scores(self, step: int, state: TrainState) -> Scores:
+        """Distances of the averaged parameters; none where the network's samples cannot be measured."""
+        try:
+            with phase("measuring the distance"):
+                return self._score(self._averaged(state))
+        except InputError as error:  # the state itself is sound, so training may recover
+            self._log.say(f"no distance at step {step}: {error}")
+            return {}
 
     def _preview(self, step: int, state: TrainState) -> None:
-        """The same noise in each number of steps, from the averaged parameters."""
-        config = self._config
-        net = BoundNet(self._step_fn.model, state.average)
-        shape, objective = data.shape(config.data.name), self._step_fn.objective
-        method = sampling.method_of(objective)
-        count = PREVIEW_IMAGES if len(shape) == 3 else PREVIEW_POINTS
-        plan = generate.Plan(shape, 1, method, config.seed, count, objective.interpolant)
+        """From the averaged parameters."""
         try:
-            made = {
-                calls: generate.examples(net, plan._replace(network_calls=calls), count)
-                for calls in sampling.possible_calls(objective, method, PREVIEW_CALLS)
-            }
+            picture = preview(self._averaged(state), self._prepared.step_fn.objective, self._config)
         except InputError as error:  # the state itself is sound, so training may recover
             self._log.say(f"no preview of step {step}: {error}")
-            return
-        self._log.preview(step, figures.by_steps(made))
+        else:
+            self._log.preview(step, picture)
+
+    def _averaged(self, state: TrainState) -> BoundNet:
+        return BoundNet(self._prepared.step_fn.model, state.average)

@@ -41,10 +41,17 @@ MAY_CHANGE = (
     "eval.batch_size",
     "eval.num_samples",
     "eval.features",
+    "eval.every",
+    "eval.steps",
+    "eval.train_samples",
 )
 
-# A run may be named without saying these: the value stands for whatever the run has.
-UNSAID = {"teacher.step": 0}
+# A run may be named without these, or with less of them: whether what is given stands for what the run has.
+UNSAID = {
+    "teacher.step": lambda given, has: given == 0,
+    "train.keep_every": lambda given, has: given == -1,
+    "train.fork_from": lambda given, has: not given or has.startswith(f"{given}@"),
+}
 
 _PART = ".part"
 _FORGOTTEN = 3600  # seconds
@@ -68,6 +75,11 @@ def events_file(workdir: str) -> Path:
 def tensorboard(workdir: str) -> Path:
     """What TensorBoard shows: numbers, pictures and traces."""
     return Path(workdir) / "tensorboard"
+
+
+def parameters_file(workdir: str) -> Path:
+    """The table of the network's parameters."""
+    return Path(workdir) / "parameters.txt"
 
 
 def preview_file(workdir: str, step: int) -> Path:
@@ -239,7 +251,7 @@ def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.Confi
         f"{name} (there {theirs.get(name, 'absent')!r}, here {ours.get(name, 'absent')!r})"
         for name in sorted(set(ours) | set(theirs))
         if name not in MAY_CHANGE
-        and not (name in UNSAID and name in theirs and ours.get(name) == UNSAID[name])
+        and not (name in UNSAID and name in theirs and UNSAID[name](ours.get(name), theirs[name]))
         and ours.get(name, "absent") != theirs.get(name, "absent")
     ]
     if differing:

@@ -59,9 +59,16 @@ sgflow_jax.metric_log
 sgflow_jax.preemption
 sgflow_jax.profile_steps
 sgflow_jax.resume
+sgflow_jax.phase
+sgflow_jax.stopwatch
+sgflow_jax.previews
+sgflow_jax.preparation
+sgflow_jax.screen
+sgflow_jax.dry_run
 sgflow_jax.trainer
 sgflow_jax.sample_run
 sgflow_jax.config_flag
+sgflow_jax.command_help
 sgflow_jax.cli
 configs.cifar10
 configs.imagenet64
@@ -92,6 +99,7 @@ eval.results
 eval.measure
 eval.selfcheck
 eval.reference
+eval.while_training
 eval.plots
 eval.progress
 eval.fid_sweep

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from sgflow_jax.metric_log import MetricLog
+from sgflow_jax.metric_log import MetricLog, summary
 from sgflow_jax.tensorboard import Board
 from tests.tiny import files_of_at_most
 
@@ -34,15 +34,28 @@ def test_speaks_in_a_bar_on_a_terminal_and_in_lines_elsewhere(terminal, tmp_path
     stream.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stderr", stream)
     with MetricLog(str(tmp_path), 0, 10) as log:
+        assert stream.getvalue() == ""  # no bar, and no forecast, before the first step
+        log.begin(0)
         log.advance(1)
         log.scalars(1, {"loss": 0.25})  # the first line may have no speed yet
         log.advance(1)
         log.scalars(2, VALUES)
     out, err = capsys.readouterr().out, stream.getvalue()
-    assert ("step 2: loss 0.5, images_per_second 120" in out) == (not terminal)
-    assert ("loss 0.5, 120 images/s" in err) == terminal
+    assert ("step 2 of 10: loss 0.5 120 img/s (0:00 to go)" in out) == (not terminal)
+    assert ("loss 0.5 120 img/s" in err) == terminal
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows == [{"step": 1, "loss": 0.25}, {"step": 2, **VALUES}]
+
+
+def test_what_tells_something_comes_before_the_loss():
+    values = {
+        "loss": -3.0,
+        "diagonal_loss": 0.46,
+        "residual_norm_sq": 0.02,
+        "distance_4": 6.7,
+        "images_per_second": 1610,
+    }
+    assert summary(values) == "diag 0.46 resid 0.02 FD(4) 6.7 1,610 img/s"
 
 
 def test_starting_again_drops_what_will_be_done_again(tmp_path):
@@ -100,7 +113,7 @@ def test_a_full_disk_costs_no_line(tmp_path, capsys):
         log.scalars(6, VALUES)
         log.preview(6, np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8))
     assert not (tmp_path / "previews" / "step_0000006.png").exists()
-    assert "no preview of step 6" in capsys.readouterr().out
+    assert "step_0000006.png cannot be written" in capsys.readouterr().out
 
 
 def test_a_preview_is_a_file_and_in_tensorboard(tmp_path, monkeypatch):

@@ -21,10 +21,10 @@ def _sample(workdir, config, folder: Path, **changes) -> dict[str, np.ndarray]:
 
 
 def _tiles(file: Path, rows: int, columns: int) -> np.ndarray:
-    """The grey images [rows, columns, 8, 8] of a picture that must be of their size."""
+    """The grey images [rows, columns, 8, 8] of a picture that must be of their size; on their left may be titles."""
     with Image.open(file) as picture:
-        assert picture.size == (columns * TILE + 2, rows * TILE + 2)
-        grey = np.asarray(picture)[2:, 2:, 0].astype(int)
+        assert picture.size[1] == rows * TILE + 2 and 0 <= picture.size[0] - (columns * TILE + 2) < 100
+        grey = np.asarray(picture)[2:, -columns * TILE :, 0].astype(int)
     return grey.reshape(rows, TILE, columns, TILE)[:, 3:48:6, :, 3:48:6].transpose(0, 2, 1, 3)
 
 
@@ -52,6 +52,29 @@ def test_fewer_images_than_the_picture_holds(digits_run, tmp_path):
     made = _sample(digits_run, tiny.digits("flow_matching"), tmp_path, steps=(1,), num_samples=3)
     np.testing.assert_array_equal(_tiles(tmp_path / "made.png", 1, 3)[0], made["steps_1"][..., 0])
     assert sorted(f.name for f in tmp_path.iterdir()) == ["made.npz", "made.png"]
+
+
+def test_titles_stand_beside_the_rows(digits_run, tmp_path):
+    _sample(digits_run, tiny.digits("flow_matching"), tmp_path)
+    with Image.open(tmp_path / "made.png") as picture:
+        strip = np.asarray(picture)[:, : -16 * TILE - 2, 0]
+    ink = [np.argwhere(strip[2 + i * TILE : 2 + (i + 1) * TILE] < 128) for i in range(2)]
+    assert all(len(each) > 20 and 15 < each[:, 0].mean() < 35 for each in ink), "a title in the middle of each row"
+    assert np.all(strip[:, -4:] == 255)
+
+
+def test_lines_say_what_was_written(line_run, tmp_path):
+    out = str(tmp_path / "made.npz")
+    first, second = sample_run.sample(line_run, tiny.mixture(), out, REQUEST._replace(checkpoint=4, ema=False))
+    assert "sgflow, step 4, last parameters" in first and "20 examples in each of 2, 1 steps" in first
+    assert out in second and str(tmp_path / "made.png") in second
+
+
+def test_the_checkpoint_and_the_parameters_are_those_asked_for(line_run, tmp_path):
+    how = [{"checkpoint": 2}, {"checkpoint": 6}, {"ema": False}, {}]
+    found = [_sample(line_run, tiny.mixture(), tmp_path, **changes)["steps_1"] for changes in how]
+    np.testing.assert_array_equal(found[1], found[3])
+    assert np.any(found[0] != found[1]) and np.any(found[2] != found[3])
 
 
 def test_points_and_the_panels_of_them(line_run, tmp_path):

@@ -38,6 +38,7 @@ def _short(config, num_steps):
     config.train.log_every = 2
     config.train.checkpoint_every = 2
     config.train.preview_every = 0
+    config.train.keep_every = 0
     return config
 
 

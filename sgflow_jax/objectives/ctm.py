@@ -19,6 +19,8 @@ class CTM(FlowMapObjective):
     on t < u, and flow matching on t = u. x_s = x_t + (s - t) v is one Euler step along the model's own velocity
     v = F(t, t, x_t), or a teacher's; both ends are compared at time 1 through the map with its parameters detached.
     The Euler step leaves a bias of order 1 / intervals.
+
+    intervals: Euler steps from noise to data.
     """
 
     intervals: int = 64

@@ -1,0 +1,36 @@
+"""The distance of a network while it trains, for its log: config.eval.every."""
+
+from collections.abc import Callable
+
+import jax
+import ml_collections
+
+from eval import reference
+from eval.measure import Sample
+from sgflow_jax import build, data, generate, sampling
+from sgflow_jax.metric_log import DISTANCE
+from sgflow_jax.models import BoundNet
+
+
+def scorer(config: ml_collections.ConfigDict) -> Callable[[BoundNet], dict[str, float]]:
+    """score(net) -> {"distance_N": Fréchet distance in N sampling steps} for each N of config.eval.steps, of
+    config.eval.train_samples examples in the features of the configuration, from the same noise each time.
+
+    The first process has the values, the others get none. InputError for features or data that cannot be had; score
+    raises it for a network whose samples cannot be measured.
+    """
+    extract = reference.extractor(config, config.eval.features, None, None)
+    target = reference.of_data(config, extract).statistics()
+    objective, shape = build.objective(config), data.shape(config.data.name)
+    method = sampling.method_of(objective)
+
+    def score(net: BoundNet) -> dict[str, float]:
+        found = {}
+        for calls in config.eval.steps:
+            plan = generate.Plan(shape, calls, method, config.seed, config.eval.batch_size, objective.interpolant)
+            sample = Sample.of(generate.batches(net, plan, config.eval.train_samples), extract)
+            if jax.process_index() == 0:
+                found[f"{DISTANCE}{calls}"] = float(target.gaussian.distance(sample.gaussian()))
+        return found
+
+    return score

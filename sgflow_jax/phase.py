@@ -1,0 +1,50 @@
+"""What a program is doing while nothing else can be seen: a line on the terminal with a clock that ticks."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+
+_CACHE_HIT = "/jax/compilation_cache/cache_hits"
+_hits: list[str] = []
+jax.monitoring.register_event_listener(lambda event, **_: _hits.append(event) if event == _CACHE_HIT else None)
+
+
+class Clock:
+    """seconds: how long a phase took, once it is over. from_cache: whether a program came from the cache of JAX."""
+
+    seconds: float = 0.0
+    from_cache: bool = False
+
+
+@contextlib.contextmanager
+def phase(what: str) -> Iterator[Clock]:
+    """Shows `what` and its seconds while the body runs, on the first process and if stderr is a terminal."""
+    clock, over, began, hits = Clock(), threading.Event(), time.monotonic(), len(_hits)
+    shown = sys.stderr is not None and sys.stderr.isatty() and not jax.process_index()
+
+    def tick():
+        while not over.wait(0.5):
+            _write(f"\r{what}, {time.monotonic() - began:.0f} s")
+
+    thread = threading.Thread(target=tick, daemon=True)
+    if shown:
+        _write(what)
+        thread.start()
+    try:
+        yield clock
+    finally:
+        clock.seconds, clock.from_cache = time.monotonic() - began, len(_hits) > hits
+        over.set()
+        if shown:
+            thread.join()
+            _write("\r\x1b[K")
+
+
+def _write(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -1,0 +1,104 @@
+"""What a run needs before its first step, all of it checked. Nothing is written."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+
+from sgflow_jax import build, data, processes, resume
+from sgflow_jax.checkpoint import Checkpoints
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.models import BoundNet
+from sgflow_jax.train_step import TrainState, TrainStep
+
+_KEPT_SHARE = 10  # checkpoints kept for good by default
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """config: with what is left to the run filled in (teacher.step, train.keep_every, train.fork_from). found: what
+    the workdir holds. like: shapes and shardings of the training state. teacher: None without one. origin: the
+    checkpoint to begin with instead of new parameters, as (workdir, step); None without one."""
+
+    config: ml_collections.ConfigDict
+    mesh: Mesh
+    step_fn: TrainStep
+    like: TrainState
+    found: resume.Found
+    source: data.Source
+    teacher: BoundNet | None
+    origin: tuple[str, int] | None
+
+    @property
+    def start(self) -> int:
+        """The number of steps that the state at the start of this process has behind it."""
+        return self.found.step or (self.origin[1] if self.origin else 0)
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
+    """InputError for a bad configuration, data set or workdir, or a teacher or an origin that does not fit."""
+    build.check(config)
+    mesh = build.mesh(config)
+    step_fn = build.train_step(config, mesh)
+    like = build.state_like(config, step_fn, mesh)
+    found = resume.Found(*processes.from_process(processes.on_first(lambda: resume.look(workdir, config))))
+    config = _filled_in(config, found.config)
+    teacher, config.teacher.step = build.teacher(config, mesh)
+    origin = None if found.step else _origin(config, like)
+    if origin:
+        config.train.fork_from = "@".join(map(str, origin))
+    source = processes.on_all(lambda: build.source(config))
+    if found.data not in (None, source.identity()):
+        raise InputError(
+            f"--workdir={workdir} was trained on {found.data}, but config.data points to {source.identity()}: set "
+            "config.data.data_dir to the former"
+        )
+    return Prepared(config, mesh, step_fn, like, found, source, teacher, origin)
+
+
+def origin_state(origin: tuple[str, int], like: TrainState) -> TrainState:
+    """The state in the checkpoint a run begins with, on its devices; it has not been rolled back."""
+    with Checkpoints(origin[0], read_only=True) as checkpoints:
+        state = checkpoints.state(origin[1], like)
+    return state.replace(rollbacks=state.rollbacks * 0)
+
+
+def _filled_in(config: ml_collections.ConfigDict, saved: dict[str, Any] | None) -> ml_collections.ConfigDict:
+    """A copy in which what the run decided when it started is as it was then."""
+    config = config.copy_and_resolve_references()
+    train = config.train
+    if saved is not None:
+        config.teacher.step = saved["teacher"]["step"]
+        train.keep_every, train.fork_from = saved["train"]["keep_every"], saved["train"]["fork_from"]
+    elif train.keep_every < 0:
+        share = -(-train.num_steps // _KEPT_SHARE)
+        train.keep_every = -(-share // train.checkpoint_every) * train.checkpoint_every
+    return config
+
+
+def _origin(config: ml_collections.ConfigDict, like: TrainState) -> tuple[str, int] | None:
+    """The checkpoint of train.fork_from; InputError if it is not there, or its arrays are not those of this run."""
+    text = config.train.fork_from
+    if not text:
+        return None
+    workdir, at, number = text.rpartition("@")
+    workdir, step = (workdir, int(number)) if at and number.isdecimal() else (text, None)
+    theirs, step = build.recall(workdir, step)
+    field = f"config.train.fork_from is {text!r}"
+    if step >= config.train.num_steps:
+        raise InputError(f"{field}, and train.num_steps is {config.train.num_steps}: use more than {step} steps")
+    shapes = [_shapes(build.state_like(theirs, build.train_step(theirs), build.mesh(config))), _shapes(like)]
+    if differing := sorted(set(shapes[0].items()) ^ set(shapes[1].items())):
+        name = differing[0][0]
+        both = " and ".join(
+            f"{each.get(name, 'absent')} {place}" for each, place in zip(shapes, ("there", "here"), strict=True)
+        )
+        raise InputError(f"{field}, a run of another network: {name} is {both}; use the same model fields as that run")
+    return workdir, step
+
+
+def _shapes(state: TrainState) -> dict[str, tuple[int, ...]]:
+    paths = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in paths}
