@@ -207,6 +207,6 @@ def test_another_data_set_is_refused(line_run, tmp_path, monkeypatch):
     source = build.source(tiny.mixture())
     monkeypatch.setattr(type(source), "identity", lambda self: {"name": "mixture1d", "split": "other"})
     before = (run / "metrics.jsonl").read_bytes()
-    with pytest.raises(InputError, match="was trained on .*'train'.*, and the data set is .*'other'"):
+    with pytest.raises(InputError, match="was trained on .*'train'.*, but config.data points to .*'other'"):
         trainer.train(tiny.mixture(num_steps=8), str(run))
     assert (run / "metrics.jsonl").read_bytes() == before

@@ -3,6 +3,7 @@ import json
 import struct
 import sys
 
+import ml_collections
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -56,6 +57,16 @@ def test_what_tells_something_comes_before_the_loss():
         "images_per_second": 1610,
     }
     assert summary(values) == "diag 0.46 resid 0.02 FD(4) 6.7 1,610 img/s"
+
+
+def test_the_configuration_is_in_tensorboard_and_the_parameters_in_a_file(tmp_path):
+    with MetricLog(str(tmp_path), 0, 10) as log:
+        log.describe(ml_collections.ConfigDict({"optim": {"learning_rate": 0.5}}), "a table")
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    values = {value.tag: value for event in _events(file) for value in event.summary.value}
+    assert b'"learning_rate": 0.5' in values["config/text_summary"].tensor.string_val[0]
+    assert b"optim.learning_rate" in values["_hparams_/session_start_info"].metadata.plugin_data.content
+    assert (tmp_path / "parameters.txt").read_text() == "a table\n"
 
 
 def test_starting_again_drops_what_will_be_done_again(tmp_path):
