@@ -395,7 +395,7 @@ def test_bad_input_is_one_line_and_code_2_and_writes_nothing(case, server, tmp_p
     given.mkdir()
     for run in ("line", "digits"):
         if f"{{{run}}}" in case.command:
-            shutil.copytree(request.getfixturevalue(f"{run}_run"), given / run)
+            shutil.move(request.getfixturevalue(f"{run}_run"), given / run)
     for name, content in case.files.items():
         place = given / name
         place.parent.mkdir(parents=True, exist_ok=True)
