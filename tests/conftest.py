@@ -1,9 +1,12 @@
 """Settings for every test: four CPU devices, and a rank mismatch is an error instead of a broadcast."""
 
+import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import jax
+import ml_collections
 import pytest
 
 from sgflow_jax import trainer
@@ -25,20 +28,31 @@ def own_cache(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def digits_run(tmp_path_factory):
-    """The directory of a tiny run on images, which tests may measure."""
-    workdir = str(tmp_path_factory.mktemp("digits"))
-    trainer.train(tiny.digits("flow_matching"), workdir)
-    return workdir
+    """The directory of a tiny run on images, the test's own."""
+    return _copy_of_a_run("digits", tiny.digits("flow_matching"), tmp_path_factory)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def line_run(tmp_path_factory):
-    """The directory of a tiny run on the line, which tests may measure."""
-    workdir = str(tmp_path_factory.mktemp("line"))
-    trainer.train(tiny.mixture(), workdir)
-    return workdir
+    """The directory of a tiny run on the line, the test's own."""
+    return _copy_of_a_run("line", tiny.mixture(), tmp_path_factory)
+
+
+def _copy_of_a_run(name: str, config: ml_collections.ConfigDict, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The run is trained once for all tests, and where several processes share these, by one of them for all."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which is the same for all
+    trained = folder / f"trained-{name}"
+    with open(f"{trained}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not trained.exists():
+            half_done = tmp_path_factory.mktemp(name)
+            trainer.train(config, str(half_done))
+            half_done.rename(trained)
+    return str(shutil.copytree(trained, tmp_path_factory.mktemp(name), dirs_exist_ok=True))
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ CASES = [
     Case(f"{REFERENCE} --features=inception --inception_weights={{}}/none", "none is missing: download it"),
     Case(f"{REFERENCE} --selfcheck --num_samples=3", "3 is not integer >= 4"),
     Case(REPORT, "--out is missing"),
-    Case(f"{REPORT} --out={{}}/page", "no measured rows: run python -m eval.fid_sweep"),
+    Case("-m eval.report --workdir={}/run --out={}/page", "no measured rows: run python -m eval.fid_sweep"),
     Case(f"{REPORT} --out={{}}/taken", "taken is a file: give a directory", {**MEASURED, "taken": "a file"}),
     Case(f"{REPORT} --out={{}}/page", "config.json is damaged: remove it", {**MEASURED, "run/config.json": "{"}),
     Case(
@@ -320,6 +320,12 @@ CASES = [
     Case("-m eval.table1 --config.model.nosuch=3", "config.model has no field nosuch"),
     Case("-m eval.table1 --config.model.channels=3", "channels is 3: use a multiple of 4"),
     Case("-m eval.scaling --config=configs/quickstart.py --out={}/x/y.json", "x is a file", {"x": "a file"}),
+    Case("-m eval.scaling --devices=8 --out={}/x.json", "--config is missing"),
+    Case(
+        "-m eval.scaling --config=configs/mixture1d.py --devices=0 --out={}/x.json",
+        "--devices=0: use integers from 1 to 4096",
+    ),
+    Case("-m eval.scaling --config=configs/mixture1d.py --config.model.width=-1 --out={}/x.json", "model.width is -1"),
     Case(
         f"{QUICK} --config.profile.steps=100", "profile.steps is (100,): use the first and the last ... or () for none"
     ),
@@ -389,7 +395,7 @@ def test_bad_input_is_one_line_and_code_2_and_writes_nothing(case, server, tmp_p
     given.mkdir()
     for run in ("line", "digits"):
         if f"{{{run}}}" in case.command:
-            shutil.copytree(request.getfixturevalue(f"{run}_run"), given / run)
+            shutil.move(request.getfixturevalue(f"{run}_run"), given / run)
     for name, content in case.files.items():
         place = given / name
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -71,10 +71,15 @@ def _wait(workers, code=0):
 
 def _config(num_steps=10, fsdp=1):
     """Wide enough for its parameters to be split, and deep enough for many collectives."""
-    config = tiny.mixture(num_steps=num_steps)
+    config = _small(num_steps)
     config.model.width, config.model.depth = 64, 8
-    config.optim.schedule = "constant"  # so that a shorter run is the start of a longer one
     config.mesh.fsdp = fsdp
+    return config
+
+
+def _small(num_steps):
+    config = tiny.mixture(num_steps=num_steps)
+    config.optim.schedule = "constant"  # so that a shorter run is the start of a longer one
     return config
 
 
@@ -164,18 +169,21 @@ def _when(workdir, step, workers):
 
 
 def test_a_death_ends_all_and_a_signal_to_one_stops_all(tmp_path):
-    """In a run that goes on, with several steps a dispatch, each of which is saved."""
+    """In a run that goes on, with several steps a dispatch, each of which is saved; the smallest network will do."""
+
+    def config(num_steps):
+        config = _small(num_steps)
+        config.train.steps_per_dispatch = 2
+        return config
 
     def start():
-        config = _config(100_000)
-        config.train.steps_per_dispatch = 2
-        return _start(MAIN, *_arguments(config, tmp_path), devices=1)
+        return _start(MAIN, *_arguments(config(100_000), tmp_path), devices=1)
 
     def newest():
         return _rows(tmp_path)[-1]["step"]
 
     workers = start()
-    _when(tmp_path, 20, workers)
+    _when(tmp_path, 6, workers)
     workers[1].kill()
     workers[1].wait()
     died = time.monotonic()
@@ -184,22 +192,20 @@ def test_a_death_ends_all_and_a_signal_to_one_stops_all(tmp_path):
     assert "another task died" in said
 
     workers = start()
-    _when(tmp_path, newest() + 20, workers)
+    _when(tmp_path, newest() + 6, workers)
     workers[0].send_signal(signal.SIGINT)  # which is passed on as the other
     assert "the same command goes on from there" in _wait(workers)[0]
     (stop,) = [json.loads(line) for line in (tmp_path / "events.jsonl").open() if '"stopped"' in line]
     assert f"saved step {stop['step']}:" in stop["what"] and newest() == stop["step"]
 
-    config = _config(stop["step"] + 50)
-    config.train.steps_per_dispatch = 2
-    trainer.train(config, str(tmp_path))
-    assert newest() == config.train.num_steps
+    trainer.train(config(stop["step"] + 6), str(tmp_path))
+    assert newest() == stop["step"] + 6
 
 
 def test_a_directory_that_is_not_shared_is_refused(tmp_path):
     """Each process has its own. So it is with one that a run of one host left behind."""
-    trainer.train(_config(4), str(tmp_path / "own0"))
-    arguments = _arguments(_config(8), "")
+    trainer.train(_small(4), str(tmp_path / "own0"))
+    arguments = _arguments(_small(8), "")
     workers = _start(MAIN, *arguments, places=[f"--workdir={tmp_path / f'own{i}'}" for i in range(2)])
     for said in _wait(workers, code=2):
         assert "process 1 does not see what the first one wrote" in said
