@@ -15,7 +15,8 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
 
     config.seed = 0  # of parameters, batches and training noise
 
-    # The options of an objective and their defaults live in its dataclass.
+    # The options of an objective and their defaults live in its dataclass. Time runs from noise to data: a logit_mean
+    # from a paper with noise at time 1 changes its sign (MeanFlow's P_mean = -2 is +2 here).
     config.objective = ml_collections.ConfigDict({"name": objective, **objectives.default_options(objective)})
 
     config.data = ml_collections.ConfigDict()
@@ -40,7 +41,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.train.num_steps = 200_000  # optimiser steps
     config.train.steps_per_dispatch = 1  # steps in one call of the device; more than 1 is slow on CPU
     config.train.microbatches = 1  # parts of a batch, one after the other: the same gradient in less memory
-    config.train.max_abs_loss = 1e6  # a batch whose loss per coordinate is further from 0 than this is divergence
+    config.train.max_abs_loss = 1e6  # part of a loss, per coordinate, before weights and ramp, that is divergence
     config.train.divergence_factor = 20.0  # so are gradients and losses of 10 steps so many times those of 100; 0: no
     config.train.on_divergence = "stop"  # or "rollback": return to the last checkpoint, skip the batches, slow down
     config.train.max_rollbacks = 3  # the next divergence stops the run
@@ -57,6 +58,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.optim.warmup_steps = 1_000  # steps over which the learning rate grows from 0
     config.optim.b1 = 0.9  # Adam's decay of the mean
     config.optim.b2 = 0.999  # Adam's decay of the square
+    config.optim.eps = 1e-8  # Adam's, against root-mean-square gradients of the loss per coordinate
     config.optim.clip_norm = 1.0  # largest global norm of the gradient of the loss per coordinate
     config.optim.ema_decay = 0.9999  # largest decay a step of the average of the parameters (it warms up)
 
@@ -89,6 +91,7 @@ def unet() -> ml_collections.ConfigDict:
             "time_scale": 10.0,  # highest frequency of the time embedding, radians per unit of time
             "num_classes": 0,  # 0 trains without labels
             "dtype": "float32",  # of the computation: "float32" or "bfloat16"; parameters are float32
+            "precision": "highest",  # of its float32 products: "highest" (float32), "high", "default" (on a GPU TF32)
             "remat": "none",  # computed again in the backward pass: "none", "elementwise" or "block", see docs/cost.md
         }
     )
@@ -105,6 +108,7 @@ def mlp() -> ml_collections.ConfigDict:
             "time_scale": 10.0,  # highest frequency of the time embedding, radians per unit of time
             "num_classes": 0,  # 0 trains without labels
             "dtype": "float32",  # of the computation: "float32" or "bfloat16"; parameters are float32
+            "precision": "highest",  # of its float32 products: "highest" (float32), "high", "default" (on a GPU TF32)
         }
     )
 
