@@ -15,7 +15,8 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
 
     config.seed = 0  # of the parameters, the batches and the training noise
 
-    # The options of an objective and their defaults live in its dataclass.
+    # The options of an objective and their defaults live in its dataclass. Time runs from noise to data: a logit_mean
+    # from a paper with noise at time 1 changes its sign (MeanFlow's P_mean = -2 is +2 here).
     config.objective = ml_collections.ConfigDict({"name": objective, **objectives.default_options(objective)})
 
     config.data = ml_collections.ConfigDict()
@@ -41,7 +42,9 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.train.fork_from = ""  # RUN@STEP: begin with that checkpoint of another run, at its step; RUN: its newest
     config.train.steps_per_dispatch = 1  # steps in one call of the device; more than 1 is slow on CPU
     config.train.microbatches = 1  # parts of a batch, taken in turn: the same gradient in less memory
-    config.train.max_abs_loss = 1e6  # a larger loss per coordinate, in absolute value, is divergence
+    config.train.max_abs_loss = (
+        1e6  # a part of the loss, per coordinate, before weights and ramp, beyond this is divergence
+    )
     config.train.divergence_factor = 20.0  # so are a gradient and a loss so many times their running medians; 0: off
     config.train.on_divergence = "stop"  # "stop", or "rollback" to the last checkpoint with a lower learning rate
     config.train.max_rollbacks = 3  # rollbacks before a divergence stops the run
@@ -58,6 +61,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.optim.warmup_steps = 1_000  # steps over which the learning rate grows from 0
     config.optim.b1 = 0.9  # Adam's decay of the mean
     config.optim.b2 = 0.999  # Adam's decay of the square
+    config.optim.eps = 1e-8  # Adam's, beside root-mean-square gradients of the loss
     config.optim.clip_norm = 1.0  # the gradient is scaled down to this global norm
     config.optim.ema_decay = 0.9999  # largest decay of the parameters' average at each step; it warms up
 
@@ -93,6 +97,7 @@ def unet() -> ml_collections.ConfigDict:
             "time_scale": 10.0,  # highest frequency of the time embedding, radians per unit of time
             "num_classes": 0,  # classes of the data; 0: train without labels
             "dtype": "float32",  # type of the computation: "float32" or "bfloat16"; parameters stay float32
+            "precision": "highest",  # of its float32 products: "highest" (float32), "high", "default" (on a GPU TF32)
             "remat": "none",  # computed again in the backward pass: "none", "elementwise" or "block", see docs/cost.md
         }
     )
@@ -109,6 +114,7 @@ def mlp() -> ml_collections.ConfigDict:
             "time_scale": 10.0,  # highest frequency of the time embedding, radians per unit of time
             "num_classes": 0,  # classes of the data; 0: train without labels
             "dtype": "float32",  # type of the computation: "float32" or "bfloat16"; parameters stay float32
+            "precision": "highest",  # of its float32 products: "highest" (float32), "high", "default" (on a GPU TF32)
         }
     )
 

@@ -108,7 +108,7 @@ def _run(config: ml_collections.ConfigDict) -> rows.Row:
         "steps": len(seconds),
         "peak_bytes": hardware.peak_bytes(),
         "joules": spent,
-        "multiply_rate": hardware.multiply_rate(config.model.dtype),
+        "multiply_rate": hardware.multiply_rate(config.model.dtype, config.model.precision),
     }
 
 

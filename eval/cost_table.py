@@ -1,5 +1,6 @@
 """The rows of `eval.cost` as one table, relative to flow matching that saves no memory."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +18,18 @@ def _order(row: rows.Row) -> tuple:
     return row["dtype"] != "float32", row["objective"], tuple(REMAT).index(row["remat"]), row["stage"] != "count"
 
 
+def _type(row: rows.Row) -> str:
+    """The type of the computation, with its precision where products are less than float32."""
+    precision = json.loads(row["network"]).get("precision", "highest")
+    return row["dtype"] + f" ({precision})" * (row["dtype"] == "float32" and precision != "highest")
+
+
 def _rates(found: list[rows.Row]) -> dict[str, float]:
     """The best rate of matrix products that was seen, for each type."""
     rates: dict[str, float] = {}
     for row in found:
         if "multiply_rate" in row:
-            rates[row["dtype"]] = max(row["multiply_rate"], rates.get(row["dtype"], 0.0))
+            rates[_type(row)] = max(row["multiply_rate"], rates.get(_type(row), 0.0))
     return rates
 
 
@@ -48,7 +55,7 @@ def summary(found: list[rows.Row]) -> list[rows.Row]:
         if "step_seconds" in row:
             row["images_per_second"] = row["batch_size"] / row["step_seconds"]
             model = counted(key, "none").get("flops")
-            row["utilisation"] = model and model / row["step_seconds"] / rates[row["dtype"]]
+            row["utilisation"] = model and model / row["step_seconds"] / rates[_type(row)]
     for key, row in merged.items():
         base = merged.get((*BASELINE, *key[3:]), {})
         row["relative"] = {name: row[name] / base[name] for name in RELATIVE if row.get(name) and base.get(name)}
@@ -77,7 +84,7 @@ COLUMNS = {
     "objective": _plain("objective"),
     "remat": _plain("remat"),
     "microbatches": _plain("microbatches"),
-    "type": _plain("dtype"),
+    "type": _type,
     "batch": _plain("batch_size"),
     "TFLOP": _relative("flops", 1e-12),
     "residuals, GB": _relative("residual_bytes", 1e-9),

@@ -173,6 +173,7 @@ def _identities(
             checkpoint_step=checkpoint.step,
             parameters=request.parameters,
             network=checkpoint.network,
+            network_precision=checkpoint.config.model.precision,
             steps=steps,
             method=checkpoint.method,
             grid=request.grid,

@@ -5,17 +5,18 @@ import os
 import time
 
 import jax
+import jax.numpy as jnp
 
 _REPEATS = 10
 
 
-def multiply_rate(dtype: str) -> float:
+def multiply_rate(dtype: str, precision: str) -> float:
     """Floating-point operations a second of large square matrix products, two for each multiplication and addition:
-    the best of a few."""
+    the best of a few. precision: of JAX, for float32."""
     n = 1024 if jax.default_backend() == "cpu" else 8192
     # Scaled so that products of products neither grow nor vanish: zeros would cost less power.
     a = (jax.random.normal(jax.random.key(0), (n, n)) / n**0.5).astype(dtype)
-    multiply = jax.jit(lambda a, b: a @ b)
+    multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
     multiply(a, a).block_until_ready()
     best = float("inf")
     for _ in range(5):

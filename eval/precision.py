@@ -4,10 +4,12 @@
     python -m eval.precision --workdir=runs/quickstart --objectives=sgflow,mean_flow --batches=32
 
 The relative error of the gradient of a batch, over all parameters, when the network computes in bfloat16 instead of
-float32: at the parameters of a run, on its data, for each objective.
+float32: at the parameters of a run, on its data, for each objective. Beside it what the error is to be held against:
+how far the gradient of one batch is from the mean over batches, which training averages out.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +38,33 @@ def gradients(config: ml_collections.ConfigDict, params, batches: int) -> Iterat
         yield np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(found)])
 
 
-def measure(config: ml_collections.ConfigDict, params, name: str, batches: int) -> list[float]:
-    """The relative error of each batch's gradient for the objective called `name`."""
+class Errors(NamedTuple):
+    """Of the gradients of batches, each relative to the norm of the exact gradient it belongs to.
+
+    each: of every batch's gradient. mean: of the mean gradient over the batches, which is what averaging leaves. noise:
+    root mean square distance of a batch's exact gradient from their mean (with the count less one), relative to the
+    root mean square norm of a gradient.
+    """
+
+    each: list[float]
+    mean: float
+    noise: float
+
+
+def compare(exact: np.ndarray, rounded: np.ndarray) -> Errors:
+    """The gradients of the same batches, [batches, parameters] each; at least two batches."""
+    norm = lambda a: np.linalg.norm(a, axis=-1)  # noqa: E731
+    mean = exact.mean(axis=0)
+    spread = np.sum(norm(exact - mean) ** 2) / (len(exact) - 1)
+    return Errors(
+        each=(norm(rounded - exact) / norm(exact)).tolist(),
+        mean=float(norm(rounded.mean(axis=0) - mean) / norm(mean)),
+        noise=float(np.sqrt(spread / np.mean(norm(exact) ** 2))),
+    )
+
+
+def measure(config: ml_collections.ConfigDict, params, name: str, batches: int) -> Errors:
+    """What rounding does to the gradient of the objective called `name`."""
     variant = variants.parse(name)
     config = config.copy_and_resolve_references()
     config.objective = base.get_config(variant.objective).objective
@@ -46,17 +73,18 @@ def measure(config: ml_collections.ConfigDict, params, name: str, batches: int) 
     for dtype in ("float32", "bfloat16"):
         config.model.dtype = dtype
         build.check(config)
-        found[dtype] = list(gradients(config, params, batches))
-    return [
-        float(np.linalg.norm(half - exact) / np.linalg.norm(exact))
-        for exact, half in zip(found["float32"], found["bfloat16"], strict=True)
-    ]
+        found[dtype] = np.stack(list(gradients(config, params, batches)))
+    return compare(found["float32"], found["bfloat16"])
 
 
 COLUMNS = {
     "checkpoint": lambda row: str(row["checkpoint"]),
     "objective": lambda row: row["objective"],
-    "error of the gradient": lambda row: ", ".join(f"{error:.2%}" for error in row["errors"]),
+    "batches": lambda row: str(len(row["errors"].each)),
+    "error, median": lambda row: f"{np.median(row['errors'].each):.2%}",
+    "error, worst": lambda row: f"{max(row['errors'].each):.2%}",
+    "of the mean gradient": lambda row: f"{row['errors'].mean:.2%}",
+    "noise of one batch": lambda row: f"{row['errors'].noise:.0%}",
 }
 
 
@@ -65,7 +93,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Directory of a trained run.")
     flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
     flags.DEFINE_list("objectives", list(OBJECTIVES), "Objectives or variants like 'psd(split=uniform)'.")
-    flags.DEFINE_integer("batches", 3, "Batches, an error for each.", 1, MAX_SEED)
+    flags.DEFINE_integer("batches", 32, "Batches, an error for each.", 2, MAX_SEED)
 
 
 def main(_):

@@ -18,7 +18,7 @@ from sgflow_jax import figures
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
-VERSION = 1  # raised with every change of the code that changes what is measured: older numbers are then not mixed in
+VERSION = 2  # raised with every change of the code that changes what is measured: older numbers are then not mixed in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Identity:
     """What was measured: two distances compare only if these agree, except where they are the point of comparison.
 
     objective: what the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
-    "raw". network: fingerprint of the parameters themselves. steps: network calls an example. method, grid: of
+    "raw". network: fingerprint of the parameters themselves. network_precision: of its products, `model.precision` (a
+    row's own "precision" is a score). steps: network calls an example. method, grid: of
     sampling. num_samples, seed: of the generated examples.
     """
 
@@ -53,6 +54,7 @@ class Identity:
     checkpoint_step: int
     parameters: str
     network: str
+    network_precision: str
     steps: int
     method: str
     grid: str
@@ -153,10 +155,14 @@ def read(workdir: str) -> list[Row]:
         raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it, and measure again") from error
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(Row.from_flat(paths.from_json(line)))
-        except (ValueError, KeyError, TypeError) as error:
+            values = paths.from_json(line)
+            # Another version may have other fields, so those are not looked at.
+            if isinstance(version := values.get("version"), int) and version != VERSION:
+                continue
+            rows.append(Row.from_flat(values))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file}, line {number}, is not a row of this version: remove it") from error
-    return [row for row in rows if row.identity.reference.version == VERSION]
+    return rows
 
 
 def write(workdir: str, rows: list[Row]) -> None:
@@ -186,6 +192,7 @@ def examples_file(workdir: str, identity: Identity) -> Path:
     parts = [f"step_{identity.checkpoint_step}", identity.network, identity.method, str(identity.steps)]
     parts += [identity.grid] * (identity.grid != "uniform") + [identity.parameters] * (identity.parameters != "ema")
     parts += [f"seed_{identity.seed}"] * (identity.seed != 0)
+    parts += [identity.network_precision] * (identity.network_precision != "highest")
     return paths.evaluation(workdir) / "samples" / f"{'-'.join(parts)}.npz"
 
 
@@ -229,6 +236,7 @@ def columns() -> dict[str, Callable[[Row], str]]:
         "sampling": lambda row: f"{row.identity.method}, {row.identity.grid}, seed {row.identity.seed}",
         "network": lambda row: (
             f"step {row.identity.checkpoint_step}, {row.identity.parameters} ({row.identity.network})"
+            + f", {row.identity.network_precision} precision" * (row.identity.network_precision != "highest")
         ),
         "against": lambda row: against(row.identity.reference),
         "class counts": lambda row: " ".join(map(str, row.scores.class_counts or ())),

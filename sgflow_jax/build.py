@@ -28,7 +28,14 @@ _COUNTS = (
     "train.keep_checkpoints",
 )
 _NOT_NEGATIVE = ("train.preview_every", "train.max_rollbacks", "data.num_workers", "eval.every")
-_POSITIVE = ("train.max_abs_loss", "optim.learning_rate", "optim.clip_norm", "eval.batch_size", "model.time_scale")
+_POSITIVE = (
+    "train.max_abs_loss",
+    "optim.learning_rate",
+    "optim.eps",
+    "optim.clip_norm",
+    "eval.batch_size",
+    "model.time_scale",
+)
 _EVENTS = (
     "train.num_steps",
     "train.log_every",
@@ -140,7 +147,9 @@ def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> T
     return TrainStep(
         model=models.make(**config.model),
         objective=objective(config),
-        optimiser=optim.adam(learning_rate(config), config.optim.b1, config.optim.b2, config.optim.clip_norm),
+        optimiser=optim.adam(
+            learning_rate(config), config.optim.b1, config.optim.b2, config.optim.eps, config.optim.clip_norm
+        ),
         ema_decay=config.optim.ema_decay,
         limits=Limits(config.train.max_abs_loss, config.train.divergence_factor),
         rollback_factor=config.train.rollback_factor,

@@ -12,8 +12,8 @@ RECENT = 10  # of them, those that are compared with it: one batch far out is no
 
 
 class Limits(NamedTuple):
-    """max_abs_loss: of a batch, per coordinate. divergence_factor: of gradient norm and loss both, the median over
-    RECENT steps may be this many times that over WINDOW; 0 does not look at medians."""
+    """max_abs_loss: of each term of a batch's loss, per coordinate. divergence_factor: of gradient norm and largest
+    term both, the median over RECENT steps may be this many times that over WINDOW; 0 does not look at medians."""
 
     max_abs_loss: float
     divergence_factor: float
@@ -31,7 +31,8 @@ FAULTS = (
 
 @flax.struct.dataclass
 class Guard:
-    """What was seen of a run. grad_norms, losses: float32 [WINDOW], of the last steps, inf where there was none.
+    """What was seen of a run. grad_norms, losses: float32 [WINDOW], of the last steps, inf where there was none; of the
+    loss its largest term, without its sign.
 
     fault_step: int32, the step of the first fault, -1 without. fault: int32, its index in FAULTS.
     """
@@ -49,11 +50,16 @@ class Guard:
         return cls(unseen, unseen.copy(), np.array(-1, np.int32), np.array(0, np.int32))
 
     def watch(
-        self, step: jax.Array, loss: jax.Array, grad_norm: jax.Array, params_norm: jax.Array, limits: Limits
+        self, step: jax.Array, terms: jax.Array, grad_norm: jax.Array, params_norm: jax.Array, limits: Limits
     ) -> "Guard":
-        """What is known after step number `step` (from 1). The first fault is kept."""
+        """What is known after step number `step` (from 1). The first fault is kept.
+
+        terms: [n], the parts of the batch's loss, per coordinate, before weights and ramp: a bounded weight makes about
+        1 of a loss of any size, and a ramp may make 0 of it.
+        """
+        loss = jnp.max(jnp.abs(terms))
         not_finite = [~jnp.isfinite(a) for a in (loss, grad_norm, params_norm)]
-        exploded = jnp.abs(loss) > limits.max_abs_loss
+        exploded = loss > limits.max_abs_loss
         place = (step - 1) % WINDOW
         grad_norms, losses = self.grad_norms.at[place].set(grad_norm), self.losses.at[place].set(loss)
         diverges = _diverges(grad_norms, losses, place, limits.divergence_factor)
@@ -73,5 +79,6 @@ def _diverges(grad_norms: jax.Array, losses: jax.Array, place: jax.Array, factor
     if not factor:
         return jnp.array(False)
     recent = (place - jnp.arange(RECENT)) % WINDOW
+    # Absolute, for runs whose window was filled when it kept the sign.
     far = [jnp.median(a[recent]) > factor * jnp.median(a) for a in (grad_norms, jnp.abs(losses))]
     return far[0] & far[1] & jnp.all(jnp.isfinite(losses))

@@ -51,12 +51,18 @@ class ConditionedNet(Protocol):
 class LossOut(NamedTuple):
     """What an objective returns.
 
-    per_example: [B], the unreduced loss: a squared norm summed over the coordinates of x.
+    per_example: [B], the unreduced loss, summed over the coordinates of x.
     metrics: scalars, each the mean of a squared norm over the examples it applies to.
+    terms: scalars, the parts of the loss before any weight or ramp hides how large they are, each the mean over the
+        examples it applies to; () if that is the mean of per_example.
+    degree: per_example grows with the number of coordinates D as D^degree, a scalar or [B]: 1 for a squared norm, 0
+        for what a weight has bounded. What is trained is the mean of per_example / D^degree.
     """
 
     per_example: jax.Array
     metrics: dict[str, jax.Array]
+    terms: tuple[jax.Array, ...] = ()
+    degree: jax.Array | float = 1.0
 
 
 def restrict(net: Net, select: Callable[[jax.Array], jax.Array]) -> Net:

@@ -25,9 +25,9 @@ def learning_rate(peak: float, schedule: str, warmup_steps: int, num_steps: int)
     return optax.join_schedules([warmup, after], [warmup_steps])
 
 
-def adam(schedule: optax.Schedule, b1: float, b2: float, clip_norm: float) -> optax.GradientTransformation:
+def adam(schedule: optax.Schedule, b1: float, b2: float, eps: float, clip_norm: float) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015) on gradients clipped to the global norm clip_norm."""
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(schedule, b1=b1, b2=b2))
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(schedule, b1=b1, b2=b2, eps=eps))
 
 
 def update_average(average: optax.Params, params: optax.Params, step: jax.Array, decay: float) -> optax.Params:

@@ -28,6 +28,8 @@ class TimeLaw:
     """The law of one time in (0, 1).
 
     name: "uniform", or "logit_normal": t = 1 / (1 + exp(-z)) with z ~ N(logit_mean, logit_std^2).
+    logit_mean: above 0 favours data, t = 1. In papers with noise at time 1 it has the other sign, as the logit of
+        1 - t is -z: MeanFlow's P_mean = -2, which favours data, is logit_mean = +2 here.
     """
 
     name: str = "uniform"

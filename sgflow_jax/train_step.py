@@ -42,6 +42,14 @@ class Monitor:
     guard: Guard
 
 
+class Seen(NamedTuple):
+    """What there is to see of a batch's loss, per coordinate. metrics: for the log. terms: of `LossOut`, for the guard;
+    the loss itself where it has none."""
+
+    metrics: dict[str, jax.Array]
+    terms: tuple[jax.Array, ...]
+
+
 class Examples(NamedTuple):
     """What the loss of a batch is computed from, a row for each example. x0: noise, x1: data, [B, ...]. times: of
     `Objective.draw_times`. label: [B]. dropout_keys: [B]."""
@@ -106,22 +114,25 @@ class TrainStep:
         times = self.objective.draw_times(key_times, len(x1), x1.dtype)
         return Examples(x0, x1, times, batch["label"], jax.random.split(key_dropout, len(x1)))
 
-    def _loss(self, params, part: Examples, x1: jax.Array, step, teacher: BoundNet | None):
-        """The loss of a part of a batch, whose data are x1, and its metrics."""
+    def loss(self, params, part: Examples, x1: jax.Array, step, teacher: BoundNet | None):
+        """The loss of a part of a batch, whose data are x1, and what is `Seen` of it."""
         net = BoundNet(self.model, params, part.label, part.dropout_keys)
         teacher = None if teacher is None else teacher.replace(label=part.label)
         out = self.objective.loss(net, part.x0, part.x1, part.times, x1, step, teacher)
 
-        # The objective sums over coordinates; per coordinate, clipping and logs mean the same for any image size.
+        # The objective sums over coordinates; per coordinate, clipping, Adam's eps and logs mean the same for any image
+        # size. What a weight has bounded is so already.
         coordinates = x1[0].size
-        return jnp.mean(out.per_example) / coordinates, {k: v / coordinates for k, v in out.metrics.items()}
+        terms = out.terms or (jnp.mean(out.per_example),)
+        seen = jax.tree.map(lambda sum: sum / coordinates, Seen(out.metrics, terms))
+        return jnp.mean(out.per_example / coordinates**out.degree), seen
 
     def gradient(self, params, state: TrainState, batch, key, teacher: BoundNet | None = None):
-        """((loss, metrics), gradient) of a batch, at `params`."""
+        """((loss, seen), gradient) of a batch, at `params`. seen: what is `Seen` of it."""
         examples = self._examples(batch, state.step + state.skipped, key)
 
         def of(part):
-            return jax.value_and_grad(self._loss, has_aux=True)(params, part, examples.x1, state.step, teacher)
+            return jax.value_and_grad(self.loss, has_aux=True)(params, part, examples.x1, state.step, teacher)
 
         if self.microbatches == 1:
             return of(examples)
@@ -131,25 +142,25 @@ class TrainStep:
         return jax.tree.map(lambda sum: sum / self.microbatches, total)
 
     def _update(self, state: TrainState, batch, key, teacher: BoundNet | None):
-        (loss, metrics), grads = self.gradient(self.gather(state.params), state, batch, key, teacher)
+        (loss, seen), grads = self.gradient(self.gather(state.params), state, batch, key, teacher)
         updates, opt_state = self.optimiser.update(grads, state.opt_state, state.params)
         updates = optax.tree.scale(self.rollback_factor**state.rollbacks, updates)
         params = optax.apply_updates(state.params, updates)
         average = optim.update_average(state.average, params, state.step, self.ema_decay)
 
-        metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": loss, **seen.metrics, "grad_norm": optax.tree.norm(grads)}
         new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, average=average)
-        return new, metrics
+        return new, metrics, jnp.stack(seen.terms)
 
     def __call__(
         self, state: TrainState, monitor: Monitor, batch, key, teacher: BoundNet | None = None
     ) -> tuple[TrainState, Monitor]:
-        new, metrics = self._update(state, batch, key, teacher)
+        new, metrics, terms = self._update(state, batch, key, teacher)
 
         averages = monitor.averages.merge(type(monitor.averages).single_from_model_output(**metrics))
-        guard = monitor.guard.watch(
-            new.step, metrics["loss"], metrics["grad_norm"], optax.tree.norm(new.params), self.limits
-        )
+        # The loss itself may be what is not a number, through a weight.
+        watched = jnp.where(jnp.isfinite(metrics["loss"]), terms, metrics["loss"])
+        guard = monitor.guard.watch(new.step, watched, metrics["grad_norm"], optax.tree.norm(new.params), self.limits)
         return new, Monitor(averages, guard)
 
 

@@ -9,8 +9,10 @@ from sgflow_jax import build
 from sgflow_jax import workdir as paths
 from tests import tiny
 
-REFERENCE = results.ReferenceIdentity(1, "digits", "train", "0123456789ab", 1797, "pixels", "", "")
-IDENTITY = results.Identity("sgflow", 100, "ema", "fedcba987654", 1, "flow_map", "uniform", 2000, 0, REFERENCE)
+REFERENCE = results.ReferenceIdentity(results.VERSION, "digits", "train", "0123456789ab", 1797, "pixels", "", "")
+IDENTITY = results.Identity(
+    "sgflow", 100, "ema", "fedcba987654", "highest", 1, "flow_map", "uniform", 2000, 0, REFERENCE
+)
 SCORES = results.Scores(1.0, 0.1, (0.9, 1.2, 0.8, 1.1), 0.9, 0.01, 0.002, 0.7, 0.6, None)
 
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from sgflow_jax import build, data
+from sgflow_jax import build, data, sampling
+from sgflow_jax.models import BoundNet
 from sgflow_jax.train_step import Examples
 from tests import tiny
 
@@ -71,12 +72,75 @@ def test_a_part_has_whole_groups_from_all_over_the_batch():
     np.testing.assert_array_equal(parts.times["on"], [[0, 3], [1, 4], [2, 5]])
 
 
-def _types_of_convolutions(config):
+def _step(config):
+    """The training step, and what its gradient takes."""
     step = build.train_step(config)
     state = jax.eval_shape(lambda key: step.init(key, data.shape(config.data.name)), jax.random.key(0))
     batch = data.batch_like(config.data.name, config.data.batch_size)
-    text = str(jax.make_jaxpr(step.gradient)(state.params, state, batch, jax.random.key(0)))
+    return step, (state.params, state, batch, jax.random.key(0))
+
+
+def _types_of_convolutions(config):
+    step, args = _step(config)
+    text = str(jax.make_jaxpr(step.gradient)(*args))
     return collections.Counter(re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated", text))
+
+
+def _products(lowered):
+    """How many products of a program have each (type, precision)."""
+    found = collections.Counter()
+    for line in lowered.as_text().splitlines():
+        if "dot_general" in line or "stablehlo.convolution" in line:
+            (precision,) = set(re.findall(r"HIGHEST|HIGH|DEFAULT", line)) or {"none"}
+            found[re.findall(r"x(\w+)>", line)[0], precision] += 1
+    return found
+
+
+def _gradient_products(config):
+    step, args = _step(config)
+    return _products(jax.jit(step.gradient).lower(*args))
+
+
+@pytest.mark.parametrize(
+    "make, objective, options",
+    [
+        (tiny.digits, "sgflow", {"tangents": "vmap"}),
+        (tiny.mixture, "sgflow", {"velocity_target": "batch"}),
+        (tiny.mixture, "fmm", {"velocity_target": "batch"}),
+        (tiny.mixture, "esd", {"stopgrad": "none"}),
+        (tiny.mixture, "ctm", {}),
+    ],
+)
+def test_float32_products_of_a_step_are_float32_on_every_device(make, objective, options):
+    config = make(objective)
+    config.objective.update(options)
+    if make is tiny.digits:
+        config.model.attention_sizes, config.model.remat = (8,), "elementwise"
+    with jax.default_matmul_precision("bfloat16"):  # whatever the user's own default is
+        found = _gradient_products(config)
+    assert set(found) == {("f32", "HIGHEST")} and found.total() > 5
+
+
+def test_with_less_precision_only_the_layers_that_are_always_exact_are():
+    """As with bfloat16, whose exact layers are the same."""
+    config = tiny.digits("flow_matching")
+    exact = _gradient_products(config).total()
+    config.model.precision = "default"
+    less = _gradient_products(config)
+    config.model.dtype, config.model.precision = "bfloat16", "highest"
+    half = _gradient_products(config)
+    assert set(less) == {("f32", "HIGHEST"), ("f32", "DEFAULT")} and less.total() == half.total() == exact
+    assert half == {("f32", "HIGHEST"): less["f32", "HIGHEST"], ("bf16", "DEFAULT"): less["f32", "DEFAULT"]}
+
+
+@pytest.mark.parametrize("precision, expected", [("highest", {"HIGHEST"}), ("high", {"HIGH"})])
+def test_a_sampling_step_has_the_precision_of_its_network(precision, expected):
+    config = tiny.mixture()
+    config.model.precision = precision
+    step, (params, *_) = _step(config)
+    x = jax.ShapeDtypeStruct((4, 1), np.float32)
+    lowered = jax.jit(lambda params, x: sampling.sample(BoundNet(step.model, params), x, np.array([0.0, 1.0])))
+    assert {precision for _, precision in _products(lowered.lower(params, x))} == expected
 
 
 def test_in_bfloat16_the_blocks_compute_and_both_ends_stay_exact():

@@ -12,7 +12,8 @@ def _watch(losses, grad_norms, limits=LIMITS, params_norm=1.0):
     watch = jax.jit(lambda guard, *seen: guard.watch(*seen, params_norm, limits))
     guard = Guard.fresh()
     for step, seen in enumerate(zip(losses, grad_norms, strict=True), 1):
-        guard = watch(guard, step, *map(np.float32, seen))
+        loss, grad_norm = map(np.float32, seen)
+        guard = watch(guard, step, np.array([0, loss]), grad_norm)
     return int(guard.fault_step), FAULTS[int(guard.fault)]
 
 
@@ -26,7 +27,8 @@ def _then(value):
 
 @pytest.mark.parametrize("loss", [30.0, -30.0])
 def test_loss_and_gradient_far_above_their_medians(loss):
-    """Of either sign: sgflow's loss may become strongly negative. Seen when most of the recent steps are far out."""
+    """Of either sign: sgflow's loss may become strongly negative. Seen when most of the recent steps are far out, in
+    any of the loss's terms."""
     assert _watch(_then(loss), _then(50.0)) == (WINDOW + RECENT // 2 + 1, FAULTS[-1])
 
 

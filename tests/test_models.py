@@ -7,6 +7,7 @@ from configs import cifar10
 from sgflow_jax import models
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models.embeddings import time_features
+from sgflow_jax.models.unet import norm_groups
 
 UNET = dict(
     channels=8,
@@ -17,9 +18,10 @@ UNET = dict(
     time_scale=10.0,
     num_classes=0,
     dtype="float32",
+    precision="highest",
     remat="none",
 )
-MLP = dict(width=16, depth=2, time_dim=8, time_scale=10.0, num_classes=0, dtype="float32")
+MLP = dict(width=16, depth=2, time_dim=8, time_scale=10.0, num_classes=0, dtype="float32", precision="highest")
 
 
 def bound(name, options, shape, label=None, offset=0.05):
@@ -87,6 +89,11 @@ def test_time_features_by_hand(x64):
     np.testing.assert_allclose(got, [[np.cos(2.0), np.cos(2e-4), np.sin(2.0), np.sin(2e-4)]])
 
 
+def test_a_normalisation_has_at_most_32_groups_of_one_size():
+    groups = {4: 1, 16: 4, 48: 12, 128: 32, 132: 22, 256: 32, 384: 32, 1536: 32, 4 * 67: 4}
+    assert {channels: norm_groups(channels) for channels in groups} == groups
+
+
 def test_cifar10_network_has_the_paper_s_size():
     config = cifar10.get_config()
     model = models.make(**config.model)
@@ -101,6 +108,7 @@ def test_cifar10_network_has_the_paper_s_size():
         ("resnet", {}, "'resnet'.*unet, mlp"),
         ("mlp", {**MLP, "channels": 3}, "channels.*width"),
         ("mlp", {**MLP, "dtype": "float16"}, "'float16'.*bfloat16"),
+        ("mlp", {**MLP, "precision": "tf32"}, "precision is 'tf32'.*highest, high, default"),
     ],
 )
 def test_bad_fields_are_named(name, options, match):

@@ -18,13 +18,20 @@ def test_learning_rate_by_hand():
 
 
 def test_gradients_are_clipped_to_the_global_norm():
-    tx = optim.adam(optax.constant_schedule(1.0), b1=0.0, b2=0.999, clip_norm=1.0)
+    tx = optim.adam(optax.constant_schedule(1.0), b1=0.0, b2=0.999, eps=1e-8, clip_norm=1.0)
     params = {"a": jnp.zeros(2), "b": jnp.zeros(1)}
     grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}
     _, state = tx.update(grads, tx.init(params), params)
     mean = optax.tree.get(state, "mu")
     np.testing.assert_allclose(mean["a"], [0.6, 0], rtol=1e-6)
     np.testing.assert_allclose(mean["b"], [0.8], rtol=1e-6)
+
+
+def test_eps_is_held_against_the_size_of_the_gradient():
+    """A first step of Adam is rate * g / (|g| + eps)."""
+    tx = optim.adam(optax.constant_schedule(1.0), b1=0.9, b2=0.999, eps=1e-3, clip_norm=1.0)
+    g = jnp.array([1e-3, -3e-3])
+    np.testing.assert_allclose(tx.update(g, tx.init(g), g)[0], [-1 / 2, 3 / 4], rtol=1e-4)
 
 
 def test_average_by_hand():

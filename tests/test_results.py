@@ -42,8 +42,20 @@ def test_a_damaged_line_is_named(line, tmp_path):
 
 
 def test_rows_of_another_version_are_left_out(tmp_path):
+    """Whatever fields they have."""
     results.write(str(tmp_path), [row(version=results.VERSION - 1), row(2)])
+    old = row(version=1).flat()
+    del old["network_precision"]
+    (tmp_path / "eval" / "fid.jsonl").open("a").write(json.dumps({**old, "more": 1}) + "\n")
     assert results.read(str(tmp_path)) == [row(2)]
+
+
+def test_a_row_has_its_precision_as_a_score_and_that_of_its_network():
+    flat = row(network_precision="default").flat()
+    assert (flat["precision"], flat["network_precision"]) == (0.7, "default")
+    assert results.Row.from_flat(flat) == row(network_precision="default")
+    assert len({results.examples_file("", row(network_precision=p).identity) for p in ("highest", "default")}) == 2
+    assert "default precision" in results.table([row(network_precision="default")])
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):

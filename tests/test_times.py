@@ -34,6 +34,13 @@ def test_logit_normal_has_its_quantiles():
         assert abs(np.mean(t < threshold) - probability) < 4 * np.sqrt(0.25 / N)
 
 
+def test_a_law_of_papers_with_noise_at_time_1_has_the_other_sign():
+    """MeanFlow's P_mean = -2: its median time is 0.12, near its data, and so is 1 - 0.12 here."""
+    published = 1 / (1 + np.exp(2))
+    here = TimeLaw("logit_normal", logit_mean=2.0).single(jax.random.key(0), N)
+    assert abs(np.mean(here < 1 - published) - 0.5) < 4 * np.sqrt(0.25 / N) and np.median(here) > 0.85
+
+
 @pytest.mark.parametrize("law", [{"name": "normal"}, {"logit_std": 0.0}])
 def test_bad_law(law):
     with pytest.raises(InputError, match="use"):

@@ -1,17 +1,18 @@
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from sgflow_jax import build, data, models, sharding
+from sgflow_jax import build, data, models, objectives, sharding
 from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import LossOut
 from sgflow_jax.objectives.flow_matching import FlowMatching
-from sgflow_jax.train_step import several
-from tests import tiny
+from sgflow_jax.train_step import Examples, several
+from tests import independent, tiny
 
 
 def _setup(config=None):
@@ -81,6 +82,80 @@ def test_loss_is_per_coordinate():
     np.testing.assert_allclose(monitor.averages.compute()["loss"], 1 + jnp.mean(x1**2), rtol=0.05)
 
 
+class Small(nn.Module):
+    """`independent.network`, or the same small network for each coordinate of x, as a network of ours."""
+
+    each_coordinate: bool = False
+    num_classes = 0
+    dtype, precision = "float32", "highest"
+
+    @nn.compact
+    def __call__(self, t, u, x, label=None, dropout_keys=None):
+        params = {name: self.param(name, nn.initializers.normal(), shape) for name, shape in independent.SHAPES.items()}
+        if not self.each_coordinate:
+            return independent.network(jnp, params, t, u, x)
+        pairs = jnp.stack([x, -x], axis=-1).reshape(-1, 2)
+        times = (jnp.repeat(time, x.shape[1]) for time in (t, u))
+        return independent.network(jnp, params, *times, pairs)[:, 0].reshape(x.shape)
+
+
+def _small_gradient(objective, x0, x1, net, params, step=0):
+    """Of the loss that is trained, and the loss."""
+    train = dataclasses.replace(build.train_step(tiny.mixture()), model=net, objective=objective)
+    times = objective.draw_times(jax.random.key(0), len(x1), x1.dtype)
+    part = Examples(x0, x1, times, jnp.zeros(len(x1), jnp.int32), None)
+    return *jax.grad(train.loss, has_aux=True)(params, part, x1, step, None), times
+
+
+WEIGHTED = [
+    ("mean_flow", {"weight": "adaptive"}),
+    ("mean_flow", {"weight": "adaptive", "weight_power": 0.5}),
+    ("sgflow", {"weight": "residual"}),
+    ("esd", {"weight": "residual", "weight_power": 0.5}),
+    ("sgflow", {}),
+]
+
+
+@pytest.mark.parametrize("name, options", WEIGHTED)
+def test_the_gradient_does_not_depend_on_the_size_of_the_image(name, options, x64):
+    """That of an image is that of three copies of it side by side, up to the weight's offset."""
+    objective = objectives.make(name, weight_offset=1e-12, **options)
+    params = jax.tree.map(jnp.asarray, independent.parameters(np.random.default_rng(0)))
+    x0, x1 = jax.random.normal(jax.random.key(1), (2, 8, 4))
+    once, thrice = (
+        _small_gradient(objective, *(jnp.tile(x, count) for x in (x0, x1)), Small(each_coordinate=True), params)[0]
+        for count in (1, 3)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), once, thrice)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_a_bounded_weight_gives_the_gradient_of_the_paper(power, x64):
+    """MeanFlow's mean over the batch of sg[1 / (L + c)^p] L, L summed over coordinates, at p = 1; with another p it
+    differs by a power of the number of coordinates, which Adam does not see."""
+    objective = objectives.make("mean_flow", weight="adaptive", weight_power=power, weight_offset=1e-3)
+    params = independent.parameters(np.random.default_rng(0))
+    x0, x1 = np.random.default_rng(1).standard_normal((2, 8, independent.D))
+    found, _, times = _small_gradient(objective, jnp.asarray(x0), jnp.asarray(x1), Small(), params)
+
+    on, off = slice(0, None, 2), slice(1, None, 2)  # as `Strata` has them
+    path = independent.PATHS["linear"]
+    diagonal = independent.At.of(times.diagonal, times.diagonal, x0[on], x1[on], path)
+    rest = independent.At.of(times.t, times.u, x0[off], x1[off], path)
+
+    def losses(params_):
+        return np.concatenate(
+            [independent.flow_matching(params_, params, diagonal), independent.mean_flow(params_, params, rest)]
+        )
+
+    weights = (losses(params) + 1e-3) ** -power
+    for name, direction in independent.parameters(np.random.default_rng(2)).items():
+        expected = independent.slope(
+            lambda h, n=name, d=direction: np.mean(weights * losses({**params, n: params[n] + h * d}))
+        )
+        np.testing.assert_allclose(np.sum(found[name] * direction), expected * independent.D ** (power - 1), rtol=1e-7)
+
+
 def test_several_steps_in_one_call_are_the_same_steps():
     step, batches, state, monitor = _setup()
     stacked = jax.tree.map(lambda *each: np.stack(each), *batches)
@@ -130,6 +205,26 @@ def test_a_loss_out_of_bounds_is_a_fault():
     config = tiny.mixture()
     config.train.max_abs_loss = 1e-9
     assert _first_fault(*_setup(config)) == (1, "the loss is beyond train.max_abs_loss")
+
+
+@pytest.mark.parametrize(
+    "options", [{"weight": "adaptive"}, {"warmup_steps": 10}], ids=lambda options: next(iter(options))
+)
+def test_no_weight_and_no_warm_up_hides_a_loss_out_of_bounds(options):
+    """The off-diagonal part is out of bounds, and neither the loss nor the rest is."""
+    config = tiny.mixture("mean_flow")
+    config.objective.update(options)
+    config.model.time_scale = 1000.0
+    step, batches, state, monitor = _setup(config)
+    params = jax.tree.map(lambda p: p + 0.3, state.params)
+    found = _run(step, batches[:1], state.replace(params=params), monitor)[1].averages.compute()
+    limit = float(found["off_diagonal_loss"]) / 2
+    assert limit > 2 * max(abs(found["loss"]), found["diagonal_loss"])
+    step = dataclasses.replace(step, limits=step.limits._replace(max_abs_loss=limit))
+    assert _first_fault(step, batches[:1], state.replace(params=params), monitor) == (
+        1,
+        "the loss is beyond train.max_abs_loss",
+    )
 
 
 def test_a_gradient_that_is_not_finite_is_a_fault():

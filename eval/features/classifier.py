@@ -120,7 +120,9 @@ def _train(model: Classifier, labelled: Labelled) -> dict:
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params, state, x, label):
-        updates, state = optimiser.update(jax.grad(loss)(params, x, label), state, params)
+        with jax.default_matmul_precision("highest"):  # as `Network` does
+            gradient = jax.grad(loss)(params, x, label)
+        updates, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
     state = optimiser.init(params)

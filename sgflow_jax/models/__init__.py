@@ -13,24 +13,31 @@ from sgflow_jax.models.unet import UNet
 
 _MODELS = {"unet": UNet, "mlp": MLP}
 _DTYPES = ("float32", "bfloat16")
+_PRECISIONS = ("highest", "high", "default")
 
 
 def make(name: str, **options: Any) -> nn.Module:
-    """The network called `name`; InputError names an unknown network, option or compute type."""
+    """The network called `name`; InputError names an unknown network, option, compute type or precision."""
     if name not in _MODELS:
         raise InputError(f"unknown model {name!r}: use one of {', '.join(_MODELS)}")
     allowed = [f.name for f in dataclasses.fields(_MODELS[name]) if f.name not in ("parent", "name")]
     if set(options) != set(allowed):
         wrong = sorted(set(options) ^ set(allowed))
         raise InputError(f"model {name}: {', '.join(wrong)} missing or unknown: its options are {', '.join(allowed)}")
-    if options["dtype"] not in _DTYPES:
-        raise InputError(f"model dtype is {options['dtype']!r}: use one of {', '.join(_DTYPES)}")
+    for option, known in {"dtype": _DTYPES, "precision": _PRECISIONS}.items():
+        if options[option] not in known:
+            raise InputError(f"model {option} is {options[option]!r}: use one of {', '.join(known)}")
     return _MODELS[name](**options)
 
 
 @flax.struct.dataclass
 class BoundNet:
     """A network bound to its parameters: net(t, u, x, label=None) -> like x. A pytree, so it can be passed to jit.
+
+    Its float32 products, and those of its derivatives, have the network's `precision`, whatever JAX's own default is,
+    unless a layer asks for more: "highest" is float32 on every device, "default" the device's fastest (on CPU float32,
+    on an NVIDIA GPU TF32, on a TPU bfloat16), "high" one in between. With dtype "bfloat16" only the layers that stay
+    float32 have such products, and those ask for "highest" themselves.
 
     label: [B] int32; None for a network without labels. dropout_keys: [B], training mode when given. One key is one
     mask, so that the network and its derivatives see the same, and an example has its own in any part of a batch.
@@ -47,7 +54,9 @@ class BoundNet:
             raise InputError(
                 "this network was trained with labels: pass label [B], or bind them with net.replace(label=...)"
             )
-        return self.model.apply({"params": self.params}, t, u, x, label, self.dropout_keys)
+        precision = self.model.precision if self.model.dtype == "float32" else "default"
+        with jax.default_matmul_precision(precision):
+            return self.model.apply({"params": self.params}, t, u, x, label, self.dropout_keys)
 
     def restrict(self, select) -> "BoundNet":
         """The network for the examples that `select` ([B, ...] -> [b, ...]) keeps: labels and masks go with them."""

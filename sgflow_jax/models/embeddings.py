@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 MAX_PERIOD = 1e4
+EXACT = jax.lax.Precision.HIGHEST  # of products in layers that are float32 whatever the network's dtype and precision
 
 
 def time_features(t: jax.Array, dim: int, time_scale: float) -> jax.Array:
@@ -23,7 +24,7 @@ def time_features(t: jax.Array, dim: int, time_scale: float) -> jax.Array:
 class TimeEmbedding(nn.Module):
     """Embeds t and u - t, each with a small network of its own, into their sum: [B], [B] -> [B, dim].
 
-    Always in the precision of t (float32 in training), whatever the compute type of the rest.
+    Always in the precision of t (float32 in training), whatever the compute type and precision of the rest.
     """
 
     dim: int
@@ -33,7 +34,7 @@ class TimeEmbedding(nn.Module):
     def __call__(self, t: jax.Array, u: jax.Array) -> jax.Array:
         def embed(time, name):
             features = time_features(time, self.dim, self.time_scale)
-            hidden = nn.silu(nn.Dense(self.dim, name=f"{name}_in")(features))
-            return nn.Dense(self.dim, name=f"{name}_out")(hidden)
+            hidden = nn.silu(nn.Dense(self.dim, precision=EXACT, name=f"{name}_in")(features))
+            return nn.Dense(self.dim, precision=EXACT, name=f"{name}_out")(hidden)
 
         return embed(t, "time") + embed(u - t, "gap")

@@ -12,6 +12,7 @@ class MLP(nn.Module):
 
     width, depth: hidden layers. time_dim: features for each of the two times, see `embeddings.time_features` for
     time_scale. num_classes: 0 for no label. dtype: compute type, "float32" or "bfloat16"; parameters are float32.
+    precision: of float32 products, see `BoundNet`.
     """
 
     width: int
@@ -20,6 +21,7 @@ class MLP(nn.Module):
     time_scale: float
     num_classes: int
     dtype: str
+    precision: str
 
     def check(self, shape: tuple[int, ...]) -> None:
         """InputError unless the fields are in range and fit examples of `shape`."""

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.models.embeddings import TimeEmbedding
+from sgflow_jax.models.embeddings import EXACT, TimeEmbedding
 
-CHANNELS_PER_GROUP = 4
+MAX_GROUPS = 32  # of a normalisation, as in the published U-Nets,
+CHANNELS_PER_GROUP = 4  # and the fewest channels in one, for narrow networks
 # Of the sum that runs through the blocks of a level, and of the layers at both ends, whatever the type of the rest:
-# their rounding to bfloat16 is most of a gradient's error (docs/cost.md).
+# their rounding to bfloat16 is most of a gradient's error (docs/cost.md). Their products are EXACT.
 STREAM = jnp.float32
 CHANNELS_PER_HEAD = 64  # of the attention, where the width is a multiple of it; else there is one head
 
@@ -33,14 +34,22 @@ REMAT = {
 }
 
 
-def _norm(dtype, name=None):
+def norm_groups(channels: int) -> int:
+    """The groups a normalisation splits its channels into, a multiple of 4: a quarter of them, at most 32, or the next
+    smaller number of groups of one size (132 channels: 22 groups of 6)."""
+    most = min(MAX_GROUPS, channels // CHANNELS_PER_GROUP)
+    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
+
+
+def _normalised(h, dtype, name=None):
     # Statistics are float32 in Flax whatever the dtype.
-    return nn.GroupNorm(num_groups=None, group_size=CHANNELS_PER_GROUP, dtype=dtype, name=name)
+    return nn.GroupNorm(norm_groups(h.shape[-1]), dtype=dtype, name=name)(h)
 
 
-def _conv(features, dtype, kernel=3, stride=1, zero=False, name=None):
+def _conv(features, dtype, kernel=3, stride=1, zero=False, precision=None, name=None):
     init = nn.initializers.zeros if zero else nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-    return nn.Conv(features, (kernel, kernel), (stride, stride), kernel_init=init, dtype=dtype, name=name)
+    size, strides = (kernel, kernel), (stride, stride)
+    return nn.Conv(features, size, strides, kernel_init=init, dtype=dtype, precision=precision, name=name)
 
 
 def dropout(h: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
@@ -65,11 +74,12 @@ class ResidualBlock(nn.Module):
     ) -> jax.Array:
         if skip is not None:
             x = jnp.concatenate([x, skip], axis=-1)  # here, so that with remat it is not kept a second time
-        h = _conv(self.features, self.dtype, name="conv_in")(nn.silu(_norm(self.dtype, "norm_in")(x)))
+        h = _conv(self.features, self.dtype, name="conv_in")(nn.silu(_normalised(x, self.dtype, "norm_in")))
 
-        h = h + nn.Dense(self.features, dtype=STREAM, name="condition")(nn.silu(condition))[:, None, None, :]
+        condition = nn.Dense(self.features, dtype=STREAM, precision=EXACT, name="condition")(nn.silu(condition))
+        h = h + condition[:, None, None, :]
 
-        h = nn.silu(_norm(self.dtype, "norm_out")(h))
+        h = nn.silu(_normalised(h, self.dtype, "norm_out"))
         if keys is not None:
             h = dropout(h, keys, self.dropout)
         h = _conv(self.features, self.dtype, zero=True, name="conv_out")(h)
@@ -87,7 +97,7 @@ class AttentionBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, features = x.shape
-        h = _norm(self.dtype)(x).reshape(batch, height * width, features)
+        h = _normalised(x, self.dtype).reshape(batch, height * width, features)
         h = nn.MultiHeadDotProductAttention(
             num_heads=1 if features % CHANNELS_PER_HEAD else features // CHANNELS_PER_HEAD,
             dtype=self.dtype,
@@ -105,6 +115,7 @@ class UNet(nn.Module):
     attention_sizes: heights, in pixels, of the levels with self-attention; with any, the middle has it too.
     dropout: share of activations dropped in training. time_scale: see `embeddings.time_features`.
     num_classes: 0 for no label. dtype: compute type, "float32" or "bfloat16"; parameters are float32.
+    precision: of float32 products, see `BoundNet`.
     remat: what the backward pass computes again instead of keeping it, see REMAT.
     """
 
@@ -116,6 +127,7 @@ class UNet(nn.Module):
     time_scale: float
     num_classes: int
     dtype: str
+    precision: str
     remat: str
 
     def check(self, shape: tuple[int, ...]) -> None:
@@ -162,7 +174,7 @@ class UNet(nn.Module):
         def attended(h, name):
             return attention(dtype, name=f"{name}_attention")(h) if h.shape[1] in self.attention_sizes else h
 
-        h = _conv(self.channels, STREAM, name="stem")(x)
+        h = _conv(self.channels, STREAM, precision=EXACT, name="stem")(x)
         skips = [h]
         for level, mult in enumerate(self.channel_mult):
             if level:
@@ -187,8 +199,8 @@ class UNet(nn.Module):
                 h = _conv(h.shape[-1], dtype, name=f"up{level}")(h)
 
         def head(module, h):
-            h = nn.silu(_norm(STREAM, "norm_out")(h))
+            h = nn.silu(_normalised(h, STREAM, "norm_out"))
             # Zero at the start: F = 0, the map is the identity and every derivative of it is tame.
-            return _conv(x.shape[-1], STREAM, zero=True, name="out")(h)
+            return _conv(x.shape[-1], STREAM, zero=True, precision=EXACT, name="out")(h)
 
         return REMAT[self.remat](head)(self, h).astype(out_dtype)

@@ -24,7 +24,8 @@ class Objective(abc.ABC):
 
     Fields are the options a config may set.
     interpolant: "linear" or "trigonometric".
-    time_law, logit_mean, logit_std: the law of each time, see `times.TimeLaw`.
+    time_law, logit_mean, logit_std: the law of each time, see `times.TimeLaw`: a published logit_mean may want its sign
+        changed.
     velocity_target: what stands for dx_t. "pair" is the velocity of the example's own pair. "batch" is its conditional
         mean given x_t when the data are the batch (`interpolant.Interpolant.mean_velocity`): the same expected gradient
         with less noise. Not for labelled networks, whose velocity is that of one class.
@@ -156,7 +157,14 @@ class FlowMapObjective(Objective):
     weight: of each example, without gradient. "none". "residual": 1 / (|R|^2 + c)^p off the diagonal, R the residual
         without the noise of dx_t, so a function of (t, u, x_t) that keeps the stationary point. "adaptive" (mean_flow
         and improved_mean_flow): 1 / (loss + c)^p everywhere, MeanFlow's own, which depends on dx_t and moves it.
-    weight_power, weight_offset: p >= 0, and c > 0 in units of |x|^2.
+    weight_power, weight_offset: p >= 0, and c > 0 in units of |x|^2, the sum over coordinates, as in the papers.
+
+    A weighted loss has the size of |x|^(2 - 2p), so it is divided by D^(1-p), not by the number of coordinates D: with
+    p = 1 it is MeanFlow's, undivided, with p = 0 the unweighted one, and with any p it is (loss / D) / (loss / D +
+    c / D)^p, the same for any image size while c is small against the sums. "residual" leaves the diagonal unweighted,
+    |x|^2 / D. So, for any image size and p = 1, an example on the diagonal contributes the mean square error of its
+    coordinates and one off it at most about 1. The off-diagonal gradient is 1 / (|R|^2 + c) * D times the unweighted
+    one: it gains on the diagonal as R falls, by D / c at most. weight_offset = D bounds that by 1.
     """
 
     prob_diagonal: float = 0.5
@@ -229,16 +237,20 @@ class FlowMapObjective(Objective):
         )
 
         # Before weights and ramp, which the loss has and hides.
-        metrics = {"diagonal_loss": jnp.mean(loss_on), "off_diagonal_loss": jnp.mean(loss_off), **metrics}
+        terms = jnp.mean(loss_on), jnp.mean(loss_off)
+        metrics = {"diagonal_loss": terms[0], "off_diagonal_loss": terms[1], **metrics}
         if residual is not None:
             metrics["residual_norm_sq"] = jnp.mean(squared_norm(residual))
 
+        degree, weighted = 1.0, 1 - self.weight_power
         if self.weight == "residual":
             loss_off = self._weigh(squared_norm(residual)) * loss_off
+            degree = strata.merge(jnp.ones_like(loss_on), jnp.full_like(loss_off, weighted))
         elif self.weight == "adaptive":
             loss_on, loss_off = (self._weigh(loss) * loss for loss in (loss_on, loss_off))
+            degree = weighted
         ramp = self.ramp(step).astype(x1.dtype)
-        return LossOut(strata.merge(loss_on, ramp * loss_off), metrics)
+        return LossOut(strata.merge(loss_on, ramp * loss_off), metrics, terms, degree)
 
 
 def diagonal_loss(net: Net, t: jax.Array, x_t: jax.Array, dx_t: jax.Array) -> jax.Array:
