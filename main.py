@@ -6,9 +6,9 @@ from sgflow_jax import cli
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED
 
 _CONFIG = cli.define_config("FILE.py[:OBJECTIVE], like configs/cifar10.py:mean_flow.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_WORKDIR = cli.define_run("workdir", "Directory of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
-_OUT = flags.DEFINE_string("out", None, "sample: the .npz file to write; a picture, NAME.png, comes beside it.")
+_OUT = cli.define_path("out", None, "sample: the .npz file to write; a picture, NAME.png, comes beside it.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "sample: examples for each number of steps.", 1, MAX_SAMPLES)
 _STEPS = flags.DEFINE_list("steps", None, "sample: numbers of steps (network calls); by default of 1,2,4,10.")
 _METHOD = flags.DEFINE_string(

@@ -1,6 +1,7 @@
 """Checks --config and --config.FIELD=VALUE before they are parsed, so that a fault is named with what is allowed."""
 
 import ast
+import os
 import runpy
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def _load(text: str | None) -> ml_collections.ConfigDict:
     if not text:
         raise InputError("--config is missing: give --config=FILE.py, like configs/cifar10.py")
     path, colon, argument = text.partition(":")
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         there = ", ".join(sorted(str(p) for p in Path("configs").glob("[!_]*.py") if p.stem != "base"))
         raise InputError(f"--config={text}: there is no file {path}; use one of {there or 'your own'}")
     try:

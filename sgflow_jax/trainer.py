@@ -43,12 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
     found = processes.from_process(processes.on_first(lambda: resume.look(workdir, config)))
     saved = resume.Found(*found)
     config, teacher = _with_teacher(config, saved.config, mesh)
-    source = processes.on_all(lambda: build.source(config))
-    if saved.data not in (None, source.identity()):
-        raise InputError(
-            f"--workdir={workdir} was trained on {saved.data}, and the data set is {source.identity()}: set "
-            "config.data.data_dir to the former"
-        )
+    source = processes.on_all(lambda: resume.check_data(workdir, saved, build.source(config)))
     with contextlib.ExitStack() as stack:
         token = processes.from_process(processes.on_first(lambda: resume.claim(stack, workdir, config, saved)))
         processes.on_all(lambda: resume.check_shared(workdir, token))
@@ -56,7 +51,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
         log = stack.enter_context(processes.on_first(lambda: MetricLog(workdir, start, num_steps)) or NoLog())
         preemption = stack.enter_context(Preemption(log.say, MAINTENANCE_URL if jax.default_backend() == "tpu" else ""))
         keep = config.train.keep_checkpoints, config.train.keep_every
-        checkpoints = stack.enter_context(Checkpoints(workdir, *keep))
+        checkpoints = stack.enter_context(Checkpoints(workdir, *keep, token=token))
         for place in checkpoints.set_aside_after(start):
             log.event("damaged", start, f"a damaged checkpoint is now {place}")
         trace = stack.enter_context(StepTrace(config.profile.steps, workdir, log.event))

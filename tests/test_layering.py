@@ -36,6 +36,9 @@ sgflow_jax.optim
 sgflow_jax.processes
 sgflow_jax.sharding
 sgflow_jax.ahead
+sgflow_jax.locks
+sgflow_jax.places
+sgflow_jax.fingerprint
 sgflow_jax.data.source
 sgflow_jax.data.prepared
 sgflow_jax.data.memory
