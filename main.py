@@ -16,12 +16,12 @@ _CONFIG = cli.define_config(
     "the configuration of the run in --workdir.",
     of_run=True,
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_WORKDIR = cli.define_run("workdir", "Directory of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "train: check everything, print the configuration and what a step takes, and stop."
 )
-_OUT = flags.DEFINE_string("out", None, "sample: the .npz file to write; a picture, NAME.png, comes beside it.")
+_OUT = cli.define_path("out", None, "sample: the .npz file to write; a picture, NAME.png, comes beside it.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "sample: examples for each number of steps.", 1, MAX_SAMPLES)
 _STEPS = flags.DEFINE_list("steps", None, "sample: numbers of steps (network calls); by default of 1,2,4,10.")
 _METHOD = flags.DEFINE_string(

@@ -42,9 +42,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.train.fork_from = ""  # RUN@STEP: begin with that checkpoint of another run, at its step; RUN: its newest
     config.train.steps_per_dispatch = 1  # steps in one call of the device; more than 1 is slow on CPU
     config.train.microbatches = 1  # parts of a batch, taken in turn: the same gradient in less memory
-    config.train.max_abs_loss = (
-        1e6  # a part of the loss, per coordinate, before weights and ramp, beyond this is divergence
-    )
+    config.train.max_abs_loss = 1e6  # a larger part of the loss, before weights and ramp, is divergence
     config.train.divergence_factor = 20.0  # so are a gradient and a loss so many times their running medians; 0: off
     config.train.on_divergence = "stop"  # "stop", or "rollback" to the last checkpoint with a lower learning rate
     config.train.max_rollbacks = 3  # rollbacks before a divergence stops the run

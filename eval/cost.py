@@ -191,7 +191,7 @@ def define_flags() -> None:
     flags.DEFINE_list("remat", ["none"], "What is computed again: some of none, elementwise and block.")
     flags.DEFINE_list("dtypes", ["float32"], "Types of the computation: float32, bfloat16 or both.")
     flags.DEFINE_list("microbatches", ["1"], "Parts of a batch.")
-    flags.DEFINE_string("doc", None, "A document with a place for the table.")
+    cli.define_path("doc", None, "A document with a place for the table.")
     flags.DEFINE_string("section", "cost", "Which place in the document.")
 
 

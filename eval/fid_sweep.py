@@ -18,11 +18,10 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from eval import features, measure, plots, real, reference, results
+from eval import features, measure, plots, reference, results
 from eval.background import Background
-from eval.features.interface import fingerprint
 from eval.progress import Progress
-from sgflow_jax import build, cli, data, figures, generate, processes, sampling
+from sgflow_jax import build, cli, data, figures, fingerprint, generate, processes, sampling
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
@@ -127,7 +126,7 @@ def _checkpoints(workdir: str, request: Request) -> list[_Checkpoint]:
         # The newest for one process may not be there yet for another.
         step = processes.from_process(build.recall(workdir, step)[1])
         net, config, _ = build.restore(workdir, step, ema=request.parameters == "ema")
-        network = fingerprint(*jax.tree.leaves(net.params))
+        network = fingerprint.of_arrays(*jax.tree.leaves(net.params))
         num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
         objective = build.objective(config)
         method = sampling.method_of(objective, request.method)
@@ -150,7 +149,7 @@ def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple
         config.data.data_dir = request.data_dir
     elif request.reference is None and len({other.data.data_dir for other in configs}) > 1:
         places = {other.data.data_dir: other for other in configs}.values()
-        prints = {real.fingerprint(build.source(other)) for other in places}
+        prints = {fingerprint.of_examples(build.source(other)) for other in places}
         _agree(prints, f"hold different data called {config.data.name}, by fingerprint", "measure them apart")
     extract = reference.extractor(config, name, request.weights, request.resize)
     if request.reference is not None:
@@ -196,7 +195,7 @@ def _measure(
         for checkpoint, identities in todo:
             files = [results.examples_file(checkpoint.workdir, identity) for identity in identities]
             paths.check_writable(*files, *_summary_files(paths.evaluation(checkpoint.workdir)))
-            results.write(checkpoint.workdir, results.read(checkpoint.workdir))
+            results.append(checkpoint.workdir)
 
     processes.on_first(check_writable)
     statistics = target.statistics()
@@ -288,15 +287,15 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("num_samples", None, "Generated examples; the run's eval.num_samples by default.")
     features.define_flags()
-    flags.DEFINE_string("reference", None, "A file of eval.reference; by default the run's training data.")
+    cli.define_path("reference", None, "A file of eval.reference; by default the run's training data.")
     flags.DEFINE_string("method", None, "One of flow_map, euler, heun and consistency; the objective's own by default.")
     flags.DEFINE_enum("grid", "uniform", sampling.GRIDS, "Times of the steps.")
     flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
     flags.DEFINE_enum("parameters", "ema", ["ema", "raw"], "The averaged parameters, or the last ones.")
-    flags.DEFINE_string("data_dir", None, "Where the reference data lie; as in training by default.")
+    cli.define_path("data_dir", None, "Where the reference data lie; as in training by default.")
     flags.DEFINE_list("seeds", ["0"], "Seeds of the noise.")
     flags.DEFINE_alias("seed", "seeds")
-    flags.DEFINE_string("out", None, "Directory for one table and curve of all workdirs.")
+    cli.define_path("out", None, "Directory for one table and curve of all workdirs.")
 
 
 def main(_):

@@ -124,7 +124,7 @@ def _sliced_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
 
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    flags.DEFINE_string("workdir", None, "Directory of a trained run.")
+    cli.define_run("workdir", "Directory of a trained run.")
     flags.DEFINE_integer("num_samples", 20_000, "Points at which the maps are compared.", 1, MAX_SAMPLES)
     flags.DEFINE_integer("seed", 0, "Seed of the points.", lower_bound=0, upper_bound=MAX_SEED)
 

@@ -7,7 +7,7 @@ import numpy as np
 from eval import real
 from eval.manifold import squared_distances
 from eval.runs import Run
-from sgflow_jax import build, data
+from sgflow_jax import build, data, fingerprint
 from sgflow_jax.interfaces import InputError
 
 BLOCK = 1000  # training images held in float64 at a time
@@ -38,7 +38,7 @@ def training(runs: list[Run]) -> Training:
         raise InputError("no run has a config.json, which says where the training images are")
     source = build.source(configs[0])
     known = {row.identity.reference for run in runs for row in run.rows}
-    if {reference.fingerprint for reference in known if reference.split == "train"} - {real.fingerprint(source)}:
+    if {reference.fingerprint for reference in known if reference.split == "train"} - {fingerprint.of_examples(source)}:
         raise InputError(f"the images of {name} found here are not those the runs were measured against")
     classes = data.num_classes(name)
     shares = np.bincount(source.labels, minlength=classes) / source.size if classes else np.zeros(0)

@@ -90,7 +90,7 @@ COLUMNS = {
 
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    flags.DEFINE_string("workdir", None, "Directory of a trained run.")
+    cli.define_run("workdir", "Directory of a trained run.")
     flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
     flags.DEFINE_list("objectives", list(OBJECTIVES), "Objectives or variants like 'psd(split=uniform)'.")
     flags.DEFINE_integer("batches", 32, "Batches, an error for each.", 2, MAX_SEED)

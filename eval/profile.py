@@ -126,7 +126,7 @@ def define_flags() -> None:
     cli.define_config("FILE.py[:OBJECTIVE], like configs/cifar10.py.")
     flags.DEFINE_integer("steps", 10, "Training steps that are traced.", 1, 10_000)
     flags.DEFINE_integer("top", 15, "Instructions in the table.", 1)
-    flags.DEFINE_string("out", None, "FILE.json for all numbers.")
+    cli.define_path("out", None, "FILE.json for all numbers.")
 
 
 def main(_):

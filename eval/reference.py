@@ -27,7 +27,7 @@ from eval.features.interface import Features, Labelled
 from eval.frechet import Gaussian
 from eval.measure import Reference, Sample
 from eval.results import VERSION, ReferenceIdentity, plus_minus
-from sgflow_jax import build, cli, data, processes
+from sgflow_jax import build, cli, data, fingerprint, processes
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -60,7 +60,7 @@ def of_data(config: ml_collections.ConfigDict, extract: Features, split: str = "
         version=VERSION,
         data=config.data.name,
         split=split,
-        fingerprint=real.fingerprint(source),
+        fingerprint=fingerprint.of_examples(source),
         reference_count=source.size,
         features=extract.name,
         weights=extract.weights,
@@ -76,7 +76,7 @@ def of_file(file: str, config: ml_collections.ConfigDict, extract: Features) -> 
     ours = [config.data.name, extract.name, extract.weights, extract.resize, VERSION]
     # Where the data are at hand, they must be those; where they are not, the file stands in for them.
     with contextlib.suppress(InputError):
-        ours.append(real.fingerprint(build.source(config, identity.split)))
+        ours.append(fingerprint.of_examples(build.source(config, identity.split)))
         theirs.append(identity.fingerprint)
     if theirs != ours:
         described = [" ".join(str(part) for part in parts if part) for parts in (theirs, ours)]

@@ -278,7 +278,7 @@ def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
     flags.DEFINE_list("workdirs", None, "Directories of runs of the same data that eval.fid_sweep has measured.")
     flags.DEFINE_alias("workdir", "workdirs")
-    flags.DEFINE_string("out", None, "Directory for the page and its pictures.")
+    cli.define_path("out", None, "Directory for the page and its pictures.")
 
 
 def main(_):

@@ -1,7 +1,6 @@
 """The rows of eval/fid.jsonl: what was measured, and on what; and the table made from them."""
 
 import dataclasses
-import fcntl
 import json
 import math
 import os
@@ -14,7 +13,7 @@ from typing import Any
 
 from eval import features
 from eval.rows import markdown
-from sgflow_jax import figures
+from sgflow_jax import figures, locks
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -146,7 +145,8 @@ def describe(row: Row) -> str:
 
 def read(workdir: str) -> list[Row]:
     """The rows of a run, in the order they were measured; none if there is no file. Those of another version of the
-    code are left out: they are measured again. InputError names a damaged line."""
+    code are left out: they are measured again. Of rows of one identity only the first counts. InputError names a
+    damaged line."""
     file = paths.evaluation(workdir) / "fid.jsonl"
     rows = []
     try:
@@ -162,29 +162,31 @@ def read(workdir: str) -> list[Row]:
             rows.append(Row.from_flat(values))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file}, line {number}, is not a row of this version: remove it") from error
-    return rows
+    known = {}
+    for row in rows:
+        known.setdefault(row.identity, row)
+    return list(known.values())
 
 
-def write(workdir: str, rows: list[Row]) -> None:
-    """Replaces the rows of a run."""
-    text = "".join(json.dumps(row.flat()) + "\n" for row in rows)
-    paths.write_atomically(paths.evaluation(workdir) / "fid.jsonl", text)
+def append(workdir: str, *rows: Row) -> None:
+    """Adds rows to those of a run, but none whose identity is there: another sweep may have measured it meanwhile.
 
-
-def append(workdir: str, row: Row) -> None:
-    """Adds a row to those of a run. Rows of another network that was at the same step, before the run was trained
-    again, go: its checkpoint is there no more."""
+    Rows of another network that was at the same step, before the run was trained again, go: its checkpoint is there no
+    more. Without rows, what is there is written again: whether that works is known before the work of measuring.
+    InputError if it does not.
+    """
+    networks = {(row.identity.checkpoint_step, row.identity.parameters): row.identity.network for row in rows}
 
     def superseded(old: Identity) -> bool:
-        place = (row.identity.checkpoint_step, row.identity.parameters)
-        return (old.checkpoint_step, old.parameters) == place and old.network != row.identity.network
+        return networks.get((old.checkpoint_step, old.parameters), old.network) != old.network
 
-    folder = os.open(paths.evaluation(workdir), os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # two sweeps may measure one run
-        write(workdir, [*(old for old in read(workdir) if not superseded(old.identity)), row])
-    finally:
-        os.close(folder)
+    folder = paths.evaluation(workdir)
+    with locks.held(folder / "lock"):  # whoever changes the file reads it first
+        known = {old.identity: old for old in read(workdir) if not superseded(old.identity)}
+        for row in rows:
+            known.setdefault(row.identity, row)
+        text = "".join(json.dumps(row.flat()) + "\n" for row in known.values())
+        paths.write_atomically(folder / "fid.jsonl", text)
 
 
 def examples_file(workdir: str, identity: Identity) -> Path:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from sgflow_jax import cli
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -156,7 +157,7 @@ def from_command(
 
 def define_flags(out: str) -> None:
     """The flags of a command whose table is measured row by row; out: its default directory."""
-    flags.DEFINE_string("out", out, "Directory of the rows and of what is made from them.")
+    cli.define_path("out", out, "Directory of the rows and of what is made from them.")
     flags.DEFINE_integer("processes", 0, "Rows measured at a time, each in a process of its own; 0: here.", 0, 64)
     flags.DEFINE_string("row", None, "Measure this row alone: its settings as JSON.")
 

@@ -185,7 +185,7 @@ def define_flags() -> None:
     flags.DEFINE_list("fsdp", ["1", "8", "64", "-1"], "Devices in a group, as config.mesh.fsdp; -1: all of them.")
     flags.DEFINE_bool("compile", False, "Compile the training step too: minutes for a large network.")
     flags.DEFINE_integer("batch_per_device", 2, "Examples on each device, with --compile.", 1)
-    flags.DEFINE_string("out", None, "FILE.json for the rows, in bytes.")
+    cli.define_path("out", None, "FILE.json for the rows, in bytes.")
 
 
 def main(_):

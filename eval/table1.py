@@ -124,8 +124,8 @@ def _read(file: Path) -> list[rows.Row]:
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
     cli.define_config("The network whose gradient is measured.", "configs/quickstart.py")
-    flags.DEFINE_string("results", "docs/results", "Where stationarity.json and toy_table.json are.")
-    flags.DEFINE_string("doc", None, "The document to put the table into.")
+    cli.define_path("results", "docs/results", "Where stationarity.json and toy_table.json are.")
+    cli.define_path("doc", None, "The document to put the table into.")
 
 
 def main(_):

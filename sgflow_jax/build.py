@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from configs import base
-from sgflow_jax import config_fields, data, models, objectives, optim, sampling, sharding
+from sgflow_jax import config_fields, data, models, objectives, optim, places, sampling, sharding
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.guard import Limits
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
@@ -220,7 +220,7 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
 
     InputError if there is no such checkpoint, or its run cannot teach this one.
     """
-    workdir = config.teacher.workdir
+    workdir = places.run("config.teacher.workdir", config.teacher.workdir)
     if not workdir:
         return None, 0
     net, theirs, step = restore(workdir, config.teacher.step or None, mesh=mesh)

@@ -13,8 +13,6 @@ from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.train_step import Monitor, TrainState
 
-# What orbax and TensorStore raise when they cannot write: a full disk is a ValueError.
-_WRITE_ERRORS = (OSError, ValueError, RuntimeError)
 # A process that cannot write its part keeps the others waiting so long.
 _COMMIT_SECONDS = 300
 
@@ -23,11 +21,14 @@ class Checkpoints:
     """The checkpoints of one run. Use as a context manager: leaving it waits for what is still being written.
 
     keep: how many to keep, the newest; keep_every: and those of every so many steps, for good (0: none). read_only: for
-    evaluation; nothing is made or removed. With several processes all must make the same calls.
+    evaluation; nothing is made or removed. token: of `workdir.claimed`; nothing is changed once another run has the
+    directory. With several processes all must make the same calls.
     """
 
-    def __init__(self, workdir: str, keep: int | None = None, keep_every: int = 0, read_only: bool = False):
-        self._workdir = workdir
+    def __init__(
+        self, workdir: str, keep: int | None = None, keep_every: int = 0, read_only: bool = False, token: str = ""
+    ):
+        self._workdir, self._token = workdir, token
         self._directory = paths.checkpoints(workdir)
         if read_only and not self._directory.is_dir():
             raise InputError(self._none())
@@ -61,6 +62,7 @@ class Checkpoints:
 
     def set_aside_after(self, step: int) -> list[str]:
         """Moves those newer than `step` that are damaged out of the way of the run; where they are now."""
+        self._check_claim()
         moved = processes.from_process(processes.on_first(lambda: self._set_aside(step)))
         if moved:
             self._manager.reload()
@@ -72,12 +74,14 @@ class Checkpoints:
         """Starts writing; the arrays are copied before this returns. The newest step again is left alone.
 
         data: `data.Source.identity`, which must be the same when the run continues. Whether it worked is known later:
-        see `write_fault`.
+        see `write_fault`. InputError if another run has taken the directory over.
         """
+        self._check_claim()
         if step == self.latest():
             return
         saved = {"state": state, "monitor": monitor}
         facts = {
+            "format": integrity.FORMAT,
             "sum": integrity.bit_sum(saved, integrity.sum_on_devices),
             "data": data,
             "digest": integrity.digest(config.to_dict(), data),
@@ -107,7 +111,7 @@ class Checkpoints:
             return None
         fault = processes.from_process(self._write_fault, failed)
         # A new manager removes what was half written, which a full disk needs most.
-        with contextlib.suppress(*_WRITE_ERRORS):
+        with contextlib.suppress(Exception):
             self._manager.close()
         self._write_fault, self._manager = None, integrity.manager(self._directory, **self._options)
         return fault
@@ -128,18 +132,22 @@ class Checkpoints:
         (name,) = item
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:  # orbax raises any kind
             said = " ".join(str(error).split())[:120]
             raise InputError(
                 f"the {name} in {self._directory / str(step)} cannot be read ({type(error).__name__}, {said}): check "
                 "that it is of this run and this version"
             ) from error
 
+    def _check_claim(self) -> None:
+        if self._token:
+            processes.on_first(lambda: paths.check_claim(self._workdir, self._token))
+
     def _attempt(self, write: Callable) -> None:
         try:
             write()
-        except _WRITE_ERRORS as error:
-            said = " ".join(str(error).split())
+        except Exception as error:  # of orbax and TensorStore, any kind: a full disk is a ValueError
+            said = " ".join(str(error).split()) or type(error).__name__
             self._write_fault = said if len(said) < 160 else f"{said[:60]} ... {said[-90:]}"  # the cause stands last
 
     def _none(self) -> str:

@@ -1,7 +1,6 @@
 """What the commands share: faults of the input become one line and exit code 2, never a traceback."""
 
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sgflow_jax import command_help, config_flag, processes
+from sgflow_jax import command_help, config_flag, places, processes
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError
 
@@ -19,6 +18,7 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are, with --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0, with --coordinator.")
+_PLACES: dict[str, Callable[[str, str], str]] = {}  # the flags that name one, and what makes a path of their text
 
 
 def run(main: Callable) -> None:
@@ -49,11 +49,23 @@ def require(**values) -> None:
             raise InputError(f"--{name} is missing: give --{name}=...")
 
 
+def define_path(name: str, default: str | None, what: str) -> flags.FlagHolder:
+    """A flag that names a file or a directory: its value is what `places.path` makes of the text."""
+    _PLACES[name] = places.path
+    return flags.DEFINE_string(name, default, what)
+
+
+def define_run(name: str, what: str) -> flags.FlagHolder:
+    """As `define_path`, for the directory of a run (`places.run`)."""
+    _PLACES[name] = places.run
+    return flags.DEFINE_string(name, None, what)
+
+
 def directories(flag: str, items: list[str] | None) -> tuple[str, ...]:
-    """The items of a list flag as directories, each once. InputError if there is none."""
+    """The items of a list flag as directories of runs, each once. InputError if there is none, or one cannot be."""
     if not items or not all(item.strip() for item in items):
         raise InputError(f"--{flag} is missing or has an empty part: give --{flag}=DIR or --{flag}=DIR,DIR")
-    return tuple(dict.fromkeys(os.path.normpath(item.strip()) for item in items))
+    return tuple(dict.fromkeys(places.run(f"--{flag}", item.strip()) for item in items))
 
 
 def integers(flag: str, items: list[str] | None, least: int = 0, most: int = MAX_SEED) -> tuple[int, ...] | None:
@@ -108,6 +120,8 @@ def _parse(argv: list[str]) -> list[str]:
     for name, value in flags.FLAGS.flag_values_dict().items():
         if isinstance(value, float) and not math.isfinite(value):  # absl lets nan pass all bounds
             raise InputError(f"--{name}={value}: use a finite number")
+        if name in _PLACES and isinstance(value, str):
+            flags.FLAGS[name].value = _PLACES[name](f"--{name}", value)
     return rest
 
 

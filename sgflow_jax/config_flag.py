@@ -2,13 +2,14 @@
 
 import ast
 import difflib
+import os
 import runpy
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-from sgflow_jax import config_fields
+from sgflow_jax import config_fields, places
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -34,7 +35,7 @@ def check(argv: list[str], default: str | None = None, of_run: bool = False) -> 
 
 def _of_run(workdir: str | None) -> ml_collections.ConfigDict | None:
     """The configuration that was written down in a directory; None without one."""
-    saved = paths.recorded(workdir) if workdir else None
+    saved = paths.recorded(places.run("--workdir", workdir)) if workdir else None
     return config_fields.completed(saved).lock() if saved else None
 
 
@@ -53,7 +54,7 @@ def _load(text: str | None) -> ml_collections.ConfigDict:
     if not text:
         raise InputError("--config is missing: give --config=FILE.py, like configs/cifar10.py")
     path, colon, argument = text.partition(":")
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         there = ", ".join(sorted(str(p) for p in Path("configs").glob("[!_]*.py") if p.stem != "base"))
         raise InputError(f"--config={text}: there is no file {path}; use one of {there or 'your own'}")
     try:

@@ -10,9 +10,10 @@ import functools
 import gc
 import hashlib
 import json
+import shutil
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
 ARRAYS = ("state", "monitor")  # and, in JSON, "config" and "facts"
+# Raised with every change after which a checkpoint of before is read wrongly or trains on otherwise.
+FORMAT = 2
 
 
 class Saved(NamedTuple):
@@ -37,7 +40,8 @@ class Saved(NamedTuple):
 
 def newest(workdir: str, quiet: bool = False) -> Saved | None:
     """The newest sound checkpoint of a run, read by this process alone; None if there is none at all. Newer ones that
-    are damaged are named on stderr, unless `quiet`. InputError if there are only damaged ones."""
+    are damaged are named on stderr, unless `quiet`. InputError if there are only damaged ones, or one of another
+    version."""
     directory = paths.checkpoints(workdir)
     damaged = []
     for step in reversed(steps(directory)):
@@ -82,27 +86,72 @@ _sound: dict[tuple, Saved] = {}
 
 
 def examine(directory: Path, step: int) -> Saved | str:
-    """A step, all of which is read by this process alone; or what is wrong with it."""
+    """A step, all of which is read by this process alone; or what is wrong with it. InputError for one that another
+    version of this code wrote, which may be sound."""
     try:
         files = sorted(path for path in (directory / str(step)).rglob("*") if path.is_file())
         key = directory, step, *((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files)
         if key not in _sound:
             _sound[key] = _read(directory, step)
         return _sound[key]
+    except InputError:
+        raise
     except Exception as error:  # orbax raises any kind, Exception itself among them
         return f"{type(error).__name__}, {' '.join(str(error).split())[:120]}"
 
 
-def _read(directory: Path, step: int) -> Saved:
-    alone = None
+def check_store(workdir: str) -> None:
+    """InputError unless what is written where checkpoints go can be read there. By this process alone."""
+    directory = paths.checkpoints(workdir) / "probe"
+    tree, text = {"numbers": np.arange(4, dtype=np.float32)}, {"text": "ä"}
+    try:
+        with _alone(directory, create=True) as opened:
+            item = ocp.args.Composite(state=ocp.args.StandardSave(tree), config=ocp.args.JsonSave(text))
+            opened.save(0, args=item)
+            item = ocp.args.Composite(state=ocp.args.StandardRestore(tree), config=ocp.args.JsonRestore())
+            found = opened.restore(0, args=item)
+        if found["config"] != text or not np.array_equal(found["state"]["numbers"], tree["numbers"]):
+            raise ValueError("other values came back")
+    except Exception as error:  # as in `examine`
+        said = f"{type(error).__name__}, {' '.join(str(error).split())[:120]}"
+        raise InputError(
+            f"--workdir={workdir} cannot keep checkpoints, one was written and could not be read ({said}): use another "
+            "directory"
+        ) from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path, create: bool) -> Iterator[ocp.CheckpointManager]:
+    """A manager that waits for no other process."""
+    several = None
     if jax.process_count() > 1:
         me = jax.process_index()
-        alone = ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix="alone")
-    options = dict(create=False, save_root_metadata=False, enable_async_checkpointing=False)
-    with _quietly(), manager(directory, **options, multiprocessing_options=alone) as opened:
+        several = ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix="alone")
+    options = dict(create=create, save_root_metadata=False, enable_async_checkpointing=False)
+    with manager(directory, **options, multiprocessing_options=several) as opened:
+        yield opened
+
+
+def _check_format(place: Path, facts: dict[str, Any]) -> None:
+    if (found := facts.get("format", 1)) != FORMAT:
+        age = "an older" if found < FORMAT else "a newer"
+        raise InputError(
+            f"{place} was written by {age} version of sgflow_jax (format {found}, this one reads {FORMAT}): use that "
+            "version, or another run"
+        )
+
+
+def _read(directory: Path, step: int) -> Saved:
+    place = directory / str(step)
+    if {path.name for path in place.iterdir() if path.is_dir()} == {"config", "state"}:
+        _check_format(place, {})  # the first versions wrote no more
+    with _quietly(), _alone(directory, create=False) as opened:
         said = opened.restore(
             step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), facts=ocp.args.JsonRestore())
         )
+        _check_format(place, said["facts"])
         arrays = {}
         for item in ARRAYS:
             like = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), opened.item_metadata(step)[item])

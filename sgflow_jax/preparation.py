@@ -7,7 +7,7 @@ import jax
 import ml_collections
 from jax.sharding import Mesh
 
-from sgflow_jax import build, data, processes, resume
+from sgflow_jax import build, data, places, processes, resume
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import BoundNet
@@ -49,12 +49,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     origin = None if found.step else _origin(config, like)
     if origin:
         config.train.fork_from = "@".join(map(str, origin))
-    source = processes.on_all(lambda: build.source(config))
-    if found.data not in (None, source.identity()):
-        raise InputError(
-            f"--workdir={workdir} was trained on {found.data}, but config.data points to {source.identity()}: set "
-            "config.data.data_dir to the former"
-        )
+    source = processes.on_all(lambda: resume.check_data(workdir, found, build.source(config)))
     return Prepared(config, mesh, step_fn, like, found, source, teacher, origin)
 
 
@@ -85,6 +80,7 @@ def _origin(config: ml_collections.ConfigDict, like: TrainState) -> tuple[str, i
         return None
     workdir, at, number = text.rpartition("@")
     workdir, step = (workdir, int(number)) if at and number.isdecimal() else (text, None)
+    workdir = places.run("config.train.fork_from", workdir)
     theirs, step = build.recall(workdir, step)
     field = f"config.train.fork_from is {text!r}"
     if step >= config.train.num_steps:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from sgflow_jax import integrity
+from sgflow_jax import data, integrity
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -38,6 +38,16 @@ def look(workdir: str, config: ml_collections.ConfigDict) -> Found:
     return Found(*saved)
 
 
+def check_data(workdir: str, found: Found, source: data.Source) -> data.Source:
+    """The source, if it is what the run was trained on; else InputError."""
+    if found.data not in (None, source.identity()):
+        raise InputError(
+            f"--workdir={workdir} was trained on {found.data}, but config.data points to {source.identity()}: set "
+            "config.data.data_dir to the former"
+        )
+    return source
+
+
 def claim(stack: contextlib.ExitStack, workdir: str, config: ml_collections.ConfigDict, found: Found) -> str:
     """Takes the directory for this run; the token that says so. InputError if another run was there meanwhile."""
     paths.make_directory(paths.checkpoints(workdir))
@@ -47,6 +57,8 @@ def claim(stack: contextlib.ExitStack, workdir: str, config: ml_collections.Conf
         raise InputError(
             f"another run has just written to --workdir={workdir}: give the command again to go on from it"
         )
+    if not found.step:  # else one was read just now
+        integrity.check_store(workdir)
     paths.record(workdir, config)
     return token
 

@@ -59,7 +59,7 @@ def train(
         log = stack.enter_context(processes.on_first(lambda: MetricLog(workdir, start, num_steps)) or NoLog())
         preemption = stack.enter_context(Preemption(log.say, MAINTENANCE_URL if jax.default_backend() == "tpu" else ""))
         keep = config.train.keep_checkpoints, config.train.keep_every
-        checkpoints = stack.enter_context(Checkpoints(workdir, *keep))
+        checkpoints = stack.enter_context(Checkpoints(workdir, *keep, token=token))
         for place in checkpoints.set_aside_after(start):
             log.event("damaged", start, f"a damaged checkpoint is now {place}")
         trace = stack.enter_context(StepTrace(config.profile.steps, workdir, log.event))

@@ -1,7 +1,6 @@
 """A run's directory: where things lie in it, and which configuration it belongs to."""
 
 import contextlib
-import fcntl
 import glob
 import io
 import json
@@ -15,6 +14,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from sgflow_jax import locks, places
 from sgflow_jax.interfaces import InputError
 
 # A run may be continued with other values of these: they change how long it runs, where its data and its arrays lie,
@@ -98,7 +98,9 @@ def cache() -> Path:
 
 
 def check_places(workdir: str) -> None:
-    """InputError if something else is where training writes a file or a directory."""
+    """InputError for a directory that cannot be a run's, and if something else is where training writes a file or a
+    directory."""
+    places.check_run("--workdir", workdir)
     files = metrics_file(workdir), events_file(workdir), _lock_file(workdir)
     directories = tensorboard(workdir), preview_file(workdir, 0).parent
     for path in (*files, *directories):
@@ -184,25 +186,41 @@ def claimed(workdir: str) -> Iterator[str]:
     while this run has it."""
     make_directory(Path(workdir))
     token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
-    with _lock_file(workdir).open("a") as file:
+    lock = _lock_file(workdir)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = stack.enter_context(lock.open("a"))
+            locks.take(file, wait=False)
+            for directory in (Path(workdir), Path(workdir) / "previews"):
+                remove_parts(directory)
+            file.truncate(0)
+            file.write(token)
+            file.flush()
         except BlockingIOError as error:
             raise InputError(f"--workdir={workdir} is in use by another run: wait for it, or use another") from error
-        except OSError:
-            pass  # some network file systems know no locks
-        for directory in (Path(workdir), Path(workdir) / "previews"):
-            remove_parts(directory)
-        file.truncate(0)
-        file.write(token)
-        file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{lock} cannot be written ({error.strerror}), is it another user's? use another --workdir"
+            ) from error
         yield token
 
 
 def claim(workdir: str) -> str:
     """The token of the run that has, or last had, the directory; "" if this process sees none."""
-    file = _lock_file(workdir)
-    return file.read_text(errors="replace") if file.is_file() else ""
+    try:
+        return _lock_file(workdir).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def check_claim(workdir: str, token: str) -> None:
+    """InputError if another run has taken the directory since `claimed` gave this token, as it can on a file system
+    without locks."""
+    if (owner := claim(workdir)) not in ("", token):
+        raise InputError(
+            f"another run took --workdir={workdir} over (host and process {' '.join(owner.split()[:2])}): this one "
+            "saves nothing more; use a --workdir for each run"
+        )
 
 
 def make_directory(path: Path) -> None:

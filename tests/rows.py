@@ -4,8 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from eval import real, results
-from sgflow_jax import build
+from eval import results
+from sgflow_jax import build, fingerprint
 from sgflow_jax import workdir as paths
 from tests import tiny
 
@@ -27,7 +27,7 @@ def row(steps: int = 1, value: float = 1.0, class_counts=None, **identity) -> re
 
 def digits_row(steps, value, seed=0, reference=None, **identity) -> results.Row:
     """A row of the digits that scikit-learn has. reference: fields of it."""
-    settings = {"fingerprint": real.fingerprint(build.source(tiny.digits())), **(reference or {})}
+    settings = {"fingerprint": fingerprint.of_examples(build.source(tiny.digits())), **(reference or {})}
     settings |= {"checkpoint_step": 4, "num_samples": 1000, "seed": seed, **identity}
     scores = dict.fromkeys(field.name for field in dataclasses.fields(results.Scores))
     scores |= dict(value=value, value_error=value / 17, value_infinite=value / 1.1, kernel=value / 300, precision=0.625)
@@ -37,7 +37,7 @@ def digits_row(steps, value, seed=0, reference=None, **identity) -> results.Row:
 
 def finished_run(folder: Path, rows: list[results.Row], config=None, examples=None) -> str:
     """A finished run; examples: [n, ...], of every row."""
-    results.write(str(folder), rows)
+    results.append(str(folder), *rows)
     if config is not None:
         paths.record(str(folder), config)
         lines = [

@@ -2,8 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eval.features.interface import fingerprint
-from sgflow_jax import data
+from sgflow_jax import data, fingerprint
 from sgflow_jax.interfaces import InputError
 
 ALL = slice(None)
@@ -62,13 +61,17 @@ def test_what_is_read_is_in_order_and_not_mirrored():
 
 
 def test_what_a_checkpoint_records_of_the_data():
-    assert data.make("digits").identity() == {"name": "digits", "split": "train", "examples": 1797}
+    known = {"name": "digits", "split": "train", "examples": 1797, "fingerprint": "7c6e988e3921"}
+    assert data.make("digits").identity() == known
+    other = data.make("digits")
+    other.images[5, 0, 0, 0] += 1
+    assert other.identity() != known
     assert data.make("mixture1d", split="test").identity() == {"name": "mixture1d", "split": "test"}
 
 
 def test_batches_are_those_of_every_earlier_version():
     batch = data.make("digits", flip=True).batch(3, 28, 128, ALL)
-    assert fingerprint(batch["x"], batch["label"]) == "a21f9b8fc2ea"
+    assert fingerprint.of_arrays(batch["x"], batch["label"]) == "a21f9b8fc2ea"
 
 
 def test_flips_mirror_half_of_the_images_and_nothing_else():

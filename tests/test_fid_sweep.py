@@ -18,10 +18,9 @@ from PIL import Image
 
 from eval import map_error, measure, reference, results
 from eval.features import make as make_features
-from eval.features.interface import fingerprint
 from eval.fid_sweep import Request, sweep
 from eval.frechet import frechet_distance
-from sgflow_jax import build, data, generate, models, sample_run, trainer
+from sgflow_jax import build, data, fingerprint, generate, models, sample_run, trainer
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from tests import tiny
@@ -52,7 +51,7 @@ def test_writes_rows_table_curve_and_samples(digits_run):
         "version": results.VERSION,
         "data": "digits",
         "split": "train",
-        "fingerprint": fingerprint(data.make("digits").images),
+        "fingerprint": fingerprint.of_arrays(data.make("digits").images),
         "reference_count": 1797,
         "features": "pixels",
         "weights": "",

@@ -37,6 +37,9 @@ sgflow_jax.provenance
 sgflow_jax.processes
 sgflow_jax.sharding
 sgflow_jax.ahead
+sgflow_jax.locks
+sgflow_jax.places
+sgflow_jax.fingerprint
 sgflow_jax.data.source
 sgflow_jax.data.prepared
 sgflow_jax.data.memory

@@ -3,7 +3,7 @@ import pytest
 
 from configs import imagenet32
 from eval import neighbours, runs
-from eval.features.interface import fingerprint
+from sgflow_jax import fingerprint
 from sgflow_jax.interfaces import InputError
 from tests import tiny_records
 from tests.rows import finished_run, row
@@ -47,7 +47,7 @@ def test_of_many_training_images_some_are_compared(tmp_path, monkeypatch):
     config = imagenet32.get_config()
     config.data.data_dir = str(tmp_path / "data")
     made = tiny_records.images(32, 37)
-    settings = dict(data="imagenet32", fingerprint=fingerprint(made), reference_count=37)
+    settings = dict(data="imagenet32", fingerprint=fingerprint.of_arrays(made), reference_count=37)
     run = finished_run(tmp_path / "run", [row(**settings)], config)
     found = neighbours.training(runs.read([run]))
     assert (found.held, found.total, found.mirrored, len(found.images)) == (37, 37, True, 74)

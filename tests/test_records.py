@@ -16,7 +16,7 @@ from absl import logging
 
 from configs import imagenet64
 from eval import features, real, reference
-from sgflow_jax import data
+from sgflow_jax import data, fingerprint
 from sgflow_jax.interfaces import InputError
 from tests import tiny_records
 
@@ -57,7 +57,8 @@ def test_images_are_those_that_were_written(folder):
     np.testing.assert_array_equal(source.read(order), tiny_records.images(64, COUNT)[order])
     small = data.make("imagenet32", folder, split="test")
     np.testing.assert_array_equal(small.read(np.arange(8)), tiny_records.images(32, 8, "validation"))
-    assert small.identity() == {"name": "imagenet32", "split": "test", "examples": 8}
+    made = fingerprint.of_arrays(tiny_records.images(32, 8, "validation"))
+    assert small.identity() == {"name": "imagenet32", "split": "test", "examples": 8, "fingerprint": made}
 
 
 def test_an_epoch_is_a_permutation_and_the_next_another(folder):
@@ -133,7 +134,7 @@ def _workers(of=None):
 def test_workers_end_with_a_run_that_is_killed(folder):
     code = f"""
 import numpy as np
-from sgflow_jax import data
+from sgflow_jax import data, fingerprint
 if __name__ == "__main__":
     batches = data.make("imagenet64", {folder!r}, num_workers=2).batches(0, 0, 4, np.arange(4))
     next(batches), next(batches)

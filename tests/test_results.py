@@ -1,5 +1,6 @@
 import io
 import json
+import threading
 
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from tests.rows import row
 
 def test_rows_survive_their_file(tmp_path):
     rows = [row(1, 0.123456789), row(10, 2.0, seed=3, class_counts=(1, 2, 3))]
-    results.write(str(tmp_path), rows)
+    results.append(str(tmp_path), *rows)
     assert results.read(str(tmp_path)) == rows
     assert results.read(str(tmp_path / "none")) == []
 
@@ -31,7 +32,7 @@ def test_rows_survive_their_file(tmp_path):
     ],
 )
 def test_a_damaged_line_is_named(line, tmp_path):
-    results.write(str(tmp_path), [row(), row(2)])
+    results.append(str(tmp_path), row(), row(2))
     file = tmp_path / "eval" / "fid.jsonl"
     first = file.read_text().splitlines()[0]
     if "%" in line:  # the same row with another value, or one more
@@ -43,7 +44,7 @@ def test_a_damaged_line_is_named(line, tmp_path):
 
 def test_rows_of_another_version_are_left_out(tmp_path):
     """Whatever fields they have."""
-    results.write(str(tmp_path), [row(version=results.VERSION - 1), row(2)])
+    results.append(str(tmp_path), row(version=results.VERSION - 1), row(2))
     old = row(version=1).flat()
     del old["network_precision"]
     (tmp_path / "eval" / "fid.jsonl").open("a").write(json.dumps({**old, "more": 1}) + "\n")
@@ -72,9 +73,37 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
 
 def test_rows_of_a_network_that_is_no_more_go(tmp_path):
     kept = [row(seed=1, checkpoint_step=7, network="b"), row(parameters="raw", network="c")]
-    results.write(str(tmp_path), [row(1), row(2), *kept])
+    results.append(str(tmp_path), row(1), row(2), *kept)
     results.append(str(tmp_path), row(4, network="new"))
     assert results.read(str(tmp_path)) == [*kept, row(4, network="new")]
+
+
+def test_an_identity_is_there_once(tmp_path):
+    """Two sweeps at once measure the same: the second row is not kept, and would not be counted."""
+    results.append(str(tmp_path), row(1, 0.5))
+    results.append(str(tmp_path), row(1, 0.7), row(2))
+    file = tmp_path / "eval" / "fid.jsonl"
+    assert len(file.read_text().splitlines()) == 2
+    file.open("a").write(json.dumps(row(1, 0.9).flat()) + "\n")  # as earlier versions wrote it
+    assert results.read(str(tmp_path)) == [row(1, 0.5), row(2)]
+
+
+def test_what_another_sweep_adds_is_never_lost(tmp_path, monkeypatch):
+    """Rows are read and written under one lock, also where a sweep only tries whether it can write."""
+    results.append(str(tmp_path), row(1))
+    read, other = results.read, threading.Thread(target=results.append, args=(str(tmp_path), row(2)))
+
+    def slow(workdir):
+        found = read(workdir)
+        if not other.ident:
+            other.start()
+            other.join(0.2)  # it would be done by now, if nothing held it up
+        return found
+
+    monkeypatch.setattr(results, "read", slow)
+    results.append(str(tmp_path))
+    other.join()
+    assert read(str(tmp_path)) == [row(1), row(2)]
 
 
 def test_runs_of_one_objective_are_called_by_their_directories():

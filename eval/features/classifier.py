@@ -17,9 +17,9 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from eval.features import weights
-from eval.features.interface import Features, Labelled, Request, fingerprint
+from eval.features.interface import Features, Labelled, Request
 from eval.features.network import Network
-from sgflow_jax import data, processes
+from sgflow_jax import data, fingerprint, processes
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -97,13 +97,13 @@ def _init(model: Classifier, shape: tuple[int, ...]) -> dict:
 
 
 def _file(labelled: Labelled) -> Path:
-    name = f"{labelled.name}-{fingerprint(labelled.images, labelled.labels)}-seed{SEED}-recipe{RECIPE}.npz"
+    name = f"{labelled.name}-{fingerprint.of_arrays(labelled.images, labelled.labels)}-seed{SEED}-recipe{RECIPE}.npz"
     return paths.cache() / "classifiers" / name
 
 
 def _hash(params: dict) -> str:
     flat = traverse_util.flatten_dict(params, sep="/")
-    return fingerprint(*(flat[name] for name in sorted(flat)))
+    return fingerprint.of_arrays(*(flat[name] for name in sorted(flat)))
 
 
 def _train(model: Classifier, labelled: Labelled) -> dict:

@@ -1,7 +1,6 @@
 """Files from the web: fetched once, resumed after an interruption, known by their SHA-256."""
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
@@ -15,6 +14,7 @@ from typing import BinaryIO
 
 import tqdm
 
+from sgflow_jax import locks
 from sgflow_jax.interfaces import InputError
 
 ATTEMPTS = 3
@@ -79,7 +79,7 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
     """`part`, open for appending by this process alone."""
     while True:
         with part.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locks.take(file)
             # Whoever held the lock may have renamed or removed the file: then this is no longer the one at `part`.
             try:
                 current = os.path.samestat(os.fstat(file.fileno()), part.stat())

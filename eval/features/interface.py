@@ -1,15 +1,12 @@
 """What every kind of features is, and what it is asked with."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from sgflow_jax.interfaces import InputError
-
-DIGITS = 12  # of a SHA-256 that names weights or data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,15 +27,6 @@ class Features:
 
     def __call__(self, examples: np.ndarray) -> np.ndarray:
         return self.extract(examples)
-
-
-def fingerprint(*arrays: np.ndarray) -> str:
-    """The first 12 digits of the SHA-256 of arrays: their types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:DIGITS]
 
 
 class Labelled(NamedTuple):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from sgflow_jax import oracles
+from sgflow_jax import oracles, places
 from sgflow_jax.data import memory, points, records
 from sgflow_jax.data.memory import Images
 from sgflow_jax.data.points import EIGHT_GAUSSIANS, MIXTURE1D, Points
@@ -34,14 +34,14 @@ SPLITS = ("train", "test")
 # Shapes stand here so that evaluation knows them without reading the data.
 _SHAPES = {
     "digits": (8, 8, 1),
-    "cifar10": (32, 32, 3),
+    "cifar10": memory.CIFAR10_SHAPE,
     "imagenet32": (32, 32, 3),
     "imagenet64": (64, 64, 3),
     "mixture1d": (1,),
     "eight_gaussians": (2,),
     "checkerboard": (2,),
 }
-_CLASSES = {"digits": 10, "cifar10": 10}
+_CLASSES = {"digits": 10, "cifar10": memory.CIFAR10_CLASSES}
 _WITHOUT_TEST = {"digits"}
 _IMAGES = {"digits": memory.digits, "cifar10": memory.cifar10}
 # What TFDS calls them.
@@ -89,6 +89,7 @@ def make(name: str, data_dir: str = "", flip: bool = False, split: str = "train"
     num_workers: processes that decode data which are not in memory; 0 leaves it to threads of this one.
     """
     check_split(name, split)
+    data_dir = places.path("data.data_dir", data_dir)
     if num_workers < 0:
         raise InputError(f"data.num_workers is {num_workers}: use 0 (threads) or a number of processes")
     if name in _IMAGES:

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from sgflow_jax import fingerprint
 from sgflow_jax.data import prepared
 from sgflow_jax.data.source import ORDER, Stepwise, half_mirrored
+
+CIFAR10_SHAPE, CIFAR10_CLASSES = (32, 32, 3), 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +43,11 @@ class Images(Stepwise):
         return self.images[indices]
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "split": self.split, "examples": self.size}
+        return {"name": self.name, "split": self.split, "examples": self.size, "fingerprint": self._fingerprint}
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint.of_examples(self)
 
 
 @functools.lru_cache(maxsize=2)
@@ -58,8 +65,8 @@ def digits(data_dir: str, flip: bool, split: str) -> Images:
 
 
 def cifar10(data_dir: str, flip: bool, split: str) -> Images:
-    """CIFAR-10 as TFDS has prepared it; InputError if it has not."""
+    """CIFAR-10 as TFDS has prepared it; InputError if it has not, or prepared something else."""
     found = prepared.open_split("cifar10", "cifar10", split, data_dir, "make data")
     examples = found.examples(range(len(found)))
-    images = np.stack([example["image"] for example in examples])
-    return Images(images, np.array([example["label"] for example in examples], np.int32), flip, "cifar10", split)
+    images = found.images(examples, range(len(examples)), CIFAR10_SHAPE)
+    return Images(images, found.labels(examples, CIFAR10_CLASSES), flip, "cifar10", split)

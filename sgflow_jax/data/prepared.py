@@ -4,6 +4,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
+from sgflow_jax import places
 from sgflow_jax.interfaces import InputError
 
 Example = dict[str, Any]
@@ -26,6 +29,23 @@ class Split:
         except Exception as error:  # what is raised depends on which byte is damaged
             raise self.damaged(type(error).__name__) from error
 
+    def images(self, examples: list[Example], indices: Iterable[int], shape: tuple[int, ...]) -> np.ndarray:
+        """The images of examples, whose numbers are `indices`, in one array uint8 [n, *shape]; InputError if one has
+        another shape or type, or is none."""
+        images = [np.asarray(example.get("image")) for example in examples]
+        for index, image in zip(indices, images, strict=True):
+            if image.shape != shape or image.dtype != np.uint8:
+                raise self.damaged(f"image {index} is {image.dtype} {image.shape}, not uint8 {shape}")
+        return np.stack(images)
+
+    def labels(self, examples: list[Example], classes: int) -> np.ndarray:
+        """The labels of the first examples, int32 [n]; InputError if one is not among 0 to classes - 1."""
+        labels = [example.get("label") for example in examples]
+        for index, label in enumerate(labels):
+            if not isinstance(label, int | np.integer) or not 0 <= label < classes:
+                raise self.damaged(f"the label of image {index} is {label}, not one of 0 to {classes - 1}")
+        return np.array(labels, np.int32)
+
     def damaged(self, fault: str) -> InputError:
         """The error that says so."""
         return InputError(f"{self._title} is damaged ({fault}): remove it and run `{self._command}` again")
@@ -38,12 +58,13 @@ def open_split(name: str, tfds_name: str, split: str, data_dir: str, command: st
     """
     import tensorflow_datasets as tfds  # half a second of import that other data sets need not pay
 
-    place = data_dir or os.environ.get("TFDS_DATA_DIR") or "the default directory of TFDS"
+    found = data_dir or places.path("TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR", ""))
+    place = found or "the default directory of TFDS"
     try:
         source = tfds.data_source(
             tfds_name,
             split=split,
-            data_dir=data_dir or None,
+            data_dir=found or None,
             download=False,
             builder_kwargs={"file_format": "array_record"},
         )
@@ -52,4 +73,7 @@ def open_split(name: str, tfds_name: str, split: str, data_dir: str, command: st
             f"{name} is not prepared in {place} ({type(error).__name__}): run `{command}`, which installs TensorFlow "
             "for the purpose, or set --config.data.data_dir or TFDS_DATA_DIR to where it is in array_record format"
         ) from error
-    return Split(source, f"{name} in {place}", command)
+    opened = Split(source, f"{name} in {place}", command)
+    if not len(opened):
+        raise opened.damaged("it is empty")
+    return opened

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from sgflow_jax import fingerprint
 from sgflow_jax.data.prepared import Split, open_split
 from sgflow_jax.data.source import ORDER, Stepwise, half_mirrored
 from sgflow_jax.interfaces import InputError
@@ -75,14 +76,14 @@ class Records(Stepwise):
 
     def read(self, indices):
         """See `Source`. InputError for what cannot be decoded, or is no image of this shape."""
-        images = [example["image"] for example in self.records.examples(indices)]
-        for index, image in zip(indices, images, strict=True):
-            if image.shape != self.shape or image.dtype != np.uint8:
-                raise self.records.damaged(f"image {index} is {image.dtype} {image.shape}, not uint8 {self.shape}")
-        return np.stack(images)
+        return self.records.images(self.records.examples(indices), indices, self.shape)
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "split": self.split, "examples": self.size}
+        return {"name": self.name, "split": self.split, "examples": self.size, "fingerprint": self._fingerprint}
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint.of_examples(self)
 
 
 def imagenet(

@@ -30,7 +30,8 @@ class Source(Protocol):
         """The examples `indices` [n], each from 0 to size - 1, in that order and never mirrored: [n, ...]."""
 
     def identity(self) -> dict[str, Any]:
-        """What tells a data set from another, in JSON: "name", "split", and "examples", their number if it has one."""
+        """What tells a data set from another, in JSON: "name", "split", and of examples that are read rather than drawn
+        "examples", their number, and their "fingerprint" (`fingerprint.of_examples`), computed once."""
 
 
 class Stepwise(abc.ABC):
