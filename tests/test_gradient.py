@@ -92,7 +92,7 @@ def _products(lowered):
     for line in lowered.as_text().splitlines():
         if "dot_general" in line or "stablehlo.convolution" in line:
             (precision,) = set(re.findall(r"HIGHEST|HIGH|DEFAULT", line)) or {"none"}
-            found[re.findall(r"x(\w+)>", line)[0], precision] += 1
+            found[re.findall(r"(bf16|f\d+)>", line)[0], precision] += 1
     return found
 
 
