@@ -35,6 +35,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.teacher = ml_collections.ConfigDict()
     config.teacher.workdir = ""  # a trained run whose velocity F(t, t, x) is distilled; "" for none
     config.teacher.step = 0  # of its checkpoint; 0 takes the newest when this run starts
+    config.teacher.network = ""  # fingerprint of its network; "" takes what is there when this run starts
 
     config.train = ml_collections.ConfigDict()
     config.train.num_steps = 200_000  # optimiser steps

@@ -20,8 +20,8 @@ def path(what: str, text: str) -> str:
         return ""
     if scheme := re.match(r"\s*([A-Za-z][\w+.-]*):/", text):
         raise InputError(
-            f"{what}={text} is an address ({scheme[1]}), and only files and directories can be used: mount the bucket "
-            "or disk, and give the directory where it is mounted"
+            f"{what}={text} is an address ({scheme[1]}), and only files and directories can be used: give a path, as "
+            "that of the directory where a bucket is mounted"
         )
     if text.startswith("~") and (expanded := os.path.expanduser(text)) == text:
         raise InputError(f"{what}={text} names a home directory that is not known: write the path out")
@@ -70,9 +70,9 @@ def _check_names(what: str, text: str) -> None:
         raise InputError(f"{what}={text} is not ASCII, and the locale is: set LC_ALL=C.UTF-8") from error
     for name in Path(text).parts:
         if len(name.encode()) > NAME_BYTES:
-            raise InputError(f"{what}={text}: a name has more than {NAME_BYTES} bytes: use a shorter one")
+            raise InputError(f"{what} has a name of more than {NAME_BYTES} bytes, {name[:20]}...: use a shorter one")
     try:
         os.lstat(text)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise InputError(f"{what}={text} is too long a path: use a shorter one") from error
+            raise InputError(f"{what} is too long a path, {text[:40]}...: use a shorter one") from error

@@ -61,11 +61,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
 def _with_teacher(
     config: ml_collections.ConfigDict, saved: dict[str, Any] | None, mesh: Mesh
 ) -> tuple[ml_collections.ConfigDict, BoundNet | None]:
-    """The configuration with the step of the teacher's checkpoint, which a continued run keeps, and the teacher."""
+    """The configuration with the step of the teacher's checkpoint and its network's fingerprint, which a continued run
+    keeps, and the teacher."""
     config = config.copy_and_resolve_references()
     if saved is not None:
-        config.teacher.step = saved["teacher"]["step"]
-    teacher, config.teacher.step = build.teacher(config, mesh)
+        config.teacher.step, config.teacher.network = saved["teacher"]["step"], saved["teacher"]["network"]
+    teacher, config.teacher.step, config.teacher.network = build.teacher(config, mesh)
     return config, teacher
 
 

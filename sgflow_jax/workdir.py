@@ -43,8 +43,11 @@ MAY_CHANGE = (
     "eval.features",
 )
 
+# These may name another place, to which it was moved, but not none, nor one where there was none.
+MAY_MOVE = ("teacher.workdir",)
+
 # A run may be named without saying these: the value stands for whatever the run has.
-UNSAID = {"teacher.step": 0}
+UNSAID = {"teacher.step": 0, "teacher.network": ""}
 
 _PART = ".part"
 _FORGOTTEN = 3600  # seconds
@@ -258,6 +261,7 @@ def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.Confi
         for name in sorted(set(ours) | set(theirs))
         if name not in MAY_CHANGE
         and not (name in UNSAID and name in theirs and ours.get(name) == UNSAID[name])
+        and not (name in MAY_MOVE and ours.get(name) and theirs.get(name))
         and ours.get(name, "absent") != theirs.get(name, "absent")
     ]
     if differing:
