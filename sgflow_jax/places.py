@@ -1,6 +1,5 @@
 """What the text of a flag, or of a field of the configuration, says of a file or a directory."""
 
-import errno
 import os
 import re
 from pathlib import Path
@@ -44,6 +43,8 @@ def check_run(what: str, workdir: str) -> None:
     * ? [ anywhere in the path it finds nothing, or the files of another run. Lists of directories are cut at commas.
     """
     path(what, workdir)
+    if os.path.isdir(workdir) and not os.access(workdir, os.R_OK | os.X_OK):
+        raise InputError(f"{what}={workdir} cannot be read (Permission denied): ask its owner, or use another")
     for character in "*?[":
         if character in str(Path(workdir).absolute()):
             raise InputError(
@@ -73,6 +74,8 @@ def _check_names(what: str, text: str) -> None:
             raise InputError(f"{what} has a name of more than {NAME_BYTES} bytes, {name[:20]}...: use a shorter one")
     try:
         os.lstat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # it may be made, or is missed where it is needed
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InputError(f"{what} is too long a path, {text[:40]}...: use a shorter one") from error
+        shown = text if len(text) < 200 else f"{text[:40]}..."
+        raise InputError(f"{what}={shown} cannot be reached ({error.strerror}): use another path") from error

@@ -2,14 +2,16 @@
 
 import errno
 import fcntl
+import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from eval import results
+from eval import fid_sweep, results
 from eval.features import download
-from sgflow_jax import integrity, locks, trainer
+from sgflow_jax import build, integrity, locks, trainer
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from tests import rows, tiny
@@ -51,6 +53,29 @@ def test_the_run_that_lost_its_directory_saves_nothing_more(tmp_path, monkeypatc
         trainer.train(tiny.mixture(), str(tmp_path))
     assert integrity.steps(tmp_path / "checkpoints") == [2]
     assert (tmp_path / "lock").read_text() == "host 123 456"
+
+
+def test_what_is_measured_of_another_user_s_run_is_kept_elsewhere(line_run, tmp_path, monkeypatch):
+    run = str(shutil.copytree(line_run, tmp_path / "run", ignore=shutil.ignore_patterns("eval")))
+    before, access = sorted((tmp_path / "run").rglob("*")), os.access
+    assert results.own(run, None) == run
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and not str(path).startswith(run))
+    with pytest.raises(InputError, match="run is not writable: give --out=DIR, and what is measured is kept there"):
+        results.own(run, None)
+    for _ in range(2):  # the second time the links are there
+        mine = results.own(run, str(tmp_path / "out"))
+        (row,) = fid_sweep.sweep([mine], fid_sweep.Request(steps=(1,)))[mine]
+    assert results.read(mine) == [row] and paths.recorded(mine) == paths.recorded(run)
+    assert mine.startswith(str(tmp_path / "out")) and sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_checkpoints_that_only_their_owner_reads_are_one_line(line_run, monkeypatch):
+    def iterdir(self):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(InputError, match="checkpoints cannot be read .Permission denied.: ask its owner, or use"):
+        build.restore(line_run)
 
 
 def test_a_lock_is_waited_for(tmp_path):

@@ -1,6 +1,7 @@
 """What the flags and fields that name a place take, and what they refuse in one line."""
 
 import ast
+import errno
 import os
 import re
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_an_address_is_no_directory(of, scheme):
         ("~nobody-of-this-name/run", "home directory that is not known: write the path out"),
         ("/a/" + "x" * 300, "has a name of more than 255 bytes, x{20}...: use a shorter one"),
         ("/a/" + "ä" * 130, "more than 255 bytes"),
-        ("/x" * 3000, "is too long a path, (/x){20}...: use a shorter one"),
+        ("/x" * 3000, "=(/x){20}... cannot be reached .File name too long.: use another path"),
         (os.fsdecode(b"/a/\xe4"), "is not UTF-8: rename it"),
         ("/a/\0", "has a zero byte"),
     ],
@@ -50,6 +51,19 @@ def test_a_locale_that_cannot_name_the_path_is_said(monkeypatch):
     """Under LC_ALL=C and PYTHONUTF8=0 the bytes of an umlaut arrive as two that stand for themselves."""
     with pytest.raises(InputError, match="is not ASCII, and the locale is: set LC_ALL=C.UTF-8"):
         places.path("--workdir", "/a/ä".encode().decode("ascii", "surrogateescape"))
+
+
+def test_a_place_of_another_user_is_refused(tmp_path, monkeypatch):
+    def lstat(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    with pytest.raises(InputError, match="--out=/their/run cannot be reached .Permission denied.: use another path"):
+        places.path("--out", "/their/run")
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))
+    with pytest.raises(InputError, match="cannot be read .Permission denied.: ask its owner, or use another"):
+        places.run("--workdir", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["br[ack]", "a*", "a?"])
