@@ -36,6 +36,7 @@ def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
     config.teacher = ml_collections.ConfigDict()
     config.teacher.workdir = ""  # a trained run whose velocity F(t, t, x) is distilled; "": none
     config.teacher.step = 0  # checkpoint of the teacher; 0: its newest when this run starts
+    config.teacher.network = ""  # fingerprint of its network; "": of what is there when this run starts
 
     config.train = ml_collections.ConfigDict()
     config.train.num_steps = 200_000  # optimiser steps

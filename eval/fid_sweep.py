@@ -318,6 +318,9 @@ def main(_):
     cli.start_jax()
     if given.out:
         processes.on_first(lambda: paths.check_writable(*_summary_files(Path(given.out))))
+    workdirs = processes.from_process(
+        processes.on_first(lambda: [results.own(workdir, given.out) for workdir in workdirs])
+    )
     found = sweep(workdirs, request)
     for workdir, rows in found.items():
         print(workdir)

@@ -1,6 +1,7 @@
 """The rows of eval/fid.jsonl: what was measured, and on what; and the table made from them."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -187,6 +188,29 @@ def append(workdir: str, *rows: Row) -> None:
             known.setdefault(row.identity, row)
         text = "".join(json.dumps(row.flat()) + "\n" for row in known.values())
         paths.write_atomically(folder / "fid.jsonl", text)
+
+
+def own(workdir: str, out: str | None) -> str:
+    """Where the rows of a run are kept: its directory, or, if that cannot be written to, as another user's, one under
+    `out` that stands for it, with links to what it holds.
+
+    InputError if that cannot be made, or `out` is not given.
+    """
+    place = paths.evaluation(workdir) if paths.evaluation(workdir).is_dir() else Path(workdir)
+    if not place.is_dir() or os.access(place, os.W_OK):
+        return workdir
+    if not out:
+        raise InputError(f"{place} is not writable: give --out=DIR, and what is measured is kept there")
+    theirs = Path(workdir).resolve()
+    folder = Path(out) / "runs" / f"{theirs.name}-{hashlib.sha256(str(theirs).encode()).hexdigest()[:6]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("checkpoints", "config.json", "metrics.jsonl", "events.jsonl"):
+            if (theirs / name).exists() and not (folder / name).is_symlink():
+                (folder / name).symlink_to(theirs / name)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): use another --out") from error
+    return str(folder)
 
 
 def examples_file(workdir: str, identity: Identity) -> Path:

@@ -35,7 +35,7 @@ class Step:
         self._batch = random_batch(config.data.name, config.data.batch_size)
         self.like = build.state_like(config, self._step, self._mesh)
         self._monitor = self._step.init_monitor(self._batch, self.like)
-        self._teacher, _ = build.teacher(config, self._mesh)
+        self._teacher, *_ = build.teacher(config, self._mesh)
         if self._per_call > 1:
             self._batch = jax.tree.map(lambda a: np.stack([a] * self._per_call), self._batch)
         key = jax.eval_shape(lambda: stream_key(config.seed, Stream.TRAINING))

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from configs import base
-from sgflow_jax import config_fields, data, models, objectives, optim, places, sampling, sharding
+from sgflow_jax import config_fields, data, integrity, models, objectives, optim, places, sampling, sharding
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.guard import Limits
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
@@ -98,6 +98,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     step = config.teacher.step
     allowed = "0 (the newest) or, with teacher.workdir, the step of a checkpoint"
     require("teacher.step", step == 0 or (step > 0 and config.teacher.workdir), allowed)
+    require("teacher.network", config.teacher.workdir or not config.teacher.network, "'', or give teacher.workdir")
     allowed = f"'', {config.objective.name} uses no velocity that a teacher could give"
     require("teacher.workdir", wanted.takes_teacher or not config.teacher.workdir, allowed)
     allowed = "'pair': the batch is of all classes, and the velocity of a labelled network of one"
@@ -215,14 +216,15 @@ def _recall(checkpoints: Checkpoints, step: int | None) -> tuple[ml_collections.
     return config_fields.completed(checkpoints.config(step)), step
 
 
-def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | None, int]:
-    """The network whose velocity is distilled and the step of its checkpoint; (None, 0) if there is none.
+def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | None, int, str]:
+    """The network whose velocity is distilled, the step of its checkpoint, and the network's fingerprint, which is the
+    same on any devices; (None, 0, "") if there is none.
 
-    InputError if there is no such checkpoint, or its run cannot teach this one.
+    InputError if there is no such checkpoint, its run cannot teach this one, or its network is not the one asked for.
     """
     workdir = places.run("config.teacher.workdir", config.teacher.workdir)
     if not workdir:
-        return None, 0
+        return None, 0, ""
     net, theirs, step = restore(workdir, config.teacher.step or None, mesh=mesh)
 
     def require(ok: bool, fault: str) -> None:
@@ -240,7 +242,9 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
     # The velocity of one class is not that of all.
     classes = theirs.model.num_classes, config.model.num_classes
     require(classes[0] == classes[1], f"whose model.num_classes is {classes[0]}, not {classes[1]}")
-    return net, step
+    network, asked = f"{integrity.bit_sum(net.params, integrity.sum_on_devices):08x}", config.teacher.network
+    require(asked in ("", network), f"whose network of step {step} has the fingerprint {network}, not {asked}")
+    return net, step, network
 
 
 def _get(config: ml_collections.ConfigDict, name: str) -> Any:

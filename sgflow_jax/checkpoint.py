@@ -30,7 +30,7 @@ class Checkpoints:
     ):
         self._workdir, self._token = workdir, token
         self._directory = paths.checkpoints(workdir)
-        if read_only and not self._directory.is_dir():
+        if read_only and not integrity.steps(self._directory):
             raise InputError(self._none())
         if not read_only:
             paths.make_directory(self._directory)

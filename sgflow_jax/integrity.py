@@ -60,8 +60,11 @@ def newest(workdir: str, quiet: bool = False) -> Saved | None:
 
 
 def steps(directory: Path) -> list[int]:
-    """The steps that have a directory, in order, whatever is in it."""
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    """The steps that have a directory, in order, whatever is in it. InputError if that cannot be told."""
+    try:
+        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    except OSError as error:
+        raise InputError(f"{directory} cannot be read ({error.strerror}): ask its owner, or use another run") from error
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
 
 

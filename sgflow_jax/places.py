@@ -1,6 +1,5 @@
 """What the text of a flag, or of a field of the configuration, says of a file or a directory."""
 
-import errno
 import os
 import re
 from pathlib import Path
@@ -20,8 +19,8 @@ def path(what: str, text: str) -> str:
         return ""
     if scheme := re.match(r"\s*([A-Za-z][\w+.-]*):/", text):
         raise InputError(
-            f"{what}={text} is an address ({scheme[1]}), and only files and directories can be used: mount the bucket "
-            "or disk, and give the directory where it is mounted"
+            f"{what}={text} is an address ({scheme[1]}), and only files and directories can be used: give a path, as "
+            "that of the directory where a bucket is mounted"
         )
     if text.startswith("~") and (expanded := os.path.expanduser(text)) == text:
         raise InputError(f"{what}={text} names a home directory that is not known: write the path out")
@@ -44,6 +43,8 @@ def check_run(what: str, workdir: str) -> None:
     * ? [ anywhere in the path it finds nothing, or the files of another run. Lists of directories are cut at commas.
     """
     path(what, workdir)
+    if os.path.isdir(workdir) and not os.access(workdir, os.R_OK | os.X_OK):
+        raise InputError(f"{what}={workdir} cannot be read (Permission denied): ask its owner, or use another")
     for character in "*?[":
         if character in str(Path(workdir).absolute()):
             raise InputError(
@@ -70,9 +71,11 @@ def _check_names(what: str, text: str) -> None:
         raise InputError(f"{what}={text} is not ASCII, and the locale is: set LC_ALL=C.UTF-8") from error
     for name in Path(text).parts:
         if len(name.encode()) > NAME_BYTES:
-            raise InputError(f"{what}={text}: a name has more than {NAME_BYTES} bytes: use a shorter one")
+            raise InputError(f"{what} has a name of more than {NAME_BYTES} bytes, {name[:20]}...: use a shorter one")
     try:
         os.lstat(text)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # it may be made, or is missed where it is needed
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InputError(f"{what}={text} is too long a path: use a shorter one") from error
+        shown = text if len(text) < 200 else f"{text[:40]}..."
+        raise InputError(f"{what}={shown} cannot be reached ({error.strerror}): use another path") from error

@@ -45,7 +45,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     like = build.state_like(config, step_fn, mesh)
     found = resume.Found(*processes.from_process(processes.on_first(lambda: resume.look(workdir, config))))
     config = _filled_in(config, found.config)
-    teacher, config.teacher.step = build.teacher(config, mesh)
+    teacher, config.teacher.step, config.teacher.network = build.teacher(config, mesh)
     origin = None if found.step else _origin(config, like)
     if origin:
         config.train.fork_from = "@".join(map(str, origin))
@@ -65,7 +65,7 @@ def _filled_in(config: ml_collections.ConfigDict, saved: dict[str, Any] | None) 
     config = config.copy_and_resolve_references()
     train = config.train
     if saved is not None:
-        config.teacher.step = saved["teacher"]["step"]
+        config.teacher.step, config.teacher.network = saved["teacher"]["step"], saved["teacher"]["network"]
         train.keep_every, train.fork_from = saved["train"]["keep_every"], saved["train"]["fork_from"]
     elif train.keep_every < 0:
         share = -(-train.num_steps // _KEPT_SHARE)

@@ -25,9 +25,10 @@ class Found(NamedTuple):
 def look(workdir: str, config: ml_collections.ConfigDict) -> Found:
     """InputError if the directory holds another run, or a longer one. Writes nothing."""
     paths.check_places(workdir)
+    saved = integrity.newest(workdir)  # first, as another version may have recorded other fields
     if (recorded := paths.recorded(workdir)) is not None:
         paths.check_same(workdir, recorded, config)
-    if (saved := integrity.newest(workdir)) is None:
+    if saved is None:
         return Found(config=recorded)
     paths.check_same(workdir, saved.config, config)
     if saved.step > config.train.num_steps:

@@ -46,9 +46,13 @@ MAY_CHANGE = (
     "eval.train_samples",
 )
 
+# These may name another place, to which it was moved, but not none, nor one where there was none.
+MAY_MOVE = ("teacher.workdir",)
+
 # A run may be named without these, or with less of them: whether what is given stands for what the run has.
 UNSAID = {
     "teacher.step": lambda given, has: given == 0,
+    "teacher.network": lambda given, has: not given,
     "train.keep_every": lambda given, has: given == -1,
     "train.fork_from": lambda given, has: not given or has.startswith(f"{given}@"),
 }
@@ -270,6 +274,7 @@ def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.Confi
         for name in sorted(set(ours) | set(theirs))
         if name not in MAY_CHANGE
         and not (name in UNSAID and name in theirs and UNSAID[name](ours.get(name), theirs[name]))
+        and not (name in MAY_MOVE and ours.get(name) and theirs.get(name))
         and ours.get(name, "absent") != theirs.get(name, "absent")
     ]
     if differing:

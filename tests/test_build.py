@@ -72,10 +72,10 @@ def test_a_run_distils_the_velocity_of_another(objective, finished, tmp_path):
 
 
 def test_the_teacher_is_the_averaged_network_of_its_step(finished):
-    teacher, step = build.teacher(_student(finished, step=4), sharding.mesh())
+    teacher, step, _ = build.teacher(_student(finished, step=4), sharding.mesh())
     assert step == 4 and _equal(teacher.params, build.restore_net(str(finished), step=4).params)
     assert teacher.dropout_keys is None
-    assert build.teacher(_student(""), sharding.mesh()) == (None, 0)
+    assert build.teacher(_student(""), sharding.mesh()) == (None, 0, "")
 
 
 @pytest.mark.parametrize("lost", [[], ["config.json"]])
@@ -94,6 +94,22 @@ def test_a_continued_run_keeps_its_teacher_although_that_trained_on(lost, finish
     assert _equal(parts, whole)
     other, step = _train(_student(teacher), tmp_path / "other")
     assert step == 8 and not _equal(parts, other)
+
+
+def test_a_teacher_that_moved_is_the_same_and_another_is_not(finished, tmp_path):
+    teacher, run = shutil.copytree(finished, tmp_path / "teacher"), tmp_path / "run"
+    _train(_student(teacher, num_steps=2), run)
+    moved = teacher.rename(tmp_path / "moved")
+    other = _untrained(_other(), tmp_path / "other")
+    shutil.move(f"{other}/checkpoints/1", f"{other}/checkpoints/6")
+    with pytest.raises(InputError, match="other', whose network of step 6 has the fingerprint [0-9a-f]{8}, not "):
+        trainer.train(_student(other), str(run))
+    with pytest.raises(InputError, match=r"teacher.workdir \(there '.*teacher', here ''\)"):
+        trainer.train(_student(""), str(run))
+    parts, _ = _train(_student(moved), run)
+    whole, _ = _train(_student(finished), tmp_path / "whole")
+    assert _equal(parts, whole)
+    assert json.loads((run / "config.json").read_text())["teacher"]["workdir"] == str(moved)
 
 
 def test_what_was_distilled_is_used_without_its_teacher(finished, tmp_path):

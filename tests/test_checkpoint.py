@@ -1,6 +1,7 @@
 """Checkpoints that were damaged, half written, or written by another layout; and disks that are full."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -100,6 +101,67 @@ def test_the_newest_sound_step_is_used_and_the_fault_named(damage, line_run, tmp
     assert _newest(run) == 6 and (run / "damaged" / "6.0").exists()
     assert "damaged/6.0" in _events(run, "damaged")[0]["what"]
     _equal(run, line_run)
+
+
+def _facts(step, **changed):
+    file = step / "facts" / "metadata"
+    facts = {name: value for name, value in (json.loads(file.read_text()) | changed).items() if value is not None}
+    file.write_text(json.dumps(facts))
+
+
+def _without_facts(step):
+    shutil.rmtree(step / "facts")
+    shutil.rmtree(step / "monitor")
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda step: _facts(step, format=None), "an older version of sgflow_jax (format 1, this one reads 2): use"),
+        (_without_facts, "an older version of sgflow_jax (format 1, this one reads 2): use that version, or another"),
+        (lambda step: _facts(step, format=3), "a newer version of sgflow_jax (format 3, this one reads 2): use that"),
+    ],
+)
+def test_another_version_s_checkpoint_is_neither_damaged_nor_touched(change, says, line_run, tmp_path, capsys):
+    run = shutil.copytree(line_run, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    change(run / "checkpoints" / "6")
+    (run / "config.json").write_text('{"seed": 0}')  # which knows other fields
+    uses = (
+        lambda: build.restore(str(run)),
+        lambda: build.restore(str(run), step=6),
+        lambda: trainer.train(tiny.mixture(num_steps=8), str(run)),
+    )
+    for use in uses:
+        with pytest.raises(InputError, match=re.escape(f"checkpoints/6 was written by {says}")):
+            use()
+    assert _steps(run) == [2, 4, 6] and not (run / "damaged").exists() and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [TypeError, AssertionError, KeyError, RuntimeError])
+def test_a_store_that_cannot_be_read_again_is_refused_before_training(error, tmp_path, monkeypatch):
+    """Orbax raises any kind."""
+
+    def fail(*_, **__):
+        raise error("no such thing")
+
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", fail)
+    with pytest.raises(InputError, match="cannot keep checkpoints, one was written and could not be read .*: use anot"):
+        trainer.train(tiny.mixture(), str(tmp_path))
+    assert not (tmp_path / "config.json").exists() and not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_save_that_fails_in_any_way_is_tried_again(tmp_path, monkeypatch):
+    save = ocp.CheckpointManager.save
+
+    def fail(self, step, *rest, **options):
+        if step == 4:
+            raise TypeError("no such thing")
+        return save(self, step, *rest, **options)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+    trainer.train(tiny.mixture(), str(tmp_path))
+    (event,) = _events(tmp_path, "unsaved")
+    assert "no such thing" in event["what"] and _steps(tmp_path) == [2, 6]
 
 
 def test_nothing_sound_is_no_licence_to_begin_anew(line_run, tmp_path):
@@ -210,3 +272,13 @@ def test_another_data_set_is_refused(line_run, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="was trained on .*'train'.*, but config.data points to .*'other'"):
         trainer.train(tiny.mixture(num_steps=8), str(run))
     assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_other_images_of_the_same_name_and_number_are_refused(digits_run, tmp_path, monkeypatch):
+    run = shutil.copytree(digits_run, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    other = build.source(tiny.digits())
+    other.images[0, 0, 0, 0] ^= 1
+    changed = other.identity()["fingerprint"]
+    monkeypatch.setattr(build, "source", lambda config: other)
+    with pytest.raises(InputError, match="trained on .*'7c6e988e3921'.*, and the data set is .*" + changed):
+        trainer.train(tiny.digits("flow_matching", num_steps=4), str(run))

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from sgflow_jax import data, fingerprint
+from sgflow_jax.data import prepared
 from sgflow_jax.interfaces import InputError
 
 ALL = slice(None)
@@ -67,6 +68,38 @@ def test_what_a_checkpoint_records_of_the_data():
     other.images[5, 0, 0, 0] += 1
     assert other.identity() != known
     assert data.make("mixture1d", split="test").identity() == {"name": "mixture1d", "split": "test"}
+
+
+class _Prepared(list):
+    """As TFDS gives a split: examples by their numbers."""
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+def _cifar10(monkeypatch, **changed):
+    """CIFAR-10 of three images, of which number 1 has other values."""
+    examples = [{"image": np.zeros((32, 32, 3), np.uint8), "label": np.int64(number)} for number in range(3)]
+    examples[1] = {name: value for name, value in (examples[1] | changed).items() if value is not None}
+    split = prepared.Split(_Prepared(examples), "cifar10 in /data", "make data")
+    monkeypatch.setattr(prepared, "open_split", lambda *_: split)
+    return data.make("cifar10")
+
+
+def test_what_is_prepared_is_looked_at_when_it_is_opened(monkeypatch):
+    assert _cifar10(monkeypatch).labels.tolist() == [0, 1, 2]
+    cases = [
+        ({"image": np.zeros((64, 64, 3), np.uint8)}, r"image 1 is uint8 \(64, 64, 3\), not uint8 \(32, 32, 3\)"),
+        ({"image": np.zeros((32, 32, 3))}, r"image 1 is float64 \(32, 32, 3\), not uint8"),
+        ({"image": None}, "image 1 is object"),
+        ({"label": np.int64(39)}, "the label of image 1 is 39, not one of 0 to 9"),
+        ({"label": np.int64(-1)}, "the label of image 1 is -1, not one of 0 to 9"),
+        ({"label": np.array([1, 2])}, "the label of image 1 is .1 2., not one of"),
+        ({"label": None}, "the label of image 1 is None, not one of"),
+    ]
+    for changed, match in cases:
+        with pytest.raises(InputError, match=f"^cifar10 in /data is damaged .{match}.*: remove it and run `make data`"):
+            _cifar10(monkeypatch, **changed)
 
 
 def test_batches_are_those_of_every_earlier_version():
