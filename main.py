@@ -1,5 +1,10 @@
 """Train, or sample from a trained run. See README.md."""
 
+from sgflow_jax import terminal
+
+if __name__ == "__main__":
+    terminal.begin()  # before the other imports, which take seconds
+
 from absl import flags
 
 from sgflow_jax import cli
@@ -21,16 +26,17 @@ _SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEE
 
 def main(_):
     cli.require(config=_CONFIG.value, workdir=_WORKDIR.value)
-    cli.start_jax()
     if _MODE.value == "train":
         from sgflow_jax import trainer
 
+        cli.start_jax(saves=True)
         trainer.train(_CONFIG.value, _WORKDIR.value)
         return
 
     from sgflow_jax import sample_run
 
     cli.require(out=_OUT.value)
+    cli.start_jax()
     sample_run.sample(
         _WORKDIR.value,
         _CONFIG.value,

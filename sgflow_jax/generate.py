@@ -147,7 +147,7 @@ def _start(seed, indices, towards, shape: tuple[int, ...], classes: int):
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
     def noise(keys):
-        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape))(keys)
+        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape, jnp.float32))(keys)
 
     def label(key):
         return jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes)
@@ -160,7 +160,7 @@ def _start(seed, indices, towards, shape: tuple[int, ...], classes: int):
     return x0, jax.vmap(label)(keys) if classes else None, renoise_keys
 
 
-@functools.partial(jax.jit, static_argnames=("method", "path"), donate_argnames="x")
+@functools.partial(jax.jit, static_argnames=("method", "path"), donate_argnums=sharding.donated(1))
 def _step(net: BoundNet, x, index, t, u, keys, method: str, path: str):
     return sampling.step(net, x, index, t, u, method, sampling.Renoise(interpolant.make(path), keys))
 

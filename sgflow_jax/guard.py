@@ -27,11 +27,13 @@ FAULTS = (
     "the loss is beyond train.max_abs_loss",
     "the gradient and the loss are far above their running medians",
 )
+# Finite, or a run under jax_debug_infs would end at its first step.
+_UNSEEN = np.finfo(np.float32).max
 
 
 @flax.struct.dataclass
 class Guard:
-    """What was seen of a run. grad_norms, losses: float32 [WINDOW], of the last steps, inf where there was none.
+    """What was seen of a run. grad_norms, losses: float32 [WINDOW], of the last steps, _UNSEEN where there was none.
 
     fault_step: int32, the step of the first fault, -1 without. fault: int32, its index in FAULTS.
     """
@@ -44,7 +46,7 @@ class Guard:
     @classmethod
     def fresh(cls) -> "Guard":
         """One that has seen nothing, of numpy arrays."""
-        unseen = np.full(WINDOW, np.inf, np.float32)
+        unseen = np.full(WINDOW, _UNSEEN, np.float32)
         # Each a buffer of its own, so that all of them can be donated.
         return cls(unseen, unseen.copy(), np.array(-1, np.int32), np.array(0, np.int32))
 
@@ -74,4 +76,4 @@ def _diverges(grad_norms: jax.Array, losses: jax.Array, place: jax.Array, factor
         return jnp.array(False)
     recent = (place - jnp.arange(RECENT)) % WINDOW
     far = [jnp.median(a[recent]) > factor * jnp.median(a) for a in (grad_norms, jnp.abs(losses))]
-    return far[0] & far[1] & jnp.all(jnp.isfinite(losses))
+    return far[0] & far[1] & jnp.all(jnp.abs(losses) < _UNSEEN)
