@@ -6,6 +6,11 @@
 A run that was stopped continues with its --workdir alone. See README.md.
 """
 
+from sgflow_jax import terminal
+
+if __name__ == "__main__":
+    terminal.begin()  # before the other imports, which take seconds
+
 from absl import flags
 
 from sgflow_jax import cli
@@ -39,7 +44,7 @@ _PARAMETERS = flags.DEFINE_enum(
 def main(_):
     cli.require(workdir=_WORKDIR.value, config=_CONFIG.value)
     config, workdir = _CONFIG.value, _WORKDIR.value
-    cli.start_jax()
+    cli.start_jax(saves=_MODE.value == "train")
     if _MODE.value == "sample":
         _sample(config, workdir)
     elif _DRY_RUN.value:
@@ -47,7 +52,7 @@ def main(_):
         from sgflow_jax import build, dry_run
 
         build.check(config)
-        print(dry_run.report(config, workdir, counts.gradient_cost(config, build.objective(config))))
+        terminal.say(dry_run.report(config, workdir, counts.gradient_cost(config, build.objective(config))))
     else:
         from sgflow_jax import trainer
 
@@ -75,7 +80,7 @@ def _sample(config, workdir):
         ema=_PARAMETERS.value == "ema",
     )
     for line in sample_run.sample(workdir, config, _OUT.value, request):
-        print(line)
+        terminal.say(line)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from absl import flags
 
 from configs import quickstart
 from eval import fid_sweep, map_error, plots, rows, toy_table, variants
-from sgflow_jax import build, cli, generate, objectives, sampling, trainer
+from sgflow_jax import build, cli, generate, objectives, sampling, terminal, trainer
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -184,7 +184,7 @@ def main(_):
     if found is None:
         return
     text = table(found)
-    print(text)
+    terminal.say(text)
     paths.write_atomically(out / "ablations.json", json.dumps(found, indent=1) + "\n")
     paths.write_atomically(out / "ablations.md", text)
     for name, picture in figures(found).items():

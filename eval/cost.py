@@ -28,7 +28,7 @@ from absl import flags
 from configs import base
 from eval import cost_table, counts, document, hardware, plots, rows, variants
 from eval.steps import Step
-from sgflow_jax import build, cli, data, generate
+from sgflow_jax import build, cli, data, generate, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
@@ -211,7 +211,7 @@ def main(_):
     here = [row for row in rows.Store(out).every() if row["device"] in ("any", _device())]
     merged = cost_table.summary(here)
     table = cost_table.markdown(merged)
-    print(table)
+    terminal.say(table)
     paths.write_atomically(out / "cost.json", json.dumps(merged, indent=1) + "\n")
     paths.write_atomically(out / "cost.md", table)
     paths.write_atomically(out / "cost.png", plots.cost(merged))

@@ -21,7 +21,7 @@ from absl import flags
 from eval import features, measure, plots, reference, results
 from eval.background import Background
 from eval.progress import Progress
-from sgflow_jax import build, cli, data, figures, fingerprint, generate, processes, sampling
+from sgflow_jax import build, cli, data, figures, fingerprint, generate, processes, sampling, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
@@ -323,9 +323,9 @@ def main(_):
     )
     found = sweep(workdirs, request)
     for workdir, rows in found.items():
-        print(workdir)
+        terminal.say(workdir)
         for row in rows:
-            print(f"  {results.describe(row)}")
+            terminal.say(f"  {results.describe(row)}")
     if given.out and found:
         labels = results.labels(list(found), [rows[0].identity.objective for rows in found.values()])
         tagged = [(label, row) for label, rows in zip(labels, found.values(), strict=True) for row in rows]

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.stats
 from absl import flags
 
-from sgflow_jax import build, cli, data, flow_map, generate, interpolant, sampling
+from sgflow_jax import build, cli, data, flow_map, generate, interpolant, sampling, terminal
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
@@ -136,7 +136,7 @@ def main(_):
     net, config, _ = build.restore(given.workdir)
     against = targets(config.data.name, config.objective.interpolant, given.num_samples, given.seed)
     for name, value in score(net, config, against, given.seed).items():
-        print(f"{name}: " + ("not trained" if value is None else f"{value:.4f}"))
+        terminal.say(f"{name}: " + ("not trained" if value is None else f"{value:.4f}"))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from absl import flags
 
 from configs import base
 from eval import counts, rows, variants
-from sgflow_jax import build, cli
+from sgflow_jax import build, cli, terminal
 from sgflow_jax.interfaces import MAX_SEED, Stream, stream_key
 from sgflow_jax.train_step import TrainState
 
@@ -107,7 +107,7 @@ def main(_):
         for name in names:
             errors = measure(config, net.params, name, given.batches)
             found.append({"checkpoint": step, "objective": name, "errors": errors})
-    print(rows.markdown(COLUMNS, found))
+    terminal.say(rows.markdown(COLUMNS, found))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from absl import flags
 
 from eval import rows, trace
 from eval.steps import Step
-from sgflow_jax import build, cli
+from sgflow_jax import build, cli, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -138,7 +138,7 @@ def main(_):
     config = given.config.copy_and_resolve_references()
     build.check(config)
     row, table = profile(config, given.steps)
-    print(described(row, table, given.top))
+    terminal.say(described(row, table, given.top))
     if given.out:
         paths.write_atomically(Path(given.out), json.dumps(as_json(row, table), indent=1) + "\n")
 

@@ -1,12 +1,11 @@
 """How far a sweep is, and how long the rest may take."""
 
-import sys
 import time
 
 import jax
-from tqdm import tqdm
 
 from eval import results
+from sgflow_jax import terminal
 
 # What features and scores cost, in network calls an example, as on digits; only the forecast depends on it.
 OVERHEAD = 5
@@ -23,7 +22,7 @@ class Progress:
         self._rows, self._done = len(identities), 0
         silent = bool(jax.process_index())
         calls = sum(identity.num_samples * identity.steps for identity in identities)
-        self._bar = tqdm(total=calls, unit="call", unit_scale=True, disable=silent or not sys.stderr.isatty())
+        self._bar = terminal.bar(total=calls, unit="call", unit_scale=True, disable=silent)
         self._whole = self._left = sum(map(_work, identities))
         self._began = time.perf_counter()
 
@@ -44,4 +43,4 @@ class Progress:
         seconds = time.perf_counter() - self._began
         left = seconds * self._left / (self._whole - self._left)
         timing = f"{seconds:.0f} s, about {left:.0f} s to go"
-        tqdm.write(f"[{self._done}/{self._rows}] {workdir}, {results.describe(row)} ({timing})", file=sys.stdout)
+        terminal.say(f"[{self._done}/{self._rows}] {workdir}, {results.describe(row)} ({timing})")

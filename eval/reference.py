@@ -9,9 +9,7 @@ they depend on. --selfcheck says what distances mean: real examples against othe
 
 import contextlib
 import dataclasses
-import functools
 import json
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +25,7 @@ from eval.features.interface import Features, Labelled
 from eval.frechet import Gaussian
 from eval.measure import Reference, Sample
 from eval.results import VERSION, ReferenceIdentity, plus_minus
-from sgflow_jax import build, cli, data, fingerprint, processes
+from sgflow_jax import build, cli, data, fingerprint, processes, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -124,7 +122,7 @@ def _from_cache_or_data(identity: ReferenceIdentity, source: data.Source, extrac
         try:
             save(file, identity, found)
         except InputError as error:  # what was computed serves all the same
-            print(f"warning: the statistics are not kept: {error}", file=sys.stderr)
+            terminal.say(f"warning: the statistics are not kept: {error}", to_stderr=True)
     return found
 
 
@@ -162,13 +160,13 @@ def main(_):
     target.statistics()
     if jax.process_index() == 0:
         for field, value in dataclasses.asdict(target.identity).items():
-            print(f"{field}: {value}")
-        print(f"file: {cached(target.identity)}")
+            terminal.say(f"{field}: {value}")
+        terminal.say(f"file: {cached(target.identity)}")
 
 
 def _print_selfcheck(config: ml_collections.ConfigDict, extract: Features, num_samples: int | None) -> None:
     """A Markdown table, a line at a time, as it takes long; by the first process."""
-    say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda line: None
+    say = terminal.say if jax.process_index() == 0 else lambda line: None
     sets = [real.shuffled(build.source(config, split))[:num_samples] for split in data.splits(config.data.name)]
     name = features.distance_name(extract.name, extract.weights, extract.resize)
     say(f"| {config.data.name} | examples | {name} | kernel distance |\n| --- | --- | --- | --- |")

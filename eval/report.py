@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from eval import counts, gallery, neighbours, plots, results
 from eval.runs import Run, common_kinds, read
-from sgflow_jax import build, cli, data, figures, objectives
+from sgflow_jax import build, cli, data, figures, objectives, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -287,7 +287,7 @@ def main(_):
     cli.require(out=given.out)
     cli.start_jax()
     if jax.process_index() == 0:
-        print(write(workdirs, given.out))
+        terminal.say(str(write(workdirs, given.out)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from sgflow_jax import cli
+from sgflow_jax import cli, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -113,7 +113,7 @@ def complete(
         seconds = time.perf_counter() - began
         name = ", ".join(f"{k} {v}" for k, v in settings.items())
         left = seconds / max(done, 1) * (len(missing) - done)
-        print(f"[{done}/{len(missing)}] {name} ({seconds:.0f} s, about {left:.0f} s to go)", flush=True)
+        terminal.say(f"[{done}/{len(missing)}] {name} ({seconds:.0f} s, about {left:.0f} s to go)")
 
     with ThreadPoolExecutor(max(processes, 1)) as pool:
         for _ in pool.map(one, missing):

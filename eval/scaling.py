@@ -10,7 +10,6 @@ says what the columns mean.
 
 import json
 import re
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -24,7 +23,7 @@ from jax.sharding import AxisType, Mesh
 
 from eval import rows
 from eval.steps import Step
-from sgflow_jax import build, cli, sharding
+from sgflow_jax import build, cli, sharding, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -208,13 +207,15 @@ def main(_):
         row = from_shapes(config, mesh(*grid))
         if given.compile:
             row.update(from_program(config, mesh(*grid), given.batch_per_device))
-            print(f"data {grid[0]} x fsdp {grid[1]}: compiled in {row['seconds']} s", file=sys.stderr, flush=True)
+            terminal.say(f"data {grid[0]} x fsdp {grid[1]}: compiled in {row['seconds']} s", to_stderr=True)
         found.append(row)
-    print("A device keeps between steps, and moves in one, in MB (10^6 bytes):\n")
-    print(rows.markdown(KEPT, found))
+    terminal.say("A device keeps between steps, and moves in one, in MB (10^6 bytes):\n")
+    terminal.say(rows.markdown(KEPT, found))
     if given.compile:
-        print(f"The compiled step, {given.batch_per_device} examples on each device; collectives by size; in MB:\n")
-        print(rows.markdown(COMPILED, found))
+        terminal.say(
+            f"The compiled step, {given.batch_per_device} examples on each device; collectives by size; in MB:\n"
+        )
+        terminal.say(rows.markdown(COMPILED, found))
     if given.out:
         paths.write_atomically(Path(given.out), json.dumps(found, indent=1) + "\n")
 

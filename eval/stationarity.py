@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from eval import plots, rows, variants
-from sgflow_jax import cli, flow_map, objectives, oracles
+from sgflow_jax import cli, flow_map, objectives, oracles, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError, squared_norm
 from sgflow_jax.objectives.base import FlowMapObjective, Objective, Terms, velocity
@@ -316,7 +316,7 @@ def main(_):
     if found is None:
         return
     table = rows.markdown(COLUMNS, found)
-    print(table)
+    terminal.say(table)
     paths.write_atomically(out / "stationarity.json", json.dumps(found, indent=1) + "\n")
     paths.write_atomically(out / "stationarity.md", table)
     paths.write_atomically(out / "stationarity.png", plots.stationarity(found))

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from eval import counts, document, rows, variants
-from sgflow_jax import build, cli
+from sgflow_jax import build, cli, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.objectives.base import Objective
@@ -137,7 +137,7 @@ def main(_):
         {title: lambda row, key=key: row[key] for title, key in COLUMNS.items()},
         measure(given.config, Path(given.results)),
     )
-    print(table)
+    terminal.say(table)
     if place is not None:
         place.fill(table)
 

@@ -21,7 +21,7 @@ from absl import flags
 
 from configs import mixture1d, toy2d
 from eval import map_error, plots, rows, variants
-from sgflow_jax import build, cli, data, generate, trainer
+from sgflow_jax import build, cli, data, generate, terminal, trainer
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError
 
@@ -205,7 +205,7 @@ def main(_):
         return
     groups = summary(found)
     table = tables(groups)
-    print(table)
+    terminal.say(table)
     without_points = [{k: v for k, v in row.items() if k not in ("noise", "learned", "exact")} for row in found]
     paths.write_atomically(out / "toy_table.json", json.dumps(without_points, indent=1) + "\n")
     paths.write_atomically(out / "toy_table.md", table)

@@ -191,7 +191,7 @@ def compiled(step_fn: TrainStep, like: TrainState, mesh: Mesh, per_call: int = 1
         several(step_fn, per_call),
         in_shardings=(where, everywhere, batches, everywhere, None),
         out_shardings=(where, everywhere),
-        donate_argnums=(0, 1),
+        donate_argnums=sharding.donated(0, 1),
     )
 
 

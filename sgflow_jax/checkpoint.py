@@ -49,8 +49,9 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_) -> None:
-        self._attempt(self._manager.close)
+    def __exit__(self, fault, *_) -> None:
+        if fault is None or not processes.several():  # or the others, which may go on, would be waited for
+            self._attempt(self._manager.close)
 
     def latest(self) -> int | None:
         """The newest step that was committed, None if there is none. Nothing is read."""

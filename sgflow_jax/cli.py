@@ -4,14 +4,34 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sgflow_jax import command_help, config_flag, places, processes
+from sgflow_jax import command_help, config_flag, places, processes, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SEED, InputError
+
+# What a run's numbers depend on: its configuration, its seed, and these settings of JAX, whatever the environment says.
+PINNED = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_default_matmul_precision": None,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_softmax_custom_jvp": False,
+    "jax_use_direct_linearize": True,
+    "jax_disable_jit": False,
+}
+
+# Flags that may differ between the processes of a command; data that differ are noticed when they are read.
+EACH_ITS_OWN = ("process_id", "data_dir", "config.data.data_dir")
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first of several processes. TPU slices and SLURM need none of these three."
@@ -23,7 +43,13 @@ _PLACES: dict[str, Callable[[str, str], str]] = {}  # the flags that name one, a
 
 def run(main: Callable) -> None:
     """Runs main(argv) as the program: flags are parsed first, and an InputError ends it with code 2."""
-    app.run(_with_one_line(main), flags_parser=_with_one_line(_parse))
+
+    def whole(argv):
+        main(argv)
+        processes.meet()
+
+    terminal.begin()
+    app.run(_with_one_line(whole), flags_parser=_with_one_line(_parse))
 
 
 def define_config(what: str, default: str | None = None, of_run: bool = False) -> flags.FlagHolder:
@@ -82,20 +108,26 @@ def integers(flag: str, items: list[str] | None, least: int = 0, most: int = MAX
     return tuple(dict.fromkeys(numbers))
 
 
-def start_jax(alone: bool = False) -> None:
-    """Settings every command wants, before the first use of a device; joins the processes of a run, if it has several.
+def start_jax(alone: bool = False, saves: bool = False) -> None:
+    """Settings every command wants, before the first use of a device; joins the processes of a run, if it has several,
+    which must have been given the same flags.
 
-    alone: the command is for one process; InputError if there are others.
+    alone: the command is for one process; InputError if there are others. saves: SIGTERM is for `preemption`; without,
+    it ends the command.
 
     Libraries log nothing (orbax tells a page at each checkpoint, and a hundred when a disk is full); what they raise is
     reported, and --verbosity=0 shows everything.
 
     The persistent compilation cache is on: in JAX_COMPILATION_CACHE_DIR if set, else in the user's cache directory.
+    Settings of JAX that change numbers are those of PINNED.
     """
+    terminal.ready()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(paths.cache() / "compiled"))
+        _cache_programs(paths.cache() / "compiled")
+    _pin()
+    jax.config.update("jax_enable_preemption_service", saves)
     processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     try:
         jax.devices()
@@ -105,6 +137,38 @@ def start_jax(alone: bool = False) -> None:
         ) from error
     if alone and jax.process_count() > 1:
         raise InputError(f"this command is for one process, and {jax.process_count()} were started: start it once")
+    processes.check_same(_given())
+
+
+def _cache_programs(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        terminal.say(f"warning: compiled programs are not cached in {folder} ({error.strerror})", to_stderr=True)
+    else:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _pin() -> None:
+    others = []
+    for name, value in PINNED.items():
+        found = getattr(jax.config, name, value)  # a setting that this JAX lacks cannot differ
+        if getattr(found, "value", found) != value:
+            jax.config.update(name, value)
+            others.append(name.upper())
+    if others:
+        terminal.say(f"warning: {', '.join(others)} would change the numbers of a run, and is not used", to_stderr=True)
+
+
+def _given() -> dict[str, Any]:
+    """The command's flags and the fields of its configuration, but not those of EACH_ITS_OWN."""
+    found = {}
+    for name, value in flags.FLAGS.flag_values_dict().items():
+        if isinstance(value, ml_collections.ConfigDict):
+            found |= paths.flatten({name: value.to_dict()})
+        elif not name.startswith("config.") and not flags.FLAGS.find_module_defining_flag(name).startswith("absl"):
+            found[name] = value
+    return {name: value for name, value in found.items() if name not in EACH_ITS_OWN}
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -113,7 +177,7 @@ def _parse(argv: list[str]) -> list[str]:
     if asks_help:
         named = any(arg.lstrip("-").partition("=")[0] == "config" for arg in argv[1:])
         doc = sys.modules["__main__"].__doc__ or ""
-        print(command_help.of_config(flags.FLAGS.config) if named else command_help.of_command(doc))
+        terminal.say(command_help.of_config(flags.FLAGS.config) if named else command_help.of_command(doc))
         sys.exit(0)
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
@@ -131,11 +195,15 @@ def _with_one_line(function: Callable) -> Callable:
             return function(*args)
         except (InputError, flags.Error) as error:
             line = " ".join(str(error).split()) + ": see --help for what there is" * isinstance(error, flags.Error)
-            # What a file or a flag holds is not for the terminal to obey.
-            print("error: " + "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
+            terminal.say(f"error: {line}", to_stderr=True)
+            processes.leave_soon(2)
             sys.exit(2)
         except KeyboardInterrupt:
-            print("interrupted: a run continues from its last checkpoint with the same command", file=sys.stderr)
+            terminal.say(terminal.INTERRUPTED, to_stderr=True)
+            processes.leave_soon(130)
             sys.exit(130)
+        except Exception:
+            processes.leave_soon(1)
+            raise
 
     return call

@@ -3,12 +3,10 @@
 import io
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 MIN_TILE = 48
 TITLE_SIZE = 14
@@ -46,9 +44,10 @@ def _titles(titles: Sequence[str], height: int, tile: int, pad: int) -> np.ndarr
 
 def point_panels(panels: dict[str, np.ndarray]) -> np.ndarray:
     """Clouds of points, each [n, 1] (a histogram) or [n, 2] (a scatter), under their titles: uint8 [h, w, 3]."""
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3 * len(panels), 3.5), squeeze=False, sharey=True, layout="constrained"
-    )
+    # Without pyplot, and so without the backend that it would choose for whoever imports this.
+    figure = Figure(figsize=(3 * len(panels), 3.5), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     everything = np.concatenate(list(panels.values()))
     low, high = np.quantile(everything, [0.001, 0.999], axis=0)
     margin = 0.1 * (high - low) + 1e-6
@@ -62,10 +61,8 @@ def point_panels(panels: dict[str, np.ndarray]) -> np.ndarray:
             ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
             ax.set_aspect("equal")
             ax.scatter(points[:, 0], points[:, 1], s=1, alpha=0.5, linewidths=0)
-    figure.canvas.draw()
-    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
-    plt.close(figure)
-    return picture
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def by_steps(examples: dict[int, np.ndarray]) -> np.ndarray:

@@ -148,7 +148,7 @@ def _start(seed, indices, towards, shape: tuple[int, ...], classes: int):
     that return to noise."""
 
     def noise(keys):
-        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape))(keys)
+        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape, jnp.float32))(keys)
 
     keys = _keys(seed, indices)
     x0 = noise(keys)
@@ -168,7 +168,7 @@ def _labels(keys, classes: int):
     return jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes))(keys)
 
 
-@functools.partial(jax.jit, static_argnames=("method", "path"), donate_argnames="x")
+@functools.partial(jax.jit, static_argnames=("method", "path"), donate_argnums=sharding.donated(1))
 def _step(net: BoundNet, x, index, t, u, keys, method: str, path: str):
     return sampling.step(net, x, index, t, u, method, sampling.Renoise(interpolant.make(path), keys))
 

@@ -27,12 +27,14 @@ FAULTS = (
     "the loss is beyond train.max_abs_loss",
     "the gradient and the loss are far above their running medians",
 )
+# Finite, or a run under jax_debug_infs would end at its first step.
+_UNSEEN = np.finfo(np.float32).max
 
 
 @flax.struct.dataclass
 class Guard:
-    """What was seen of a run. grad_norms, losses: float32 [WINDOW], of the last steps, inf where there was none; of the
-    loss its largest term, without its sign.
+    """What was seen of a run. grad_norms, losses: float32 [WINDOW], of the last steps, _UNSEEN where there was none; of
+    the loss its largest term, without its sign.
 
     fault_step: int32, the step of the first fault, -1 without. fault: int32, its index in FAULTS.
     """
@@ -45,7 +47,7 @@ class Guard:
     @classmethod
     def fresh(cls) -> "Guard":
         """One that has seen nothing, of numpy arrays."""
-        unseen = np.full(WINDOW, np.inf, np.float32)
+        unseen = np.full(WINDOW, _UNSEEN, np.float32)
         # Each a buffer of its own, so that all of them can be donated.
         return cls(unseen, unseen.copy(), np.array(-1, np.int32), np.array(0, np.int32))
 
@@ -81,4 +83,4 @@ def _diverges(grad_norms: jax.Array, losses: jax.Array, place: jax.Array, factor
     recent = (place - jnp.arange(RECENT)) % WINDOW
     # Absolute, for runs whose window was filled when it kept the sign.
     far = [jnp.median(a[recent]) > factor * jnp.median(a) for a in (grad_norms, jnp.abs(losses))]
-    return far[0] & far[1] & jnp.all(jnp.isfinite(losses))
+    return far[0] & far[1] & jnp.all(jnp.abs(losses) < _UNSEEN)

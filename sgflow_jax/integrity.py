@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from sgflow_jax import terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -48,7 +49,7 @@ def newest(workdir: str, quiet: bool = False) -> Saved | None:
         examined = examine(directory, step)
         if isinstance(examined, Saved):
             for line in [] if quiet else damaged:
-                print(f"warning: the checkpoint {line}", file=sys.stderr)
+                terminal.say(f"warning: the checkpoint {line}", to_stderr=True)
             return examined
         if (directory / str(step)).exists():  # or the run that is writing has just removed it
             damaged.append(f"{directory / str(step)} is damaged: {examined}")

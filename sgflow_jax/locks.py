@@ -3,11 +3,11 @@
 import contextlib
 import fcntl
 import functools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from sgflow_jax import terminal
 from sgflow_jax.interfaces import InputError
 
 
@@ -43,7 +43,5 @@ def held(path: Path) -> Iterator[None]:
 @functools.cache
 def _warn(fault: str) -> None:
     """Once for each kind of fault."""
-    print(
-        f"warning: this file system locks no files ({fault}): start nothing twice on the same directory",
-        file=sys.stderr,
-    )
+    line = f"warning: this file system locks no files ({fault}): start nothing twice on the same directory"
+    terminal.say(line, to_stderr=True)

@@ -6,7 +6,6 @@ import errno
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from sgflow_jax import figures
+from sgflow_jax import figures, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.tensorboard import Board
@@ -86,9 +85,7 @@ class MetricLog:
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the progress bar."""
-        with contextlib.suppress(OSError):  # the terminal may be a file, and its disk full
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+        terminal.say(line)
 
     def event(self, kind: str, step: int, line: str, **more: Any) -> None:
         """Prints a line, and keeps it in events.jsonl, which is never shortened, with more that JSON can hold."""
@@ -119,15 +116,15 @@ class MetricLog:
             self.say(f"warning: {error}")
 
     def _new_bar(self, step: int) -> tqdm | None:
-        terminal = sys.stderr.isatty()
-        return tqdm(initial=step, total=self._total, unit="step", dynamic_ncols=True) if terminal else None
+        bar = terminal.bar(initial=step, total=self._total, unit="step")
+        return None if bar.disable else bar
 
     def _to_board(self, write) -> None:
         """TensorBoard has what metrics.jsonl has: what cannot be written is left out, and the next gets a new file."""
         try:
             self._board = self._board or Board(paths.tensorboard(self._workdir), self._purge)
             write(self._board)
-        except OSError:
+        except Exception:  # a third party's, of any kind: no reason for a run to end
             self._board = None
 
 

@@ -28,11 +28,11 @@ def phase(what: str) -> Iterator[Clock]:
 
     def tick():
         while not over.wait(0.5):
-            _write(f"\r{what}, {time.monotonic() - began:.0f} s")
+            _write(f"\r\x1b[K{what}, {time.monotonic() - began:.0f} s")
 
     thread = threading.Thread(target=tick, daemon=True)
     if shown:
-        _write(what)
+        _write(f"\r\x1b[K{what}")
         thread.start()
     try:
         yield clock

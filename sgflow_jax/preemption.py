@@ -1,5 +1,7 @@
-"""Ending a run before it is done, so that nothing is lost: SIGTERM, SIGINT (Ctrl-C), and maintenance of a Cloud TPU."""
+"""Ending a run before it is done, so that nothing is lost: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal was closed),
+and maintenance of a Cloud TPU."""
 
+import faulthandler
 import http.client
 import itertools
 import os
@@ -14,6 +16,8 @@ from jax.experimental import multihost_utils
 
 # Google Cloud answers here, on the machine itself, and holds the answer back until it changes.
 MAINTENANCE_URL = "http://metadata.google.internal/computeMetadata/v1/instance/maintenance-event"
+# One of several processes whose step has not ended so long after a signal waits for one that will not answer.
+LEAVE_SECONDS = 120
 _calls = itertools.count()
 
 
@@ -21,7 +25,8 @@ class Preemption:
     """Watches for a reason to stop. Use as a context manager around a run. Signals reach it in the main thread only.
 
     A signal asks for a stop after the step that is running; a second SIGINT leaves at once (a second SIGTERM does not:
-    some programs send it twice).
+    some programs send it twice). A signal that is ignored, as SIGHUP is under nohup, stays so. One of several processes
+    that is still in its step LEAVE_SECONDS later leaves without saving.
     say: called with a line when a stop is asked for. maintenance_url: "" watches none.
     """
 
@@ -31,8 +36,10 @@ class Preemption:
         self._over = threading.Event()
         # With several processes JAX's own SIGTERM handler has them agree on the step at which all stop.
         self._several = jax.process_count() > 1
-        self._signals = (signal.SIGINT,) if self._several else (signal.SIGINT, signal.SIGTERM)
+        handled = (signal.SIGINT, signal.SIGHUP) if self._several else (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+        self._signals = tuple(number for number in handled if signal.getsignal(number) is not signal.SIG_IGN)
         self._interrupted = False
+        self._deadline: threading.Timer | None = None
 
     def __enter__(self) -> "Preemption":
         if self._url:
@@ -46,10 +53,19 @@ class Preemption:
         self._old_descriptor = signal.set_wakeup_fd(self._write.fileno())
         self._old_handlers = {number: signal.signal(number, lambda *_: None) for number in self._signals}
         threading.Thread(target=self._listen, daemon=True).start()
+        if self._several:  # what Python writes at JAX's signal, before JAX has it, says that it came
+            self._noted, self._note = socket.socketpair()
+            faulthandler.register(signal.SIGTERM, file=self._note, all_threads=False, chain=True)
+            threading.Thread(target=self._listen_for_sigterm, daemon=True).start()
         return self
 
     def __exit__(self, *_) -> None:
         self._over.set()
+        if self._deadline:
+            self._deadline.cancel()
+        if self._several and hasattr(self, "_note"):
+            faulthandler.unregister(signal.SIGTERM)
+            self._note.close()
         if self._signals:
             for number, handler in self._old_handlers.items():
                 signal.signal(number, handler)
@@ -59,7 +75,10 @@ class Preemption:
     def reached(self) -> bool:
         """Whether to save and stop now. The same on every process; all have to ask after each step."""
         if self._several:
-            return multihost_utils.reached_preemption_sync_point(next(_calls))
+            now = multihost_utils.reached_preemption_sync_point(next(_calls))
+            if now and self._deadline:
+                self._deadline.cancel()
+            return now
         return self._asked.is_set()
 
     def _listen(self) -> None:
@@ -67,6 +86,11 @@ class Preemption:
             while number := self._read.recv(1):
                 if number[0] in self._signals:
                     self._ask(signal.Signals(number[0]))
+
+    def _listen_for_sigterm(self) -> None:
+        with self._noted:
+            while self._noted.recv(4096):
+                self._stop(signal.SIGTERM.name)
 
     def _ask(self, number: signal.Signals) -> None:
         if number == signal.SIGINT:
@@ -80,7 +104,15 @@ class Preemption:
             self._asked.set()
             self._say(f"{reason}: leaving after this step, once it is saved; Ctrl-C twice leaves at once")
             if self._several:
-                os.kill(os.getpid(), signal.SIGTERM)
+                self._deadline = threading.Timer(LEAVE_SECONDS, self._give_up)
+                self._deadline.daemon = True
+                self._deadline.start()
+                if reason != signal.SIGTERM.name:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+    def _give_up(self) -> None:
+        self._say(f"the step did not end in {LEAVE_SECONDS} s: leaving, the run continues from its last checkpoint")
+        os._exit(128 + signal.SIGTERM)
 
     def _watch_maintenance(self) -> None:
         request = urllib.request.Request(

@@ -1,49 +1,126 @@
 """The processes of a run: how they find each other, and what they agree on."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sgflow_jax import provenance, terminal
 from sgflow_jax.interfaces import InputError
 
 # A process that has not been heard of for so long is dead, and the runtime ends the others.
 HEARTBEAT_SECONDS = 30
-# A process that leaves waits so long for the others, the first of which may still be writing.
-SHUTDOWN_SECONDS = 60
+# A process that has left is waited for so long at the end; then the runtime ends all.
+SHUTDOWN_SECONDS = 30
+# A process that ends by a fault waits so long for the others, which may end by the same fault.
+LEAVE_SECONDS = 10
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the processes of a run (jax.distributed), before the first use of a device.
 
-    coordinator: HOST:PORT of the first process. Without arguments, as found on TPU slices and under SLURM, or a process
-    alone. InputError for arguments that cannot be, or when the others do not come.
+    coordinator: HOST:PORT of the first process. With the three arguments nothing else is looked at; without them, as
+    found on TPU slices and under SLURM, Open MPI or Kubernetes, or a process alone. InputError for wrong arguments, a
+    cluster that cannot be joined, or when the others do not come within five minutes.
     """
-    # JAX would then give the process one GPU of those it has.
-    if coordinator is None and os.environ.get("SLURM_NTASKS") == "1":
-        return
     given = (coordinator, num_processes, process_id)
     flags = f"--coordinator={coordinator} --num_processes={num_processes} --process_id={process_id}"
-    if any(value is not None for value in given):
+    detect = not any(value is not None for value in given)
+    if detect and "1" in (os.environ.get("SLURM_NTASKS"), os.environ.get("OMPI_COMM_WORLD_SIZE")):
+        return  # JAX would give the process one GPU of those it has
+    if not detect:
         host, _, port = (coordinator or "").rpartition(":")
-        if None in given or not host or not port.isdecimal() or not 0 <= process_id < num_processes:
+        is_port = port.isdecimal() and len(port) <= 5 and 0 < int(port) < 2**16
+        if None in given or not host or not is_port or not 0 <= process_id < num_processes:
             raise InputError(
                 f"{flags}: give all three, as --coordinator=HOST:PORT --num_processes=N and, on each, "
                 "--process_id=0 to N-1"
             )
     try:
-        jax.distributed.initialize(
-            *given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS
-        )
-    except ValueError as error:
-        if coordinator is not None or "should be defined" not in str(error):  # what it says where there is no cluster
-            raise InputError(f"{flags}: {error}: give all three, or none where a cluster is to be found") from error
-    except RuntimeError as error:
-        raise InputError(f"the processes did not come together ({error}): check {flags} on each of them") from error
+        with _interruptible(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an environment that looks like a cluster
+            jax.distributed.initialize(
+                *given,
+                cluster_detection_method=None if detect else "deactivate",
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+            )
+    except Exception as error:  # what detection raises depends on the cluster, and on what it talks to
+        said = " ".join(str(error).split())
+        if detect and "coordinator_address should be defined" in said:  # no cluster
+            return
+        if not detect:
+            raise InputError(f"the processes did not come together ({said}): check {flags} on each of them") from error
+        # Without its index a process could not find its place in a job of several.
+        if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" not in os.environ:
+            terminal.say(f"warning: no Kubernetes cluster to join ({said}): this process runs alone", to_stderr=True)
+            return
+        raise InputError(
+            f"the cluster this process is in cannot be joined ({type(error).__name__}, {said}): give --coordinator="
+            "HOST:PORT --num_processes=N --process_id=0 to N-1, with N=1 for a process alone"
+        ) from error
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the process although it is not in Python, as while it waits for others."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def several() -> bool:
+    """Whether this process is one of several, in a command that has joined them."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def meet() -> None:
+    """Waits, at the end of a command, until all processes are at their end: the first may still be writing."""
+    if several():
+        first_with(False)
+
+
+def leave_soon(code: int) -> None:
+    """To be called by a process that is to end with a code other than 0, perhaps alone, after it has said why."""
+    if several():
+        timer = threading.Timer(LEAVE_SECONDS, os._exit, [code])
+        timer.daemon = True
+        timer.start()
+
+
+def check_same(fields: dict[str, Any]) -> None:
+    """InputError on every process unless all have the same fields (of what JSON can say), the same code and the same
+    libraries; it names what differs."""
+    if not several():
+        return
+    code = {"the code of sgflow_jax": provenance.fingerprint()}
+    versions = {f"the version of {name}": version for name, version in provenance.versions().items()}
+    ours = {name: json.dumps(value, sort_keys=True) for name, value in {**fields, **code, **versions}.items()}
+    first = from_process(ours)
+    if (other := first_with(ours != first)) is None:
+        return
+    theirs = from_process(ours, other)
+    differing = [
+        f"{name} ({first.get(name, 'absent')} on process 0, {theirs.get(name, 'absent')} on process {other})"
+        for name in sorted({*first, *theirs})
+        if first.get(name) != theirs.get(name)
+    ]
+    raise InputError(
+        f"the processes differ in {', '.join(differing)}: start the same command, with the same code, on each of them"
+    )
 
 
 def from_process(value: Any, source: int = 0) -> Any:

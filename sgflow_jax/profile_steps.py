@@ -41,20 +41,27 @@ class StepTrace:
         jax.block_until_ready(state)
         if is_on:
             self._write()
-        else:
+            return
+        try:
             jax.profiler.start_trace(self._folder)
+        except Exception as error:  # another profiler may be at work, or none can
+            self._give_up(f"no trace from step {step + 1} could be begun", error)
+        else:
             self._first = step + 1
 
     def _write(self) -> None:
         first, self._first = self._first, None
         try:
             jax.profiler.stop_trace()
-        except (RuntimeError, OSError) as error:  # of the disk
-            self._steps = ()  # JAX begins no other trace after this
-            self._event("profile", self._step, f"warning: the trace from step {first} could not be written ({error})")
-        else:
             place = max(self._folder.glob("plugins/profile/*"))  # named by the time
+        except Exception as error:  # of the disk, or of what the profiler found
+            self._give_up(f"the trace from step {first} could not be written", error)  # nor would JAX begin another
+        else:
             line = (
                 f"a trace that began with step {first} is in {place}: see TensorBoard, or *.trace.json.gz in Perfetto"
             )
             self._event("profile", self._step, line)
+
+    def _give_up(self, what: str, error: Exception) -> None:
+        self._steps = ()
+        self._event("profile", self._step, f"warning: {what} ({' '.join(str(error).split())})")

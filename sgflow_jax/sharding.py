@@ -64,6 +64,12 @@ def of_state(mesh: Mesh, tree):
     return jax.tree.map(lambda a: NamedSharding(mesh, spec(a.shape, mesh.shape["fsdp"])), tree)
 
 
+def donated(*arguments: int) -> tuple[int, ...]:
+    """The numbers of the arguments a jitted function may overwrite: none where JAX looks at them again, to find the
+    operation that gave nan or infinity (jax_debug_nans, jax_debug_infs)."""
+    return () if jax.config.jax_debug_nans or jax.config.jax_debug_infs else arguments
+
+
 def gather(mesh: Mesh, tree):
     """Inside a compiled function: the whole of each array on every device.
 

@@ -300,7 +300,8 @@ class _Run:
     def _preview(self, step: int, state: TrainState) -> None:
         """From the averaged parameters."""
         try:
-            picture = preview(self._averaged(state), self._prepared.step_fn.objective, self._config)
+            with phase("drawing the preview"):
+                picture = preview(self._averaged(state), self._prepared.step_fn.objective, self._config)
         except InputError as error:  # the state itself is sound, so training may recover
             self._log.say(f"no preview of step {step}: {error}")
         else:

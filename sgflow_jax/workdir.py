@@ -1,11 +1,13 @@
 """A run's directory: where things lie in it, and which configuration it belongs to."""
 
 import contextlib
+import functools
 import glob
 import io
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from sgflow_jax import locks, places
+from sgflow_jax import locks, places, terminal
 from sgflow_jax.interfaces import InputError
 
 # A run may be continued with other values of these: they change how long it runs, where its data and its arrays lie,
@@ -97,8 +99,18 @@ def evaluation(workdir: str) -> Path:
 
 
 def cache() -> Path:
-    """Where the user's downloads and what is costly to compute are kept between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
+    """Where the user's downloads and what is costly to compute are kept between runs; by this process alone for a user
+    without a home directory."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
+    except RuntimeError:  # no HOME, and no entry for the user
+        return Path(_own_cache().name)
+
+
+@functools.cache
+def _own_cache() -> tempfile.TemporaryDirectory:
+    terminal.say("warning: no home directory, so nothing is cached: XDG_CACHE_HOME may name a place", to_stderr=True)
+    return tempfile.TemporaryDirectory(prefix="sgflow_jax-")
 
 
 def check_places(workdir: str) -> None:

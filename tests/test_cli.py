@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from sgflow_jax import cli, config_flag
+from sgflow_jax import cli, config_flag, generate, workdir
 from sgflow_jax.interfaces import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +60,46 @@ def test_steps():
     for bad in ([], ["0"], ["-1"], ["1.5"], ["a"], ["1", ""]):
         with pytest.raises(InputError, match="integers from 1"):
             cli.integers("steps", bad, least=1)
+
+
+def _noise():
+    """As a sweep draws it."""
+    return generate._start(3, np.arange(4), None, (2,), 0)[0]
+
+
+def test_no_setting_of_jax_changes_numbers(monkeypatch, capsys):
+    other = [True, "rbg", False, 5, "bfloat16", "strict", "raise", True, False, True]
+    other = dict(zip(cli.PINNED, other, strict=True))
+    before = {name: getattr(jax.config, name) for name in other}
+    right = _noise()
+    try:
+        for name, value in other.items():
+            jax.config.update(name, value)
+        cli._pin()
+        assert {name: getattr(jax.config, name) for name in other} == cli.PINNED
+        np.testing.assert_array_equal(_noise(), right)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: JAX_ENABLE_X64, ") and said.count("\n") == 1
+    monkeypatch.setattr(cli, "PINNED", before)
+    cli._pin()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_user_without_a_home_directory_has_a_cache_for_the_command(monkeypatch, capsys):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(workdir.Path, "home", classmethod(_no_home))
+    try:
+        assert workdir.cache() == workdir.cache() and workdir.cache().is_dir()
+        assert capsys.readouterr().err.count("warning: no home directory") == 1
+    finally:
+        workdir._own_cache.cache_clear()
+
+
+def _no_home(_):
+    raise RuntimeError("Could not determine home directory.")
 
 
 def _run(*arguments):

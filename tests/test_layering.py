@@ -33,6 +33,7 @@ sgflow_jax.objectives.shortcut
 sgflow_jax.objectives
 sgflow_jax.sampling
 sgflow_jax.optim
+sgflow_jax.terminal
 sgflow_jax.provenance
 sgflow_jax.processes
 sgflow_jax.sharding
@@ -170,6 +171,13 @@ def test_only_flow_map_differentiates_along_tangents():
     for name, path in _modules().items():
         calls = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert name == "sgflow_jax.flow_map" or not calls & {"jvp", "linearize"}, name
+
+
+def test_only_the_terminal_is_printed_to_and_by_one_module():
+    for name, path in _modules().items():
+        tree = list(ast.walk(ast.parse(path.read_text())))
+        used = {ast.unparse(node) for node in tree if isinstance(node, ast.Name | ast.Attribute)}
+        assert name == "sgflow_jax.terminal" or not used & {"print", "tqdm.write", "sys.stdout", "sys.stderr"}, name
 
 
 def test_the_mathematics_reads_no_flag_file_or_device():

@@ -127,6 +127,19 @@ def test_a_full_disk_costs_no_line(tmp_path, capsys):
     assert "step_0000006.png cannot be written" in capsys.readouterr().out
 
 
+def test_no_fault_of_tensorboard_ends_a_run(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    for name in ("scalars", "image", "close"):
+        monkeypatch.setattr(Board, name, fail)
+    with MetricLog(str(tmp_path), 0, 10) as log:
+        log.scalars(1, VALUES)
+        log.preview(1, np.zeros((4, 4, 3), np.uint8))
+        log.rewind(1)
+    assert _steps(tmp_path) == [1]
+
+
 def test_a_preview_is_a_file_and_in_tensorboard(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(Board, "image", lambda self, step, picture: shown.append((step, picture.shape)))

@@ -18,7 +18,7 @@ def _reached(watch, seconds=10):
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_asks_for_a_stop_and_is_given_back_afterwards(number):
     before, said = signal.getsignal(number), []
     with Preemption(said.append) as watch:
@@ -27,6 +27,39 @@ def test_a_signal_asks_for_a_stop_and_is_given_back_afterwards(number):
         assert _reached(watch)
     assert len(said) == 1 and signal.Signals(number).name in said[0]
     assert signal.getsignal(number) == before and signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As SIGHUP is under nohup."""
+    before, said = signal.signal(signal.SIGHUP, signal.SIG_IGN), []
+    try:
+        with Preemption(said.append) as watch:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert _reached(watch)
+        assert len(said) == 1 and "SIGTERM" in said[0] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_one_of_several_that_is_stuck_in_its_step_leaves(monkeypatch):
+    """SIGTERM is JAX's there, for which something else stands here, and goes on to it."""
+    theirs, left, said = [], [], []
+    before = signal.signal(signal.SIGTERM, lambda *_: theirs.append(1))
+    monkeypatch.setattr(preemption, "LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr(preemption.os, "_exit", left.append)
+    try:
+        watch = Preemption(said.append)
+        watch._several, watch._signals = True, (signal.SIGINT, signal.SIGHUP)
+        with watch:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):
+                if left:
+                    break
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert left == [143] and theirs and "SIGTERM" in said[0] and "last checkpoint" in said[1]
 
 
 def test_a_second_interrupt_leaves_at_once_and_a_second_sigterm_does_not(monkeypatch):

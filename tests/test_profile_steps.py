@@ -97,6 +97,19 @@ def test_a_trace_that_cannot_be_written_ends_no_run(tmp_path):
     assert "warning: the trace from step 2 could not be written" in event["what"] and event["step"] == 3
 
 
+def test_a_profiler_that_cannot_begin_ends_no_run(tmp_path, monkeypatch):
+    def fail(_):
+        raise RuntimeError("Profile has\nalready been started")
+
+    told = []
+    monkeypatch.setattr(jax.profiler, "start_trace", fail)
+    with StepTrace((2, 3), str(tmp_path), lambda *event: told.append(event)) as trace:
+        for step in range(5):
+            trace.after(step, 0)
+    ((kind, step, line),) = told
+    assert (kind, step) == ("profile", 1) and "no trace from step 2" in line and "has already been" in line
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """What a trace does, in order."""

@@ -115,6 +115,7 @@ def test_workers_give_what_threads_give_and_end(folder):
     workers = [next(batches)]
     for worker in _workers():
         worker.send_signal(signal.SIGINT)
+        worker.send_signal(signal.SIGHUP)
         worker.terminate()
     workers += itertools.islice(batches, 5)
     for ours, theirs in zip(threads, workers, strict=True):

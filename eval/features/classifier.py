@@ -5,7 +5,6 @@ the same weights, whose hash is in every row.
 """
 
 import functools
-import sys
 from pathlib import Path
 
 import flax.linen as nn
@@ -19,7 +18,7 @@ from jax.experimental import multihost_utils
 from eval.features import weights
 from eval.features.interface import Features, Labelled, Request
 from eval.features.network import Network
-from sgflow_jax import data, fingerprint, processes
+from sgflow_jax import data, fingerprint, processes, sharding, terminal
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -77,7 +76,7 @@ def _restore_or_train(labelled: Labelled) -> dict:
             if jax.process_index() == 0:
                 paths.write_arrays(file, traverse_util.flatten_dict(params, sep="/"))
         except InputError as error:  # what was learned serves all the same
-            print(f"warning: the classifier is not kept: {error}", file=sys.stderr)
+            terminal.say(f"warning: the classifier is not kept: {error}", to_stderr=True)
     # Another host may have another cache, or none.
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(fresh if params is None else params))
 
@@ -118,7 +117,7 @@ def _train(model: Classifier, labelled: Labelled) -> dict:
         smoothed = optax.smooth_labels(jax.nn.one_hot(label, model.classes), 0.1)
         return optax.softmax_cross_entropy(logits, smoothed).mean()
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    @functools.partial(jax.jit, donate_argnums=sharding.donated(0, 1))
     def step(params, state, x, label):
         with jax.default_matmul_precision("highest"):  # as `Network` does
             gradient = jax.grad(loss)(params, x, label)

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import tqdm
-
-from sgflow_jax import locks
+from sgflow_jax import locks, terminal
 from sgflow_jax.interfaces import InputError
 
 ATTEMPTS = 3
@@ -123,10 +121,7 @@ def _append(url: str, file: BinaryIO) -> None:
         length = response.headers.get("Content-Length", "")
         total = file.tell() + int(length) if length.isdecimal() else None
         name = Path(file.name).stem
-        # disable=None: silent unless stderr is a terminal.
-        with tqdm.tqdm(
-            total=total, initial=file.tell(), unit="B", unit_scale=True, desc=name, disable=None
-        ) as progress:
+        with terminal.bar(total=total, initial=file.tell(), unit="B", unit_scale=True, desc=name) as progress:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 progress.update(len(chunk))

@@ -111,7 +111,7 @@ def _order(seed: int, n: int):
 def _end_with_parent(worker: int, workers: int) -> None:
     """Ends this worker process when the one that started it is gone, even if it was killed, and not before: Ctrl-C, and
     some schedulers' signals, reach workers too, when the run still wants the batch it waits for."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
     def wait():

@@ -1,0 +1,90 @@
+"""The environment a command starts in, and a terminal that takes nothing more, end no work."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sgflow_jax import terminal
+
+ROOT = Path(__file__).parent.parent
+BEGIN = "from sgflow_jax import terminal; terminal.begin(); import os, signal, sys; "
+
+
+def _closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("descriptor", [_closed_pipe, lambda: os.open("/dev/full", os.O_WRONLY), lambda: 999])
+def test_a_stream_that_takes_nothing_more_loses_what_it_is_given(descriptor):
+    """A pipe that was closed, a disk that is full, a descriptor that is gone."""
+    with terminal._stream(descriptor(), None) as stream:
+        print("a" * 10**6, file=stream, flush=True)
+        stream.write("left for the end, when Python would give code 120")
+
+
+@pytest.mark.parametrize("encoding, shown", [("ascii", "r\\xfcn \\udcfc"), ("utf-8", "rün \\udcfc")])
+def test_what_the_terminal_has_no_letters_for_is_spelled_out(encoding, shown, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    terminal.say("rün \udcfc\x1b[2J")
+    assert stream.buffer.getvalue().decode(encoding) == f"{shown}?[2J\n"
+
+
+class _Broken(io.StringIO):
+    def write(self, _):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stream", [None, _Broken(), io.StringIO()])
+def test_telling_is_best_effort(stream, monkeypatch):
+    if type(stream) is io.StringIO:
+        stream.close()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", None)
+    terminal.say("a line")
+    terminal.say("a line", to_stderr=True)
+    with terminal.bar(total=3) as bar:
+        bar.update(1)
+
+
+def _python(code, *arguments, shell='exec "$0" "$@"', **environment):
+    """Runs it as a command is run, from a shell; its standard library is imported within a tenth of a second."""
+    command = ["bash", "-c", shell, sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=60)
+
+
+def test_paths_are_utf8_and_pictures_files_whatever_the_environment_says():
+    said = BEGIN + "print(sys.argv[1], sys.getfilesystemencoding(), os.environ['MPLBACKEND']); import warnings; "
+    said += "warnings.warn('of a library')"
+    locale = dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    done = _python(said, "rün", **locale, MPLBACKEND="module://nowhere", PYTHONWARNINGS="error")
+    assert done.stdout.decode() == "rün utf-8 agg\n" and b"of a library" in done.stderr and done.returncode == 0
+
+
+def test_a_command_whose_streams_are_closed_writes_into_no_other_file(tmp_path):
+    code = BEGIN + f"file = open({str(tmp_path / 'file')!r}, 'w'); print('lost'); print('lost', file=sys.stderr); "
+    code += "os.write(1, b'of a library'); file.write('kept')"
+    assert _python(code, shell='exec "$0" "$@" <&- >&- 2>&-').returncode == 0
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_interrupt_during_imports_is_one_line():
+    done = _python(BEGIN + "os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(30)")
+    assert done.returncode == 130 and done.stderr.decode() == terminal.INTERRUPTED + "\n"
+    back = BEGIN + "terminal.ready(); assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    assert _python(back).returncode == 0
+    ignored = "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
+    assert _python(BEGIN + ignored, shell='trap \'\' INT; exec "$0" "$@"').returncode == 0
+
+
+def test_commands_begin_before_they_import():
+    first = next(line for line in (ROOT / "main.py").read_text().splitlines() if line.startswith(("import", "from")))
+    assert first == "from sgflow_jax import terminal"
+    code = "import sys; sys.argv[0] = '-m'; import eval; assert not {'jax', 'numpy', 'absl'} & {*sys.modules}; "
+    assert _python(code + "print(type(sys.stdout.buffer).__module__)").stdout.decode() == "sgflow_jax.terminal\n"
