@@ -1,12 +1,13 @@
 """What a program is doing while nothing else can be seen: a line on the terminal with a clock that ticks."""
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Iterator
 
 import jax
+
+from sgflow_jax import terminal
 
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 _hits: list[str] = []
@@ -24,15 +25,15 @@ class Clock:
 def phase(what: str) -> Iterator[Clock]:
     """Shows `what` and its seconds while the body runs, on the first process and if stderr is a terminal."""
     clock, over, began, hits = Clock(), threading.Event(), time.monotonic(), len(_hits)
-    shown = sys.stderr is not None and sys.stderr.isatty() and not jax.process_index()
 
     def tick():
         while not over.wait(0.5):
-            _write(f"\r\x1b[K{what}, {time.monotonic() - began:.0f} s")
+            terminal.overwrite(f"{what}, {time.monotonic() - began:.0f} s")
 
     thread = threading.Thread(target=tick, daemon=True)
+    shown = not jax.process_index()
     if shown:
-        _write(f"\r\x1b[K{what}")
+        terminal.overwrite(what)
         thread.start()
     try:
         yield clock
@@ -41,10 +42,4 @@ def phase(what: str) -> Iterator[Clock]:
         over.set()
         if shown:
             thread.join()
-            _write("\r\x1b[K")
-
-
-def _write(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
-        sys.stderr.write(text)
-        sys.stderr.flush()
+            terminal.overwrite("")

@@ -70,11 +70,20 @@ def say(text: str, to_stderr: bool = False) -> None:
         stream.flush()
 
 
+def overwrite(text: str) -> None:
+    """Puts text in place of the terminal's last line, without ending it; nothing where stderr is no terminal."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+
+
 def bar(**options) -> "tqdm":
     """A progress bar, with the options of tqdm, on stderr; one that shows nothing where that is no terminal."""
     from tqdm import tqdm
 
-    shown = sys.stderr is not None and sys.stderr.isatty() and not options.pop("disable", False)
+    disable = options.pop("disable", False)
+    shown = not disable and sys.stderr is not None and sys.stderr.isatty()
     return tqdm(disable=not shown, dynamic_ncols=True, **options)
 
 
