@@ -39,27 +39,27 @@ def gradients(config: ml_collections.ConfigDict, params, batches: int) -> Iterat
 
 
 class Errors(NamedTuple):
-    """Of the gradients of batches, each relative to the norm of the exact gradient it belongs to.
+    """Of the gradients of batches.
 
-    each: of every batch's gradient. mean: of the mean gradient over the batches, which is what averaging leaves. noise:
-    root mean square distance of a batch's exact gradient from their mean (with the count less one), relative to the
-    root mean square norm of a gradient.
+    each: of every batch's gradient, relative to its norm. shared: of the mean gradient over the batches, which is what
+    averaging leaves, and noise: root mean square distance of a batch's exact gradient from their mean (with the count
+    less one), both relative to the root mean square norm of a batch's exact gradient.
     """
 
     each: list[float]
-    mean: float
+    shared: float
     noise: float
 
 
 def compare(exact: np.ndarray, rounded: np.ndarray) -> Errors:
     """The gradients of the same batches, [batches, parameters] each; at least two batches."""
     norm = lambda a: np.linalg.norm(a, axis=-1)  # noqa: E731
-    mean = exact.mean(axis=0)
-    spread = np.sum(norm(exact - mean) ** 2) / (len(exact) - 1)
+    size = np.sqrt(np.mean(norm(exact) ** 2))
+    spread = np.sum(norm(exact - exact.mean(axis=0)) ** 2) / (len(exact) - 1)
     return Errors(
         each=(norm(rounded - exact) / norm(exact)).tolist(),
-        mean=float(norm(rounded.mean(axis=0) - mean) / norm(mean)),
-        noise=float(np.sqrt(spread / np.mean(norm(exact) ** 2))),
+        shared=float(norm((rounded - exact).mean(axis=0)) / size),
+        noise=float(np.sqrt(spread) / size),
     )
 
 
@@ -83,7 +83,7 @@ COLUMNS = {
     "batches": lambda row: str(len(row["errors"].each)),
     "error, median": lambda row: f"{np.median(row['errors'].each):.2%}",
     "error, worst": lambda row: f"{max(row['errors'].each):.2%}",
-    "of the mean gradient": lambda row: f"{row['errors'].mean:.2%}",
+    "shared by all": lambda row: f"{row['errors'].shared:.2%}",
     "noise of one batch": lambda row: f"{row['errors'].noise:.0%}",
 }
 

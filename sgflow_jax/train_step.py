@@ -125,7 +125,7 @@ class TrainStep:
         coordinates = x1[0].size
         terms = out.terms or (jnp.mean(out.per_example),)
         seen = jax.tree.map(lambda sum: sum / coordinates, Seen(out.metrics, terms))
-        return jnp.mean(out.per_example / coordinates**out.degree), seen
+        return jnp.mean(out.per_example * coordinates ** (1 - out.degree)) / coordinates, seen
 
     def gradient(self, params, state: TrainState, batch, key, teacher: BoundNet | None = None):
         """((loss, seen), gradient) of a batch, at `params`. seen: what is `Seen` of it."""

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from eval import precision
 from sgflow_jax import build, data, sampling
 from sgflow_jax.models import BoundNet
 from sgflow_jax.train_step import Examples
@@ -161,3 +162,11 @@ def test_bfloat16_changes_the_gradient_little():
     half = _gradient(config)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(half))
     assert 1e-4 < _difference(half, exact) < 0.01
+
+
+def test_errors_of_rounding_by_hand():
+    """Two batches, with gradients of norm 1 that are 0.1 and 0.3 off in one direction."""
+    exact, off = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), np.array([[0.0, 0.0, 0.1], [0.0, 0.0, 0.3]])
+    found = precision.compare(exact, exact + off)
+    np.testing.assert_allclose(found.each, [0.1, 0.3])
+    np.testing.assert_allclose([found.shared, found.noise], [0.2, 1.0])
