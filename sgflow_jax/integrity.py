@@ -109,7 +109,8 @@ def check_store(workdir: str) -> None:
     directory = paths.checkpoints(workdir) / "probe"
     tree, text = {"numbers": np.arange(4, dtype=np.float32)}, {"text": "ä"}
     try:
-        with _alone(directory, create=True) as opened:
+        directory.mkdir(parents=True, exist_ok=True)
+        with _alone(directory) as opened:
             item = ocp.args.Composite(state=ocp.args.StandardSave(tree), config=ocp.args.JsonSave(text))
             opened.save(0, args=item)
             item = ocp.args.Composite(state=ocp.args.StandardRestore(tree), config=ocp.args.JsonRestore())
@@ -127,13 +128,13 @@ def check_store(workdir: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(directory: Path, create: bool) -> Iterator[ocp.CheckpointManager]:
+def _alone(directory: Path) -> Iterator[ocp.CheckpointManager]:
     """A manager that waits for no other process."""
     several = None
     if jax.process_count() > 1:
         me = jax.process_index()
         several = ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix="alone")
-    options = dict(create=create, save_root_metadata=False, enable_async_checkpointing=False)
+    options = dict(create=False, save_root_metadata=False, enable_async_checkpointing=False)
     with manager(directory, **options, multiprocessing_options=several) as opened:
         yield opened
 
@@ -151,7 +152,7 @@ def _read(directory: Path, step: int) -> Saved:
     place = directory / str(step)
     if {path.name for path in place.iterdir() if path.is_dir()} == {"config", "state"}:
         _check_format(place, {})  # the first versions wrote no more
-    with _quietly(), _alone(directory, create=False) as opened:
+    with _quietly(), _alone(directory) as opened:
         said = opened.restore(
             step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), facts=ocp.args.JsonRestore())
         )
