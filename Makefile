@@ -34,7 +34,7 @@ report-demo: .venv/installed
 	$(BIN)/python -m eval.report --workdirs=$(DEMO_RUNS) --out=runs/demo/report
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # A quick-start run killed 50 times, and one left in peace: a quarter of an hour on 2 cores.
 soak: .venv/installed

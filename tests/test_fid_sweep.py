@@ -153,7 +153,7 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_file(line_run, tmp_path):
 
     command = [sys.executable, "-m", "eval.fid_sweep", f"--workdir={killed}", "--steps=1,2,4", "--seeds=0,1"]
     # As many devices as here: another number may round otherwise.
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4"}
     file = killed / "eval" / "fid.jsonl"
     running = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     while not (file.exists() and file.read_text()):

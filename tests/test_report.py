@@ -37,12 +37,6 @@ def page(tmp_path_factory):
     return folder / "out", [row for each in rows.values() for row in each]
 
 
-@pytest.fixture
-def no_costs(monkeypatch):
-    """The cost of a gradient takes seconds to count, and `page` shows true ones."""
-    monkeypatch.setattr(counts, "gradient_cost", lambda *_: counts.Cost(1.0, 1))
-
-
 class _Seen(html.parser.HTMLParser):
     """Every tag with its attributes, in order; the text; and whether each tag that was opened was closed."""
 
@@ -158,7 +152,7 @@ def test_from_a_sweep_to_the_page(line_run, tmp_path):
         ("eval/samples/step_4-fedcba987654-flow_map-1.npz", b"", "flow_map-1.npz is damaged"),
     ],
 )
-def test_damaged_files_are_named(name, content, match, tmp_path, no_costs):
+def test_damaged_files_are_named(name, content, match, tmp_path):
     images = np.zeros((3, 8, 8, 1), np.uint8)
     workdir = finished_run(tmp_path / "run", [digits_row(1, 1.0)], tiny.digits(), images)
     (tmp_path / "run" / name).write_bytes(content)
@@ -167,7 +161,7 @@ def test_damaged_files_are_named(name, content, match, tmp_path, no_costs):
     assert not (tmp_path / "out").exists()
 
 
-def test_examples_of_something_else_are_damaged(tmp_path, no_costs):
+def test_examples_of_something_else_are_damaged(tmp_path):
     for wrong in (np.zeros((3, 4, 4, 1), np.uint8), np.zeros((0, 8, 8, 1), np.uint8), np.zeros((3, 8, 8, 1))):
         workdir = finished_run(tmp_path / "run", [digits_row(1, 1.0)], tiny.digits(), wrong)
         with pytest.raises(InputError, match="is damaged"):
@@ -181,7 +175,9 @@ def test_a_config_of_another_version_costs_two_sections_only(tmp_path):
     assert "could not be worked out" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_odd_names_are_only_names(tmp_path, no_costs):
+def test_odd_names_are_only_names(tmp_path, monkeypatch):
+    # The cost of a gradient takes seconds to count, and `page` shows true ones.
+    monkeypatch.setattr(counts, "gradient_cost", lambda *_: counts.Cost(1.0, 1))
     names = ["$\\x$", "_hidden", "a <b> & c", "run 1", "run_1"]
     images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 1)).astype(np.uint8)
     workdirs = [
