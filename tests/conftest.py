@@ -12,7 +12,8 @@ import pytest
 from sgflow_jax import trainer
 from tests import tiny
 
-# Programs of tests run for milliseconds. The commands that tests start inherit this.
+# The programs of tests take seconds to compile and milliseconds to run: LLVM optimises nothing (XLA still fuses). The
+# commands that tests start inherit it.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if QUICK_TO_COMPILE not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
