@@ -205,7 +205,7 @@ def test_every_call_of_one_term_has_one_batch_size(name, options):
 
 def test_a_dropout_key_is_a_mask_of_one_example_whatever_the_batch():
     options = dict(channels=4, channel_mult=(1,), num_blocks=1, attention_sizes=(), time_scale=10.0, num_classes=0)
-    model = make_model("unet", **options, dropout=0.5, dtype="float32", remat="none")
+    model = make_model("unet", **options, dropout=0.5, dtype="float32", precision="highest", remat="none")
     t, x = jnp.array([0.2, 0.4]), jax.random.normal(KEY, (2, 4, 4, 1))
     params = model.init(jax.random.key(1), t, t, x)["params"]
     net = BoundNet(model, jax.tree.map(lambda p: p + 0.1, params), dropout_keys=jax.random.split(KEY, 2))
