@@ -31,13 +31,13 @@ def report(config: ml_collections.ConfigDict, workdir: str, cost: Cost) -> str:
     lines = [
         json.dumps(prepared.config.to_dict(), indent=2),
         *banner(prepared, workdir, parameters),
-        f"memory      {_bytes(kept)} of parameters, average and optimiser, split over "
-        f"{prepared.mesh.shape['fsdp']} device(s); {_bytes(cost.residual_bytes)} kept for the backward pass of a batch",
-        f"work        {cost.flops:.3g} floating-point operations a step, {cost.flops * steps:.3g} for {steps:,} steps",
+        f"memory      {_bytes(kept)} of parameters, average and optimiser, over {prepared.mesh.shape['fsdp']} device(s)",
+        f"            {_bytes(cost.residual_bytes)} kept for the backward pass of a batch",
+        f"work        {cost.flops:.3g} floating-point operations a step, {cost.flops * steps:.3g} in {steps:,} steps",
         "dry run     everything was checked; nothing was written",
     ]
     return "\n".join(lines)
 
 
 def _bytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+    return f"{count / 1e6:,.3g} MB"

@@ -17,12 +17,15 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
     identity = prepared.source.identity()
     model = prepared.step_fn.model
     begins = f"from step {start:,}" if start else "from the beginning"
-    count = f"{identity['examples']:,} examples of " if "examples" in identity else "drawn without end, "
-    shape = " x ".join(map(str, data.shape(config.data.name)))
+    shape = data.shape(config.data.name)
+    if len(shape) == 3:
+        what = f"{identity['examples']:,} images of {' x '.join(map(str, shape))}, split {identity['split']}"
+    else:
+        what = f"points in {shape[0]} dimension{'s' * (shape[0] > 1)}, drawn without end"
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     lines = {
         "run": f"{config.objective.name} on {config.data.name}, {begins} to {train.num_steps:,}, in {workdir}",
-        "data": f"{count}{shape}, split {identity['split']}",
+        "data": what,
         "network": f"{type(model).__name__}, {parameters:,} parameters, {config.model.dtype}",
         "objective": _options(config),
         "batch": f"{config.data.batch_size} on {devices}, {jax.process_count()} process(es), mesh {_mesh(prepared)}",
