@@ -31,7 +31,7 @@ def report(config: ml_collections.ConfigDict, workdir: str, cost: Cost) -> str:
     lines = [
         json.dumps(prepared.config.to_dict(), indent=2),
         *banner(prepared, workdir, parameters),
-        f"memory      {_bytes(kept)} of parameters, average and optimiser, over {prepared.mesh.shape['fsdp']} device(s)",
+        f"memory      {_bytes(kept)} of parameters, average and optimiser, in {prepared.mesh.shape['fsdp']} part(s)",
         f"            {_bytes(cost.residual_bytes)} kept for the backward pass of a batch",
         f"work        {cost.flops:.3g} floating-point operations a step, {cost.flops * steps:.3g} in {steps:,} steps",
         "dry run     everything was checked; nothing was written",
