@@ -43,13 +43,18 @@ def check_run(what: str, workdir: str) -> None:
     * ? [ anywhere in the path it finds nothing, or the files of another run. Lists of directories are cut at commas.
     """
     path(what, workdir)
+    try:
+        whole = str(Path(workdir).absolute())
+    except FileNotFoundError as error:
+        raise InputError(f"{what}={workdir}: the current directory was removed: change to one that is there") from error
+    _check_names(what, whole)
     if os.path.isdir(workdir) and not os.access(workdir, os.R_OK | os.X_OK):
         raise InputError(f"{what}={workdir} cannot be read (Permission denied): ask its owner, or use another")
     for character in "*?[":
-        if character in str(Path(workdir).absolute()):
+        if character in whole:
             raise InputError(
-                f"{what}={workdir}: with {character!r} in the path {Path(workdir).absolute()} no checkpoint could be "
-                "read again: use another directory"
+                f"{what}={workdir}: with {character!r} in the path {whole} no checkpoint could be read again: use "
+                "another directory"
             )
     if workdir != workdir.strip() or set(workdir) & set(',"\r\n'):
         raise InputError(

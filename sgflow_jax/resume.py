@@ -52,14 +52,17 @@ def check_data(workdir: str, found: Found, source: data.Source) -> data.Source:
 def claim(stack: contextlib.ExitStack, workdir: str, config: ml_collections.ConfigDict, found: Found) -> str:
     """Takes the directory for this run; the token that says so. InputError if another run was there meanwhile."""
     paths.make_directory(paths.checkpoints(workdir))
-    token = stack.enter_context(paths.claimed(workdir))
-    now = integrity.newest(workdir, quiet=True)
-    if (now.step if now else 0) != found.step:
-        raise InputError(
-            f"another run has just written to --workdir={workdir}: give the command again to go on from it"
-        )
-    if not found.step:  # else one was read just now
-        integrity.check_store(workdir)
+
+    def check():
+        now = integrity.newest(workdir, quiet=True)
+        if (now.step if now else 0) != found.step:
+            raise InputError(
+                f"another run has just written to --workdir={workdir}: give the command again to go on from it"
+            )
+        if not found.step:  # else one was read just now
+            integrity.check_store(workdir)
+
+    token = stack.enter_context(paths.claimed(workdir, check))
     paths.record(workdir, config)
     return token
 

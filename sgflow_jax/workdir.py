@@ -9,7 +9,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +197,10 @@ def remove_parts(directory: Path, pattern: str = "*", older_than: float = 0) -> 
 
 
 @contextlib.contextmanager
-def claimed(workdir: str) -> Iterator[str]:
+def claimed(workdir: str, check: Callable[[], None] = lambda: None) -> Iterator[str]:
     """Keeps other runs out of a directory; InputError if one is in it. A kill ends the claim. Gives what `claim` reads
-    while this run has it."""
+    while this run has it. check: called with the directory locked, before this run says that it has it: on a file
+    system without locks that ends another."""
     make_directory(Path(workdir))
     token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
     lock = _lock_file(workdir)
@@ -207,6 +208,7 @@ def claimed(workdir: str) -> Iterator[str]:
         try:
             file = stack.enter_context(lock.open("a"))
             locks.take(file, wait=False)
+            check()
             for directory in (Path(workdir), Path(workdir) / "previews"):
                 remove_parts(directory)
             file.truncate(0)

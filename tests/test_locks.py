@@ -11,7 +11,7 @@ import pytest
 
 from eval import fid_sweep, results
 from eval.features import download
-from sgflow_jax import build, integrity, locks, trainer
+from sgflow_jax import build, integrity, locks, resume, trainer
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from tests import rows, tiny
@@ -53,6 +53,17 @@ def test_the_run_that_lost_its_directory_saves_nothing_more(tmp_path, monkeypatc
         trainer.train(tiny.mixture(), str(tmp_path))
     assert integrity.steps(tmp_path / "checkpoints") == [2]
     assert (tmp_path / "lock").read_text() == "host 123 456"
+
+
+def test_a_run_that_is_refused_takes_nothing_over(line_run, tmp_path, monkeypatch):
+    """A second command, where there are no locks and the first run has just saved, must not end the first."""
+    run = shutil.copytree(line_run, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    (run / "lock").write_text("host 123 456")
+    look = resume.look
+    monkeypatch.setattr(resume, "look", lambda *given: look(*given)._replace(step=4))
+    with pytest.raises(InputError, match="another run has just written"):
+        trainer.train(tiny.mixture(), str(run))
+    assert paths.claim(str(run)) == "host 123 456"
 
 
 def test_what_is_measured_of_another_user_s_run_is_kept_elsewhere(line_run, tmp_path, monkeypatch):

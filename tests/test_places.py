@@ -78,6 +78,16 @@ def test_a_run_whose_checkpoints_could_not_be_found_is_refused(name, tmp_path, m
     assert places.path("--out", name) == name
 
 
+@pytest.mark.parametrize("parent, match", [(os.fsdecode(b"\xe4"), "is not UTF-8"), ("gone", "directory was removed")])
+def test_what_is_above_a_run_counts_too(parent, match, tmp_path, monkeypatch):
+    (tmp_path / parent).mkdir()
+    monkeypatch.chdir(tmp_path / parent)
+    if parent == "gone":
+        (tmp_path / parent).rmdir()
+    with pytest.raises(InputError, match=match):
+        places.run("--workdir", "run")
+
+
 @pytest.mark.parametrize("name", ["a,b", ' "a"', "a ", "a\nb"])
 def test_a_run_that_could_not_be_in_a_list_is_refused(name):
     with pytest.raises(InputError, match="lists of directories, which are cut at commas: use a name without commas"):
