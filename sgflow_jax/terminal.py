@@ -70,11 +70,11 @@ def say(text: str, to_stderr: bool = False) -> None:
         stream.flush()
 
 
-def bar(**options) -> "tqdm":
-    """A progress bar, with the options of tqdm, on stderr; one that shows nothing where that is no terminal."""
+def bar(silent: bool = False, **options) -> "tqdm":
+    """A progress bar, with the options of tqdm, on stderr; one that shows nothing if silent, or that is no terminal."""
     from tqdm import tqdm
 
-    shown = sys.stderr is not None and sys.stderr.isatty() and not options.pop("disable", False)
+    shown = not silent and sys.stderr is not None and sys.stderr.isatty()
     return tqdm(disable=not shown, dynamic_ncols=True, **options)
 
 

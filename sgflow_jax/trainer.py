@@ -44,6 +44,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> bool:
     saved = resume.Found(*found)
     config, teacher = _with_teacher(config, saved.config, mesh)
     source = processes.on_all(lambda: build.source(config))
+    processes.check_same({"the data": source.identity()})
     if saved.data not in (None, source.identity()):
         raise InputError(
             f"--workdir={workdir} was trained on {saved.data}, and the data set is {source.identity()}: set "
@@ -273,4 +274,9 @@ class _Run:
         except InputError as error:  # the state itself is sound, so training may recover
             self._log.say(f"no preview of step {step}: {error}")
             return
-        self._log.preview(step, figures.by_steps(made))
+        try:
+            picture = figures.by_steps(made)
+        except Exception as error:  # matplotlib's, of any kind: no reason for a run to end
+            self._log.say(f"no preview of step {step}: {type(error).__name__}, {error}")
+        else:
+            self._log.preview(step, picture)
