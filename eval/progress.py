@@ -22,7 +22,7 @@ class Progress:
         self._rows, self._done = len(identities), 0
         silent = bool(jax.process_index())
         calls = sum(identity.num_samples * identity.steps for identity in identities)
-        self._bar = terminal.bar(total=calls, unit="call", unit_scale=True, disable=silent)
+        self._bar = terminal.bar(total=calls, unit="call", unit_scale=True, silent=silent)
         self._whole = self._left = sum(map(_work, identities))
         self._began = time.perf_counter()
 

@@ -42,9 +42,15 @@ _PLACES: dict[str, Callable[[str, str], str]] = {}  # the flags that name one, a
 
 
 def run(main: Callable) -> None:
-    """Runs main(argv) as the program: flags are parsed first, and an InputError ends it with code 2."""
+    """Runs main(argv) as the program: flags are parsed first, and an InputError ends it with code 2.
+
+    Libraries log nothing (orbax tells a page at each checkpoint, and a hundred when a disk is full); what they raise is
+    reported, and --verbosity=0 shows everything.
+    """
 
     def whole(argv):
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.FATAL)
         main(argv)
         processes.meet()
 
@@ -115,15 +121,10 @@ def start_jax(alone: bool = False, saves: bool = False) -> None:
     alone: the command is for one process; InputError if there are others. saves: SIGTERM is for `preemption`; without,
     it ends the command.
 
-    Libraries log nothing (orbax tells a page at each checkpoint, and a hundred when a disk is full); what they raise is
-    reported, and --verbosity=0 shows everything.
-
     The persistent compilation cache is on: in JAX_COMPILATION_CACHE_DIR if set, else in the user's cache directory.
     Settings of JAX that change numbers are those of PINNED.
     """
     terminal.ready()
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.FATAL)
     if not jax.config.jax_compilation_cache_dir:
         _cache_programs(paths.cache() / "compiled")
     _pin()

@@ -50,6 +50,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     if origin:
         config.train.fork_from = "@".join(map(str, origin))
     source = processes.on_all(lambda: resume.check_data(workdir, found, build.source(config)))
+    processes.check_same({"the data": source.identity()})
     return Prepared(config, mesh, step_fn, like, found, source, teacher, origin)
 
 

@@ -18,10 +18,15 @@ from sgflow_jax.interfaces import InputError
 
 # A process that has not been heard of for so long is dead, and the runtime ends the others.
 HEARTBEAT_SECONDS = 30
+# Processes wait so long for each other at the start.
+JOIN_SECONDS = 300
 # A process that has left is waited for so long at the end; then the runtime ends all.
 SHUTDOWN_SECONDS = 30
 # A process that ends by a fault waits so long for the others, which may end by the same fault.
 LEAVE_SECONDS = 10
+# What says that a pod is one of several: its number in an indexed job, or the other hosts of a TPU slice.
+_OF_SEVERAL_PODS = ("JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+_joined = False
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -29,7 +34,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
     coordinator: HOST:PORT of the first process. With the three arguments nothing else is looked at; without them, as
     found on TPU slices and under SLURM, Open MPI or Kubernetes, or a process alone. InputError for wrong arguments, a
-    cluster that cannot be joined, or when the others do not come within five minutes.
+    cluster that cannot be joined; when the others do not come in JOIN_SECONDS, the process ends as by one.
     """
     given = (coordinator, num_processes, process_id)
     flags = f"--coordinator={coordinator} --num_processes={num_processes} --process_id={process_id}"
@@ -45,11 +50,12 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
                 "--process_id=0 to N-1"
             )
     try:
-        with _interruptible(), warnings.catch_warnings():
+        with _waited_for("" if detect else f"{flags}: "), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an environment that looks like a cluster
             jax.distributed.initialize(
                 *given,
                 cluster_detection_method=None if detect else "deactivate",
+                initialization_timeout=JOIN_SECONDS + 60,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=SHUTDOWN_SECONDS,
             )
@@ -59,32 +65,45 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             return
         if not detect:
             raise InputError(f"the processes did not come together ({said}): check {flags} on each of them") from error
-        # Without its index a process could not find its place in a job of several.
-        if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" not in os.environ:
+        if "KUBERNETES_SERVICE_HOST" in os.environ and not any(name in os.environ for name in _OF_SEVERAL_PODS):
             terminal.say(f"warning: no Kubernetes cluster to join ({said}): this process runs alone", to_stderr=True)
             return
         raise InputError(
             f"the cluster this process is in cannot be joined ({type(error).__name__}, {said}): give --coordinator="
             "HOST:PORT --num_processes=N --process_id=0 to N-1, with N=1 for a process alone"
         ) from error
+    global _joined
+    _joined = True
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends the process although it is not in Python, as while it waits for others."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _waited_for(given: str) -> Iterator[None]:
+    """Around waiting for others, which JAX does outside Python and ends with its own abort: Ctrl-C ends the process at
+    once, and JOIN_SECONDS with a line and code 2."""
+
+    def late():
+        fault = f"{given}the other processes did not come in {JOIN_SECONDS} s"
+        terminal.say(f"error: {fault}: start all within that time, with one coordinator", to_stderr=True)
+        os._exit(2)
+
+    timer = threading.Timer(JOIN_SECONDS, late)
+    timer.daemon = True
+    timer.start()
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if is_main and before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        timer.cancel()
+        if is_main:
+            signal.signal(signal.SIGINT, before)
 
 
 def several() -> bool:
-    """Whether this process is one of several, in a command that has joined them."""
-    return jax.distributed.is_initialized() and jax.process_count() > 1
+    """Whether this process is one of several that it has joined."""
+    return _joined and jax.process_count() > 1
 
 
 def meet() -> None:

@@ -78,12 +78,11 @@ def overwrite(text: str) -> None:
             sys.stderr.flush()
 
 
-def bar(**options) -> "tqdm":
-    """A progress bar, with the options of tqdm, on stderr; one that shows nothing where that is no terminal."""
+def bar(silent: bool = False, **options) -> "tqdm":
+    """A progress bar, with the options of tqdm, on stderr; one that shows nothing if silent, or that is no terminal."""
     from tqdm import tqdm
 
-    disable = options.pop("disable", False)
-    shown = not disable and sys.stderr is not None and sys.stderr.isatty()
+    shown = not silent and sys.stderr is not None and sys.stderr.isatty()
     return tqdm(disable=not shown, dynamic_ncols=True, **options)
 
 

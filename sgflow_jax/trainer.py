@@ -304,6 +304,8 @@ class _Run:
                 picture = preview(self._averaged(state), self._prepared.step_fn.objective, self._config)
         except InputError as error:  # the state itself is sound, so training may recover
             self._log.say(f"no preview of step {step}: {error}")
+        except Exception as error:  # matplotlib's, of any kind: no reason for a run to end
+            self._log.say(f"no preview of step {step}: {type(error).__name__}, {error}")
         else:
             self._log.preview(step, picture)
 

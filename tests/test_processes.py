@@ -27,10 +27,11 @@ ROOT = Path(__file__).parent.parent
 MAIN = """
 import main
 from sgflow_jax import cli, processes, resume
-processes.HEARTBEAT_SECONDS, resume.SHARED_SECONDS = 5, 1
+processes.HEARTBEAT_SECONDS, processes.LEAVE_SECONDS, resume.SHARED_SECONDS = 5, 2, 1
 cli.run(main.main)
 """
 
+# Given other seeds, which is refused, and passed over here.
 AGREE = """
 import main; from sgflow_jax import cli, processes; from sgflow_jax.interfaces import InputError; import jax
 def refuse(number):
@@ -38,7 +39,13 @@ def refuse(number):
         raise InputError(f"process {number} refuses")
     return "said"
 def agree(_):
-    cli.start_jax()
+    try:
+        cli.start_jax()
+    except InputError as error:
+        assert "the processes differ in seed (0 on process 0, 1 on process 1): start" in str(error)
+    else:
+        raise AssertionError
+    processes.check_same({"a": 1})
     assert processes.on_first(lambda: "said") == (None if jax.process_index() else "said")
     assert processes.from_process(f"of {jax.process_index()}", 1) == "of 1"
     assert processes.first_with(jax.process_index() == 1) == 1 and processes.first_with(False) is None
@@ -46,21 +53,35 @@ def agree(_):
 cli.run(agree)
 """
 
+# The second process alone has a fault, in its third step.
+FAULT = MAIN.replace(
+    "cli.run",
+    """
+import itertools, jax; from sgflow_jax import sharding; from sgflow_jax.interfaces import InputError
+def to_devices(*arguments, steps=itertools.count(1), real=sharding.to_devices):
+    if next(steps) == 3 and jax.process_index() == 1:
+        raise InputError("an image is damaged: restore it")
+    return real(*arguments)
+sharding.to_devices = to_devices
+cli.run""",
+)
 
-def _start(code, *arguments, count=2, devices=4, places=("", "")):
-    """Processes 0 to count - 1. places: an argument of each."""
+
+def _start(code, *arguments, count=2, devices=4, own=((), ()), places=(ROOT, ROOT)):
+    """Processes 0 to count - 1. own: more arguments of each. places: where each is started."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     environment["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "compiled")
+    environment["PYTHONPATH"] = str(ROOT)
     several = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
     start = functools.partial(
-        subprocess.Popen, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        subprocess.Popen, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     how = "-c" if "\n" in code else "-m"
-    own = [[*filter(None, [places[i]]), f"--process_id={i}"] for i in range(count)]
-    return [start([sys.executable, how, code, *arguments, *several, *own[i]]) for i in range(count)]
+    command = [sys.executable, how, code, *arguments, *several]
+    return [start([*command, *own[i], f"--process_id={i}"], cwd=places[i]) for i in range(count)]
 
 
 def _wait(workers, code=0):
@@ -86,7 +107,7 @@ def _small(num_steps):
 def _arguments(config, workdir):
     """The same configuration as flags."""
     base = tiny.mixture1d.get_config().to_dict()
-    flags = ["--config=configs/mixture1d.py", f"--workdir={workdir}"]
+    flags = [f"--config={ROOT}/configs/mixture1d.py", f"--workdir={workdir}"]
     for section, fields in config.to_dict().items():
         for name, value in fields.items() if isinstance(fields, dict) else ():
             if value != base[section][name]:
@@ -117,7 +138,7 @@ def alone(tmp_path_factory):
 
 
 def test_two_processes_agree_and_refuse_together():
-    first, second = _wait(_start(AGREE, devices=1), code=2)
+    first, second = _wait(_start(AGREE, devices=1, own=[["--seed=0"], ["--seed=1"]]), code=2)
     assert "error: process 1 refuses" in first and "error: process 1 refuses" in second
 
 
@@ -204,12 +225,20 @@ def test_a_death_ends_all_and_a_signal_to_one_stops_all(tmp_path):
 
 def test_a_directory_that_is_not_shared_is_refused(tmp_path):
     """Each process has its own. So it is with one that a run of one host left behind."""
-    trainer.train(_small(4), str(tmp_path / "own0"))
-    arguments = _arguments(_small(8), "")
-    workers = _start(MAIN, *arguments, places=[f"--workdir={tmp_path / f'own{i}'}" for i in range(2)])
+    trainer.train(_small(4), str(tmp_path / "0" / "run"))
+    (tmp_path / "1").mkdir()
+    workers = _start(MAIN, *_arguments(_small(8), "run"), places=[tmp_path / "0", tmp_path / "1"])
     for said in _wait(workers, code=2):
         assert "process 1 does not see what the first one wrote" in said
-    assert not (tmp_path / "own1").exists()
+    assert not any((tmp_path / "1").iterdir())
+
+
+def test_a_fault_of_one_process_ends_all(tmp_path):
+    """Although the others wait for it in their step, and it for them when it closes what they share."""
+    workers = _start(FAULT, *_arguments(tiny.mixture(), tmp_path / "run"), devices=1)
+    said = [worker.communicate(timeout=150)[0] for worker in workers]
+    assert workers[1].returncode == 2 and "error: an image is damaged" in said[1]
+    assert workers[0].returncode not in (0, None)
 
 
 @pytest.mark.parametrize(
@@ -221,11 +250,52 @@ def test_a_directory_that_is_not_shared_is_refused(tmp_path):
         (("localhost:http", 2, 0), "HOST:PORT"),
         (("localhost:1", 2, 2), "0 to N-1"),
         (("localhost:1", 0, 0), "0 to N-1"),
+        (("localhost:0", 2, 0), "HOST:PORT"),
+        (("localhost:65536", 2, 0), "HOST:PORT"),
     ],
 )
 def test_flags_that_cannot_be_are_refused(given, match):
     with pytest.raises(InputError, match=match):
         processes.join(*given)
+
+
+class _ClusterError(Exception):
+    """As the client of Kubernetes has one of its own."""
+
+
+POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+NONE = (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "environment, error, given, match",
+    [
+        ({}, ValueError("coordinator_address should be defined."), NONE, None),
+        (POD, _ClusterError("no\ntoken"), NONE, None),
+        ({**POD, "JOB_COMPLETION_INDEX": "1"}, _ClusterError("no token"), NONE, "no token.*N=1"),
+        ({**POD, "TPU_WORKER_HOSTNAMES": "a,b"}, RuntimeError("late"), NONE, "late.*N=1"),
+        ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://h:1"}, KeyError("OMPI_COMM_WORLD_SIZE"), NONE, "KeyError.*N=1"),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, AssertionError("JAX would take one of its devices"), NONE, None),
+        ({"JAX_LOCAL_DEVICE_IDS": "a"}, ValueError("invalid literal"), ("h:1", 1, 0), "h:1.*on each of them"),
+    ],
+)
+def test_a_process_alone_needs_no_cluster(environment, error, given, match, monkeypatch, capsys):
+    """Nor does one whose flags say all: it looks for none."""
+
+    def initialize(*_, cluster_detection_method, **__):
+        assert cluster_detection_method == (None if given[0] is None else "deactivate")
+        raise error
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if match:
+        with pytest.raises(InputError, match=match):
+            processes.join(*given)
+        return
+    processes.join(*given)
+    warned = ["warning: no Kubernetes cluster to join (no token): this process runs alone"]
+    assert capsys.readouterr().err.splitlines() == warned * isinstance(error, _ClusterError)
 
 
 def test_a_process_alone_agrees_with_itself():

@@ -49,8 +49,9 @@ def test_telling_is_best_effort(stream, monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     terminal.say("a line")
     terminal.say("a line", to_stderr=True)
-    with terminal.bar(total=3) as bar:
-        bar.update(1)
+    for silent in (True, False):
+        with terminal.bar(silent, total=3) as bar:
+            bar.update(1)
 
 
 def _python(code, *arguments, shell='exec "$0" "$@"', **environment):

@@ -56,6 +56,18 @@ def test_a_run_leaves_everything_needed_to_use_it(tmp_path):
     assert net(t, t + 1, x).shape == x.shape
 
 
+def test_a_run_passes_the_search_for_nan_and_infinity(tmp_path):
+    """JAX looks at the arguments of a step again, which may not have been given away."""
+    try:
+        for setting in ("jax_debug_nans", "jax_debug_infs"):
+            jax.config.update(setting, True)
+        trainer.train(tiny.mixture("flow_matching", num_steps=2), str(tmp_path))
+    finally:
+        for setting in ("jax_debug_nans", "jax_debug_infs"):
+            jax.config.update(setting, False)
+    assert _steps(tmp_path) == 2
+
+
 @pytest.mark.parametrize("objective", ["flow_matching", "ctm", "fmm", "shortcut", "consistency", "psd", "lsd"])
 def test_what_differs_between_objectives_trains_and_is_previewed(objective, tmp_path):
     """Networks inside networks, both directions of time, few step sizes, the diagonal alone, none: two steps and a
