@@ -74,15 +74,13 @@ def test_runs_of_one_objective_are_called_by_their_directories():
 
 
 def test_fid_is_the_name_of_one_distance_and_its_count():
-    public = {"features": "inception", "weights": features.FID_SHA256[:12], "resize": "half_pixel"}
+    public = {"features": "inception", "weights": features.FID_SHA256[:12], "resize": "tf1"}
     names = {
         "FID-50k": row(num_samples=50_000, **public),
         "FID-10k": row(num_samples=10_000, **public),
         "FID, 49,999 samples": row(num_samples=49_999, **public),
-        "FID (tf1)-50k": row(num_samples=50_000, **{**public, "resize": "tf1"}),
-        "FD-Inception (weights 0123)-50k": row(
-            num_samples=50_000, features="inception", weights="0123", resize="half_pixel"
-        ),
+        "FID (half-pixel)-50k": row(num_samples=50_000, **{**public, "resize": "half_pixel"}),
+        "FD-Inception (weights 0123)-50k": row(num_samples=50_000, features="inception", weights="0123", resize="tf1"),
         "FD-EfficientNet-50k": row(num_samples=50_000, features="efficientnet_lite0", weights="579344248a93"),
         "FD-classifier-2k": row(features="classifier", weights="ab"),
         "FD-pixels-2k": row(),
@@ -104,12 +102,12 @@ def test_table_orders_steps_as_numbers_within_a_series():
 
 
 def test_table_tells_the_whole_identity():
-    line = results.table([row(4, 2.0, class_counts=(3, 5), features="inception", weights="abc", resize="tf1")])
+    line = results.table([row(4, 2.0, class_counts=(3, 5), features="inception", weights="abc", resize="half_pixel")])
     cells = line.splitlines()[2].strip("| ").split(" | ")
     assert cells == [
         "sgflow",
         "4",
-        "FD-Inception (weights abc) (tf1)-2k",
+        "FD-Inception (weights abc) (half-pixel)-2k",
         "2 ± 0.1",
         "0.9",
         "0.01 ± 0.002",
@@ -117,7 +115,7 @@ def test_table_tells_the_whole_identity():
         "0.6",
         "flow_map, uniform, seed 0",
         "step 100, ema (fedcba987654)",
-        "1,797 of digits/train (0123456789ab), inception (abc, tf1)",
+        "1,797 of digits/train (0123456789ab), inception (abc, half_pixel)",
         "3 5",
     ]
 
