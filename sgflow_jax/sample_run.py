@@ -56,7 +56,7 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
 
     paths.write_arrays(target, {f"steps_{n}": examples for n, examples in made.items()})
     shown = SHOWN_IMAGES if len(shape) == 3 else SHOWN_POINTS
-    first = figures.by_steps({n: examples[:shown] for n, examples in made.items()})
+    first = figures.by_steps({n: examples[:shown] for n, examples in made.items()}, data.density(config.data.name))
     paths.write_atomically(picture, figures.png(first))
     if between is not None:
         paths.write_atomically(strip, figures.png(figures.image_grid(list(between))))

@@ -273,4 +273,4 @@ class _Run:
         except InputError as error:  # the state itself is sound, so training may recover
             self._log.say(f"no preview of step {step}: {error}")
             return
-        self._log.preview(step, figures.by_steps(made))
+        self._log.preview(step, figures.by_steps(made, data.density(config.data.name)))
