@@ -1,7 +1,7 @@
 """Pictures of generated examples: image grids and point clouds, as uint8 arrays and PNG bytes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,6 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 MIN_TILE = 48
 TITLE_SIZE = 14
+EXACT = {"color": "black", "linewidth": 1.2}
+CONTOURS = {"colors": "black", "linewidths": 0.6}  # at one, two and three standard deviations of a lone Gaussian
+
+Density = Callable[[np.ndarray], np.ndarray]  # of points [n, D], as [n]
 
 
 def image_grid(rows: list[np.ndarray], titles: Sequence[str] = (), pad: int = 2) -> np.ndarray:
@@ -42,8 +46,11 @@ def _titles(titles: Sequence[str], height: int, tile: int, pad: int) -> np.ndarr
     return np.asarray(strip)
 
 
-def point_panels(panels: dict[str, np.ndarray]) -> np.ndarray:
-    """Clouds of points, each [n, 1] (a histogram) or [n, 2] (a scatter), under their titles: uint8 [h, w, 3]."""
+def point_panels(panels: dict[str, np.ndarray], density: Density | None = None) -> np.ndarray:
+    """Clouds of points, each [n, 1] (a histogram) or [n, 2] (a scatter), under their titles: uint8 [h, w, 3].
+
+    density: of the data, drawn over each as a curve or as contours.
+    """
     # Without pyplot, and so without the backend that it would choose for whoever imports this.
     figure = Figure(figsize=(3 * len(panels), 3.5), layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -57,20 +64,29 @@ def point_panels(panels: dict[str, np.ndarray]) -> np.ndarray:
         if points.shape[1] == 1:
             ax.hist(points[:, 0], bins=np.linspace(low[0] - margin[0], high[0] + margin[0], 81), density=True)
             ax.set_xlabel("x")
+            if density is not None:
+                x = np.linspace(*ax.get_xlim(), 400)
+                ax.plot(x, density(x[:, None]), **EXACT, label="exact")
+                ax.legend(fontsize="small")
         else:
             ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
             ax.set_aspect("equal")
             ax.scatter(points[:, 0], points[:, 1], s=1, alpha=0.5, linewidths=0)
+            if density is not None:
+                x, y = np.meshgrid(np.linspace(*ax.get_xlim(), 200), np.linspace(*ax.get_ylim(), 200))
+                z = density(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(x.shape)
+                ax.contour(x, y, z, levels=z.max() * np.exp(-0.5 * np.array([9, 4, 1])), **CONTOURS)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def by_steps(examples: dict[int, np.ndarray]) -> np.ndarray:
-    """One picture of examples for each number of network calls: a row of images, or a panel of points, for each."""
+def by_steps(examples: dict[int, np.ndarray], density: Density | None = None) -> np.ndarray:
+    """One picture of examples for each number of network calls: a row of images, or a panel of points, for each.
+    density: as in `point_panels`."""
     first = next(iter(examples.values()))
     if first.ndim == 4:
         return image_grid(list(examples.values()), [in_steps(calls) for calls in examples])
-    return point_panels({in_steps(calls): points for calls, points in examples.items()})
+    return point_panels({in_steps(calls): points for calls, points in examples.items()}, density)
 
 
 def in_steps(network_calls: int) -> str:

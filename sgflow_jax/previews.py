@@ -19,4 +19,5 @@ def preview(net: BoundNet, objective: Objective, config: ml_collections.ConfigDi
     count = IMAGES if len(shape) == 3 else POINTS
     plan = generate.Plan(shape, 1, method, config.seed, count, objective.interpolant)
     calls = sampling.possible_calls(objective, method, CALLS)
-    return figures.by_steps({n: generate.examples(net, plan._replace(network_calls=n), count) for n in calls})
+    made = {n: generate.examples(net, plan._replace(network_calls=n), count) for n in calls}
+    return figures.by_steps(made, data.density(config.data.name))

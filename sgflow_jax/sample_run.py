@@ -68,7 +68,7 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
         arrays["labels"] = generate.labels(plan.seed, request.num_samples, saved.model.num_classes)
     paths.write_arrays(target, arrays)
     shown = SHOWN_IMAGES if len(shape) == 3 else SHOWN_POINTS
-    first = figures.by_steps({n: examples[:shown] for n, examples in made.items()})
+    first = figures.by_steps({n: examples[:shown] for n, examples in made.items()}, data.density(config.data.name))
     paths.write_atomically(picture, figures.png(first))
     which = f"{config.objective.name}, step {step:,}, {'averaged' if request.ema else 'last'} parameters"
     lines = [

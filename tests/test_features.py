@@ -86,9 +86,9 @@ def test_fingerprint_tells_type_shape_and_values():
 
 def test_only_the_public_weights_are_the_fid():
     public = features.FID_SHA256[:12]
-    assert features.distance_name("inception", public, "half_pixel") == "FID"
-    assert features.distance_name("inception", public, "tf1") == "FID (tf1)"
-    assert features.distance_name("inception", "0" * 12, "half_pixel") == f"FD-Inception (weights {'0' * 12})"
+    assert features.distance_name("inception", public, "tf1") == "FID"
+    assert features.distance_name("inception", public, "half_pixel") == "FID (half-pixel)"
+    assert features.distance_name("inception", "0" * 12, "tf1") == f"FD-Inception (weights {'0' * 12})"
     assert features.distance_name("efficientnet_lite0", "579344248a93", "half_pixel") == "FD-EfficientNet"
 
 

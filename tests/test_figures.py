@@ -1,9 +1,10 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from sgflow_jax import figures
+from sgflow_jax import data, figures
 
 
 def test_image_grid_puts_every_image_in_its_place():
@@ -33,6 +34,18 @@ def test_points_become_panels():
         assert picture.ndim == 3 and picture.dtype == np.uint8
         assert picture.shape[1] > 1.5 * picture.shape[0]
         assert len(np.unique(picture)) > 10
+
+
+@pytest.mark.parametrize("name, dim", [("mixture1d", 1), ("eight_gaussians", 2)])
+def test_the_exact_density_is_drawn_over_points(name, dim):
+    density, points = data.density(name), data.make(name).read(np.arange(500))
+    axis = np.linspace(-6, 6, 601)
+    grid = np.stack(np.meshgrid(*[axis] * dim), axis=-1).reshape(-1, dim)
+    assert density(grid).sum() * (axis[1] - axis[0]) ** dim == pytest.approx(1, abs=1e-3)
+    assert np.log(density(points)).mean() > np.log(density(points + 0.5)).mean()
+    with_it, without = figures.by_steps({1: points}, density), figures.by_steps({1: points})
+    assert np.mean(with_it.astype(int) < without.astype(int) - 40) > 1e-3
+    assert data.density("checkerboard") is None and data.density("digits") is None
 
 
 def test_png_holds_the_picture():

@@ -84,6 +84,7 @@ eval
 eval.rows
 eval.document
 eval.background
+eval.progress
 eval.features.interface
 eval.features.pixels
 eval.features.resize
@@ -105,11 +106,14 @@ eval.selfcheck
 eval.reference
 eval.while_training
 eval.plots
-eval.progress
+eval.labels
+eval.summary
+eval.measuring
 eval.fid_sweep
 eval.runs
 eval.neighbours
 eval.gallery
+eval.embed
 eval.map_error
 eval.variants
 eval.stationarity
@@ -124,6 +128,7 @@ eval.precision
 eval.scaling
 eval.trace
 eval.profile
+eval.training_section
 eval.report
 eval.table1
 main

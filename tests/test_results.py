@@ -106,24 +106,19 @@ def test_what_another_sweep_adds_is_never_lost(tmp_path, monkeypatch):
     assert read(str(tmp_path)) == [row(1), row(2)]
 
 
-def test_runs_of_one_objective_are_called_by_their_directories():
-    assert results.labels(["runs/a", "runs/b"], ["sgflow", "psd"]) == ["sgflow", "psd"]
-    assert results.labels(["runs/a", "runs/b"], ["sgflow", "sgflow"]) == ["a", "b"]
-    assert results.labels(["z/x/a", "z/y/a"], ["sgflow", "sgflow"]) == ["x/a", "y/a"]
+def test_a_table_of_several_runs_has_a_column_for_them():
     text = results.table([row(), row(value=9.0)], ["a", "b"])
     assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| a", "| b"]
 
 
 def test_fid_is_the_name_of_one_distance_and_its_count():
-    public = {"features": "inception", "weights": features.FID_SHA256[:12], "resize": "half_pixel"}
+    public = {"features": "inception", "weights": features.FID_SHA256[:12], "resize": "tf1"}
     names = {
         "FID-50k": row(num_samples=50_000, **public),
         "FID-10k": row(num_samples=10_000, **public),
         "FID, 49,999 samples": row(num_samples=49_999, **public),
-        "FID (tf1)-50k": row(num_samples=50_000, **{**public, "resize": "tf1"}),
-        "FD-Inception (weights 0123)-50k": row(
-            num_samples=50_000, features="inception", weights="0123", resize="half_pixel"
-        ),
+        "FID (half-pixel)-50k": row(num_samples=50_000, **{**public, "resize": "half_pixel"}),
+        "FD-Inception (weights 0123)-50k": row(num_samples=50_000, features="inception", weights="0123", resize="tf1"),
         "FD-EfficientNet-50k": row(num_samples=50_000, features="efficientnet_lite0", weights="579344248a93"),
         "FD-classifier-2k": row(features="classifier", weights="ab"),
         "FD-pixels-2k": row(),
@@ -145,12 +140,12 @@ def test_table_orders_steps_as_numbers_within_a_series():
 
 
 def test_table_tells_the_whole_identity():
-    line = results.table([row(4, 2.0, class_counts=(3, 5), features="inception", weights="abc", resize="tf1")])
+    line = results.table([row(4, 2.0, class_counts=(3, 5), features="inception", weights="abc", resize="half_pixel")])
     cells = line.splitlines()[2].strip("| ").split(" | ")
     assert cells == [
         "sgflow",
         "4",
-        "FD-Inception (weights abc) (tf1)-2k",
+        "FD-Inception (weights abc) (half-pixel)-2k",
         "2 ± 0.1",
         "0.9",
         "0.01 ± 0.002",
@@ -158,7 +153,7 @@ def test_table_tells_the_whole_identity():
         "0.6",
         "flow_map, uniform, seed 0",
         "step 100, ema (fedcba987654)",
-        "1,797 of digits/train (0123456789ab), inception (abc, tf1)",
+        "1,797 of digits/train (0123456789ab), inception (abc, half_pixel)",
         "3 5",
     ]
 

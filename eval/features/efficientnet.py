@@ -12,6 +12,7 @@ from eval.features import resize, weights
 from eval.features.network import Network
 
 SIZE = 224  # pixels a side that the network sees
+RULE = "half_pixel"  # of the resize: bilinear as in PyTorch, which the code for these weights uses
 BATCH_SIZE = 64
 
 
@@ -114,5 +115,5 @@ def _names(path: str) -> tuple[str, str]:
 
 
 def _apply(params, images: jax.Array) -> jax.Array:
-    x = (resize.resize(images.astype(jnp.float32), SIZE, "half_pixel") - 127) / 128
+    x = (resize.resize(images.astype(jnp.float32), SIZE, RULE) - 127) / 128
     return EfficientNetLite0().apply({"params": params}, x)

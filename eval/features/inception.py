@@ -13,6 +13,7 @@ from eval.features.network import Network
 from sgflow_jax.interfaces import InputError
 
 SIZE = 299  # pixels a side that the network sees
+RULE = "tf1"  # of the resize by which FIDs are published: docs/evaluation.md lists whose
 BATCH_SIZE = 64
 
 Layer = Callable[[jax.Array], jax.Array]
@@ -159,7 +160,7 @@ def _resize_then_scale(images: jax.Array) -> jax.Array:
 
 
 # uint8 [b, H, W, 3] -> float32 [b, 299, 299, 3], about [-1, 1]
-PREPROCESS = {"half_pixel": _scale_then_resize, "tf1": _resize_then_scale}
+PREPROCESS = {"tf1": _resize_then_scale, "half_pixel": _scale_then_resize}
 
 
 def _apply(preprocess: Layer, params, images: jax.Array) -> jax.Array:

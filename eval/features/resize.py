@@ -8,8 +8,8 @@ import numpy as np
 
 # Source coordinate of output pixel i, with scale = input size / output size.
 _COORDINATES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "half_pixel": lambda i, scale: (i + 0.5) * scale - 0.5,  # PyTorch, align_corners=False
     "tf1": lambda i, scale: i * scale,  # the default of TensorFlow 1
+    "half_pixel": lambda i, scale: (i + 0.5) * scale - 0.5,  # PyTorch, align_corners=False
 }
 RULES = tuple(_COORDINATES)
 

@@ -1,7 +1,10 @@
 """Data sets by name. Their batches are pure functions of (seed, step): a resumed run sees what it would have seen."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sgflow_jax import oracles, places
 from sgflow_jax.data import memory, points, records
@@ -19,6 +22,7 @@ __all__ = [
     "Source",
     "batch_like",
     "check_split",
+    "density",
     "make",
     "names",
     "num_classes",
@@ -114,6 +118,12 @@ def oracle(name: str, path: str = "linear") -> oracles.Oracle | None:
     """The exact law of a data set, where it is known, on the interpolant called `path`."""
     laws = {"mixture1d": MIXTURE1D, "eight_gaussians": EIGHT_GAUSSIANS}
     return oracles.gaussian_mixture(**laws[name], path=path) if name in laws else None
+
+
+def density(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The exact density of a data set of points [n, D], as [n], where it is known."""
+    law = oracle(name)
+    return None if law is None else lambda x: np.asarray(law.density(jnp.asarray(x, jnp.float32)))
 
 
 def to_float(x: jax.Array) -> jax.Array:

@@ -47,6 +47,11 @@ class GaussianMixture(Oracle):
     def narrowest(self):
         return float(np.min(self.stds))
 
+    def density(self, x: jax.Array) -> jax.Array:
+        """The density of the data at points [B, D], [B]."""
+        log_w, means, stds = self._arrays(x.dtype)
+        return jnp.exp(logsumexp(log_w + jnp.sum(norm.logpdf(x[:, None], means, stds), axis=2), axis=1))
+
     def velocity(self, t, x):
         x = x[:, None]
         log_w, mean, std = self._component(t)
