@@ -191,7 +191,7 @@ def _measure(
         for checkpoint, identities in todo:
             files = [results.examples_file(checkpoint.workdir, identity) for identity in identities]
             paths.check_writable(*files, *_summary_files(paths.evaluation(checkpoint.workdir)))
-            results.append(checkpoint.workdir)
+            results.check_writable(checkpoint.workdir)
 
     processes.on_first(check_writable)
     statistics = target.statistics()
