@@ -41,7 +41,7 @@ def measure_all(
             folder = paths.evaluation(checkpoint.workdir)
             files = [results.examples_file(checkpoint.workdir, identity) for identity in identities]
             paths.check_writable(*files, *summary.files(folder))
-            results.append(checkpoint.workdir)
+            results.check_writable(checkpoint.workdir)
 
     processes.on_first(check_writable)
     statistics = target.statistics()

@@ -167,20 +167,32 @@ def append(workdir: str, *rows: Row) -> None:
     """Adds rows to those of a run, but none whose identity is there: another sweep may have measured it meanwhile.
 
     Rows of another network that was at the same step, before the run was trained again, go: its checkpoint is there no
-    more. Without rows, what is there is written again: whether that works is known before the work of measuring.
-    InputError if it does not.
+    more.
     """
     networks = {(row.identity.checkpoint_step, row.identity.parameters): row.identity.network for row in rows}
 
     def superseded(old: Identity) -> bool:
         return networks.get((old.checkpoint_step, old.parameters), old.network) != old.network
 
-    folder = paths.evaluation(workdir)
-    with locks.held(folder / "lock"):  # whoever changes the file reads it first
-        known = {old.identity: old for old in read(workdir) if not superseded(old.identity)}
+    def changed(known: list[Row]) -> list[Row]:
+        kept = {old.identity: old for old in known if not superseded(old.identity)}
         for row in rows:
-            known.setdefault(row.identity, row)
-        text = "".join(json.dumps(row.flat()) + "\n" for row in known.values())
+            kept.setdefault(row.identity, row)
+        return list(kept.values())
+
+    _change(workdir, changed)
+
+
+def check_writable(workdir: str) -> None:
+    """InputError unless rows can be added to those of a run: what is there is written again."""
+    _change(workdir, lambda known: known)
+
+
+def _change(workdir: str, changed: Callable[[list[Row]], list[Row]]) -> None:
+    """Makes other rows of those that are there, which no other process changes meanwhile."""
+    folder = paths.evaluation(workdir)
+    with locks.held(folder / "lock"):
+        text = "".join(json.dumps(row.flat()) + "\n" for row in changed(read(workdir)))
         paths.write_atomically(folder / "fid.jsonl", text)
 
 

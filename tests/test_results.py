@@ -101,7 +101,7 @@ def test_what_another_sweep_adds_is_never_lost(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(results, "read", slow)
-    results.append(str(tmp_path))
+    results.check_writable(str(tmp_path))
     other.join()
     assert read(str(tmp_path)) == [row(1), row(2)]
 
