@@ -210,7 +210,7 @@ def test_a_death_ends_all_and_a_signal_to_one_stops_all(tmp_path):
     died = time.monotonic()
     said, _ = workers[0].communicate(timeout=60)
     assert workers[0].returncode != 0 and time.monotonic() - died < 60
-    assert "another task died" in said
+    assert "another task died" in said or "by peer" in said  # who notices first: the runtime, or the step
 
     workers = start()
     _when(tmp_path, newest() + 6, workers)

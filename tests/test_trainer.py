@@ -56,12 +56,19 @@ def test_a_run_leaves_everything_needed_to_use_it(tmp_path):
     assert net(t, t + 1, x).shape == x.shape
 
 
-def test_a_run_passes_the_search_for_nan_and_infinity(tmp_path):
-    """JAX looks at the arguments of a step again, which may not have been given away."""
+def test_a_run_passes_the_search_for_nan_and_infinity_and_needs_no_picture(tmp_path, monkeypatch):
+    """JAX looks at the arguments of a step again, which may not have been given away. A preview may fail in any way."""
+
+    def fail(_):
+        raise ZeroDivisionError("in matplotlib")
+
+    monkeypatch.setattr(trainer.figures, "by_steps", fail)
+    config = tiny.mixture("flow_matching", num_steps=2)
+    config.train.preview_every = 2
     try:
         for setting in ("jax_debug_nans", "jax_debug_infs"):
             jax.config.update(setting, True)
-        trainer.train(tiny.mixture("flow_matching", num_steps=2), str(tmp_path))
+        trainer.train(config, str(tmp_path))
     finally:
         for setting in ("jax_debug_nans", "jax_debug_infs"):
             jax.config.update(setting, False)
