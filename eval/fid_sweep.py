@@ -1,31 +1,25 @@
 """Quality against steps: python -m eval.fid_sweep --workdir=DIR[,DIR,...] --steps=1,2,4,10,50,100.
 
 Restores each run from its workdir alone, samples with each number of steps from the same noise, and writes
-DIR/eval/fid.jsonl, fid_table.md, fid_curve.png and samples/. What is in fid.jsonl is not measured again.
+DIR/eval/fid.jsonl, fid_table.md, fid_curve.png, samples.png and samples/. What is in fid.jsonl is not measured again.
 """
 
-import contextlib
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import ml_collections
-import numpy as np
 from absl import flags
 
-from eval import features, measure, plots, real, reference, results
-from eval.background import Background
+from eval import features, labels, real, reference, results, summary
 from eval.features.interface import fingerprint
-from eval.progress import Progress
-from sgflow_jax import build, cli, data, figures, generate, processes, sampling
+from eval.measuring import Checkpoint, measure_all
+from eval.progress import say
+from sgflow_jax import build, cli, processes, sampling
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
-from sgflow_jax.models import BoundNet
 
-SHOWN_IMAGES = (8, 8)  # rows and columns of a picture of samples
-SHOWN_POINTS = 4096
 STEPS = (1, 2, 4, 10, 50, 100)  # those of them that the objective is trained for, unless asked otherwise
 
 
@@ -51,26 +45,33 @@ class Request(NamedTuple):
     data_dir: str | None = None
 
 
-class _Checkpoint(NamedTuple):
-    """One checkpoint of a workdir."""
+class Swept(NamedTuple):
+    """What a sweep found. rows: those asked for, by workdir, on the first process; the others get none. configs: of
+    the runs. faults: what could not be measured, a sentence each. files: what was drawn, by workdir."""
 
-    workdir: str
-    config: ml_collections.ConfigDict
-    step: int
-    network: str
-    method: str
-    steps: tuple[int, ...]
-    num_samples: int
+    rows: dict[str, list[results.Row]]
+    configs: dict[str, labels.Config]
+    faults: list[str]
+    files: dict[str, list[Path]]
 
 
 def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.Row]]:
-    """Measures what fid.jsonl lacks, draws table and curve anew, and returns the rows asked for of each workdir (on the
-    first process; the others get none).
+    """As `attempt`: the rows asked for. InputError, after everything else was measured, for what could not be."""
+    found = attempt(workdirs, request)
+    if found.faults:
+        raise InputError("; ".join(found.faults))
+    return found.rows
 
-    InputError, before anything is written, for what cannot be measured; after everything else was measured, for
-    networks whose samples cannot be.
+
+def attempt(workdirs: Sequence[str], request: Request) -> Swept:
+    """Measures what fid.jsonl lacks, and draws table and curve anew.
+
+    InputError, before anything is written, for what cannot be measured. What fails later costs its own rows only: a
+    checkpoint that is gone (training may remove it meanwhile), a network that was trained again or gives no finite
+    samples, a run whose files cannot be read or written.
     """
     workdirs = tuple(dict.fromkeys(workdirs))
+    say(f"reading {', '.join(workdirs)}")
     checkpoints = [checkpoint for workdir in workdirs for checkpoint in _checkpoints(workdir, request)]
     extract, target = _target([checkpoint.config for checkpoint in checkpoints], request)
     asked = [_identities(checkpoint, request, target.identity) for checkpoint in checkpoints]
@@ -83,53 +84,47 @@ def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.R
         ]
     )
     faults = []
-    if any(missing):
+    left, total = sum(map(len, missing)), sum(map(len, asked))
+    if left < total:
+        say(f"{total - left} of {total} rows are known")
+    if left:
         todo = [[each[place] for place in places] for each, places in zip(asked, missing, strict=True)]
-        faults = processes.from_process(_measure(list(zip(checkpoints, todo, strict=True)), extract, target))
-    found = processes.on_first(lambda: _summarise(workdirs))
-    if faults:
-        raise InputError("; ".join(faults))
-    if found is None:
-        return {}
-    wanted = {(point.workdir, identity) for point, each in zip(checkpoints, asked, strict=True) for identity in each}
-    return {workdir: [row for row in rows if (workdir, row.identity) in wanted] for workdir, rows in found.items()}
+        faults = measure_all(list(zip(checkpoints, todo, strict=True)), extract, target)
+    rows, files = {}, {}
+    if jax.process_index() == 0:
+        for workdir in workdirs:
+            wanted = {i for c, each in zip(checkpoints, asked, strict=True) if c.workdir == workdir for i in each}
+            try:
+                every = results.read(workdir)
+                rows[workdir] = [row for row in every if row.identity in wanted]
+                files[workdir] = _draw(workdir, every, rows[workdir])
+            except InputError as error:
+                faults.append(f"{workdir} has no new table and curve ({error})")
+    configs = {checkpoint.workdir: checkpoint.config.to_dict() for checkpoint in checkpoints}
+    return Swept(rows, configs, processes.from_process(faults), files)
 
 
-def _summarise(workdirs: Sequence[str]) -> dict[str, list[results.Row]]:
-    """Draws table and curve of each run anew, and returns its rows."""
-    found = {workdir: results.read(workdir) for workdir in workdirs}
-    for workdir, rows in found.items():
-        if rows:
-            _write_summary(paths.evaluation(workdir), rows)
-    return found
+def _draw(workdir: str, every: list[results.Row], wanted: list[results.Row]) -> list[Path]:
+    """Draws table and curve of all rows of a run anew, and a picture of those wanted; where they are."""
+    files = summary.write(paths.evaluation(workdir), every) if every else []
+    if wanted and (picture := summary.picture(workdir, wanted)):
+        files.append(picture)
+    return files
 
 
-def _summary_files(folder: Path) -> tuple[Path, Path]:
-    return folder / "fid_table.md", folder / "fid_curve.png"
-
-
-def _write_summary(folder: Path, rows: list[results.Row], runs: Sequence[str] = ()) -> None:
-    """Writes table and curve. runs: what the run of each row is called, its objective by default."""
-    table, curve = _summary_files(folder)
-    paths.write_atomically(table, results.table(rows, runs))
-    paths.write_atomically(curve, plots.png(plots.distance_curve(rows, runs)))
-
-
-def _checkpoints(workdir: str, request: Request) -> list[_Checkpoint]:
+def _checkpoints(workdir: str, request: Request) -> list[Checkpoint]:
     """Those asked for, all found to be there; InputError for what cannot be measured."""
     found = []
     if request.num_samples is not None and not 2 <= request.num_samples <= MAX_SAMPLES:
         raise InputError(f"--num_samples={request.num_samples}: use 2 to {MAX_SAMPLES}, a distance needs a covariance")
     for step in request.checkpoints or (None,):
-        # The newest for one process may not be there yet for another.
-        step = processes.from_process(build.recall(workdir, step)[1])
-        net, config, _ = build.restore(workdir, step, ema=request.parameters == "ema")
+        net, config, step = build.restore(workdir, step, ema=request.parameters == "ema")
         network = fingerprint(*jax.tree.leaves(net.params))
         num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
         objective = build.objective(config)
         method = sampling.method_of(objective, request.method)
         steps = sampling.choose_calls(objective, method, request.steps, STEPS, request.grid)
-        found.append(_Checkpoint(workdir, config, step, network, method, steps, num_samples))
+        found.append(Checkpoint(workdir, config, step, network, method, steps, num_samples))
     return found
 
 
@@ -160,9 +155,7 @@ def _agree(values: set, fault: str, remedy: str) -> None:
         raise InputError(f"the workdirs {fault} ({', '.join(sorted(map(str, values)))}): {remedy}")
 
 
-def _identities(
-    checkpoint: _Checkpoint, request: Request, against: results.ReferenceIdentity
-) -> list[results.Identity]:
+def _identities(checkpoint: Checkpoint, request: Request, against: results.ReferenceIdentity) -> list[results.Identity]:
     """One for each seed and number of steps."""
     return [
         results.Identity(
@@ -180,99 +173,6 @@ def _identities(
         for seed in request.seeds
         for steps in checkpoint.steps
     ]
-
-
-def _measure(
-    todo: list[tuple[_Checkpoint, list[results.Identity]]], extract: features.Features, target: reference.Target
-) -> list[str]:
-    """Scores and writes each row while the next is sampled, so that a sweep that is killed goes on where it was.
-    Returns, on the first process, what was wrong with the networks that cannot be measured."""
-
-    def check_writable():  # now, not after the work
-        for checkpoint, identities in todo:
-            files = [results.examples_file(checkpoint.workdir, identity) for identity in identities]
-            paths.check_writable(*files, *_summary_files(paths.evaluation(checkpoint.workdir)))
-            results.write(checkpoint.workdir, results.read(checkpoint.workdir))
-
-    processes.on_first(check_writable)
-    statistics = target.statistics()
-    faults = []
-    rows = [identity for _, identities in todo for identity in identities]
-
-    def fail(workdir, identity, error):
-        faults.append(f"{workdir}, {figures.in_steps(identity.steps)}: {error}")
-
-    def finish(workdir, identity, sample, first):
-        try:
-            scores = measure.scores(sample, statistics)
-        except InputError as error:
-            fail(workdir, identity, error)
-        else:
-            _keep(workdir, identity, scores, first, progress)
-
-    with Progress(rows) as progress, Background(limit=1) as scoring:
-        for checkpoint, identities in todo:
-            if not identities:
-                continue
-            workdir = checkpoint.workdir
-            net, _, _ = build.restore(workdir, checkpoint.step, ema=identities[0].parameters == "ema")
-            for identity in identities:
-                try:
-                    rest = finish, workdir, identity, *_sample(net, checkpoint.config, identity, extract, progress)
-                except InputError as error:
-                    rest = fail, workdir, identity, error
-                processes.on_first(functools.partial(scoring.submit, *rest))
-        processes.on_first(scoring.wait)
-    return faults
-
-
-def _sample(
-    net: BoundNet,
-    config: ml_collections.ConfigDict,
-    identity: results.Identity,
-    extract: features.Features,
-    progress: Progress,
-) -> tuple[measure.Sample, np.ndarray]:
-    """One pass over generated examples, and the first of them."""
-    shape, path = data.shape(config.data.name), config.objective.interpolant
-    size = config.eval.batch_size
-    plan = generate.Plan(shape, identity.steps, identity.method, identity.seed, size, path, identity.grid)
-    limit = SHOWN_POINTS if len(shape) == 1 else SHOWN_IMAGES[0] * SHOWN_IMAGES[1]
-    shown = []
-
-    def watched() -> Iterator[np.ndarray]:
-        for batch in generate.batches(net, plan, identity.num_samples):
-            shown.append(batch[: limit - sum(map(len, shown))])
-            yield batch
-            progress.advance(len(batch) * identity.steps)
-
-    return measure.Sample.of(watched(), extract), np.concatenate(shown)
-
-
-def _keep(
-    workdir: str, identity: results.Identity, scores: results.Scores, examples: np.ndarray, progress: Progress
-) -> None:
-    """Writes a row, after its first examples, and says so."""
-    _write_examples(workdir, identity, examples)
-    row = results.Row(identity, scores)
-    results.append(workdir, row)
-    progress.row(workdir, row)
-
-
-def _write_examples(workdir: str, identity: results.Identity, examples: np.ndarray) -> None:
-    """The first examples, as an array and as a picture."""
-    file = results.examples_file(workdir, identity)
-    with contextlib.suppress(InputError):  # missing, or damaged
-        (kept,) = paths.read_arrays(file, "examples")
-        if kept.shape[1:] == examples.shape[1:] and len(kept) >= len(examples):  # of a row of more samples
-            return
-    paths.write_arrays(file, {"examples": examples})
-    if examples.ndim == 2:
-        picture = figures.point_panels({"": examples})
-    else:
-        width = SHOWN_IMAGES[1]
-        picture = figures.image_grid([examples[i : i + width] for i in range(0, len(examples), width)])
-    paths.write_atomically(file.with_suffix(".png"), figures.png(picture))
 
 
 def define_flags() -> None:
@@ -314,16 +214,35 @@ def main(_):
     )
     cli.start_jax()
     if given.out:
-        processes.on_first(lambda: paths.check_writable(*_summary_files(Path(given.out))))
-    found = sweep(workdirs, request)
-    for workdir, rows in found.items():
-        print(workdir)
-        for row in rows:
-            print(f"  {results.describe(row)}")
-    if given.out and found:
-        labels = results.labels(list(found), [rows[0].identity.objective for rows in found.values()])
-        tagged = [(label, row) for label, rows in zip(labels, found.values(), strict=True) for row in rows]
-        _write_summary(Path(given.out), [row for _, row in tagged], [label for label, _ in tagged])
+        processes.on_first(lambda: paths.check_writable(*summary.files(Path(given.out))))
+    found = attempt(workdirs, request)
+    faults = list(found.faults)
+    if any(found.rows.values()):
+        try:
+            _tell(found, given.out)
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("; ".join(faults))
+
+
+def _tell(found: Swept, out: str | None) -> None:
+    """One table of all runs in the terminal, and where the files are; with `out`, a table and a curve there too."""
+    rows = {workdir: rows for workdir, rows in found.rows.items() if rows}
+    names = labels.labels(
+        list(rows),
+        [each[0].identity.objective for each in rows.values()],
+        [found.configs[workdir] for workdir in rows],
+    )
+    tagged = [(name, row) for name, each in zip(names, rows.values(), strict=True) for row in each]
+    say(f"\n{summary.screen(tagged)}\n")
+    drawn = {workdir: files for workdir, files in found.files.items() if files}
+    for workdir, files in drawn.items():
+        several = f"wrote {paths.evaluation(workdir)}: {', '.join(file.name for file in files)}"
+        say(several if len(drawn) > 1 else "\n".join(f"wrote {file}" for file in files))
+    if out:
+        files = summary.write(Path(out), [row for _, row in tagged], [name for name, _ in tagged])
+        say("\n".join(f"wrote {file}" for file in files))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from eval import results
-from eval.neighbours import Memorisation, Nearest, memorisation, nearest
+from eval.neighbours import Memorisation, Nearest, Training, memorisation, nearest
 from eval.runs import Run
-from sgflow_jax import figures
+from sgflow_jax import data, figures
 
 SHOWN = 8  # images in a row
 NEAREST = 3  # training images below each
@@ -56,6 +56,13 @@ def samples(runs: list[Run], kind: str) -> Samples:
         if examples:
             by_steps[steps] = _pictures(steps, rows, examples)
     return Samples(by_steps, seed, missing)
+
+
+def real(training: Training) -> Picture:
+    """A row of training images, spread evenly over them."""
+    shown = training.images[np.linspace(0, training.held - 1, SHOWN).astype(int)]
+    text = f"{SHOWN} real images, spread evenly over the training images."
+    return Picture("training images, spread evenly", text, figures.image_grid([shown]))
 
 
 def strip(samples: Samples) -> np.ndarray:
@@ -110,7 +117,9 @@ def _pictures(steps: int, rows: dict[str, results.Row], examples: dict[str, np.n
     scores = {label: f"{label}: {results.name(row.identity)} {row.scores.value:.4g}" for label, row in rows.items()}
     if next(iter(examples.values())).ndim == 2:
         text = f"Points generated in {figures.in_steps(steps)}, a panel for each run. {'; '.join(scores.values())}."
-        return [Picture(", ".join(examples), text, figures.point_panels(examples))]
+        density = data.density(next(iter(rows.values())).identity.reference.data)
+        text += " The exact density is drawn over each." * (density is not None)
+        return [Picture(", ".join(examples), text, figures.point_panels(examples, density))]
     return [
         Picture(
             label,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,13 @@ from sgflow_jax.interfaces import InputError
 PARTS = 4
 KEPT = 10_000  # features kept for KID, precision and recall: bounds memory and time
 PENDING = 2  # batches whose features are added while the devices make the next
+
+
+class Halves(NamedTuple):
+    """The Fréchet distance between every other example and the rest, and how many each half has."""
+
+    distance: float
+    counts: tuple[int, int]
 
 
 @dataclasses.dataclass
@@ -60,6 +68,11 @@ class Sample:
         """Fitted to every other example, and to the rest."""
         return _fit(self.moments[0::2]), _fit(self.moments[1::2])
 
+    def halves_apart(self) -> Halves:
+        """How far the `halves` are apart."""
+        first, second = self.halves()
+        return Halves(first.distance(second), (-(-self.count // 2), self.count // 2))
+
     def kept(self) -> np.ndarray:
         """[min(n, KEPT), D]."""
         return np.concatenate(self._kept)
@@ -67,10 +80,12 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """What samples are compared with. features: [n, D], up to KEPT of the reference's, in random order."""
+    """What samples are compared with. features: [n, D], up to KEPT of the reference's, in random order. halves: how
+    far they are apart, where it was measured."""
 
     gaussian: Gaussian
     features: np.ndarray
+    halves: Halves | None = None
 
     def manifold(self, count: int) -> Manifold:
         """Of the first `count` features."""

@@ -4,6 +4,7 @@ import io
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib
 
@@ -11,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from eval import results
 from eval.rows import Row
@@ -95,23 +96,47 @@ def _range(rows: list[results.Row]) -> tuple[float, float]:
     return min(values) - error, max(values) + error
 
 
-def training(
-    histories: dict[str, list[dict[str, float]]], quantities: Sequence[str], size: tuple[float, float] = (4.4, 3.0)
-) -> Figure:
-    """Logged numbers against the training step: a panel for each quantity, a line for each run that has it.
+class Axis(NamedTuple):
+    """What logged numbers are drawn against. field: of a row of the log, in units of `unit`."""
 
-    histories: by the name of the run, a dictionary with "step" for each logged step. size: of a panel, in inches.
+    name: str
+    field: str
+    label: str
+    unit: float = 1.0
+
+
+STEPS = Axis("steps", "step", "training step")
+HOURS = Axis("hours", "wall_seconds", "hours", 3600.0)
+
+
+def training(
+    histories: dict[str, list[dict[str, float]]],
+    titles: dict[str, str],
+    axis: Axis = STEPS,
+    size: tuple[float, float] = (4.4, 3.0),
+) -> Figure:
+    """Logged numbers against the training step, or time: a panel for each quantity, a line for each run that has it.
+
+    histories: by the name of the run, a row of the log for each logged step. titles: of the quantities, by their names
+    in the log. size: of a panel, in inches.
     """
-    figure, axes = _panels(len(quantities), 3, size)
-    for ax, quantity in zip(axes, quantities, strict=False):
+    figure, axes = _panels(len(titles), 3, size)
+    for ax, (quantity, title) in zip(axes, titles.items(), strict=True):
+        drawn = []
         for number, (label, history) in enumerate(histories.items()):
-            line = [(row["step"], row[quantity]) for row in history if quantity in row]
+            line = [
+                (row[axis.field] / axis.unit, row[quantity]) for row in history if {axis.field, quantity} <= set(row)
+            ]
             if line:
-                ax.plot(*zip(*line, strict=True), **_style(number), linewidth=1.2, label=_plain(label))
-        _scale(ax, [row[quantity] for history in histories.values() for row in history if quantity in row])
-        ax.set(xlabel="training step", ylabel=_plain(quantity.replace("_", " ")))
+                marker = "." if len(line) < 20 else ""
+                ax.plot(*zip(*line, strict=True), **_style(number), linewidth=1.2, marker=marker, label=_plain(label))
+                drawn += [value for _, value in line]
+        _scale(ax, drawn)
+        ax.set(xlabel=axis.label, ylabel=_plain(title))
+        ax.xaxis.set_major_locator(MaxNLocator(5))  # more labels would run into each other
         ax.grid(alpha=0.3)
-        ax.legend(fontsize="small")
+        if drawn:
+            ax.legend(fontsize="small")
     return figure
 
 

@@ -19,10 +19,10 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from eval import features, real, selfcheck
+from eval import features, progress, real, selfcheck
 from eval.features.interface import Features, Labelled
 from eval.frechet import Gaussian
-from eval.measure import Reference, Sample
+from eval.measure import Halves, Reference, Sample
 from eval.results import VERSION, ReferenceIdentity, plus_minus
 from sgflow_jax import build, cli, data, processes
 from sgflow_jax import workdir as paths
@@ -93,6 +93,8 @@ def cached(identity: ReferenceIdentity) -> Path:
 def save(file: Path, identity: ReferenceIdentity, reference: Reference) -> None:
     """Writes statistics and what they are of."""
     arrays = {"mean": reference.gaussian.mean, "cov": reference.gaussian.cov, "features": reference.features}
+    if reference.halves is not None:
+        arrays |= {"halves": np.array([reference.halves.distance, *reference.halves.counts])}
     paths.write_arrays(file, {"identity": np.array(json.dumps(dataclasses.asdict(identity))), **arrays})
 
 
@@ -102,7 +104,11 @@ def load(file: Path) -> tuple[ReferenceIdentity, Reference]:
         with np.load(file, allow_pickle=False) as arrays:
             identity = ReferenceIdentity(**json.loads(str(arrays["identity"])))
             gaussian = Gaussian(arrays["mean"], arrays["cov"])
-            return identity, Reference(gaussian, arrays["features"])
+            halves = None
+            if "halves" in arrays:
+                distance, *counts = arrays["halves"].tolist()
+                halves = Halves(distance, tuple(map(int, counts)))
+            return identity, Reference(gaussian, arrays["features"], halves)
     except FileNotFoundError as error:
         raise InputError(f"reference {file} is missing: make it with python -m eval.reference") from error
     # What np.load raises depends on which byte is damaged.
@@ -115,8 +121,11 @@ def _from_cache_or_data(identity: ReferenceIdentity, source: data.Source, extrac
     found = processes.on_first(lambda: _from_cache(file, identity))
     if processes.from_process(found is not None):
         return found
-    sample = Sample.of(real.shuffled(source).chunks(), extract)
-    found = processes.on_first(lambda: Reference(sample.gaussian(), sample.kept()))
+    examples = real.shuffled(source)
+    what = f"reference statistics of {identity.data}/{identity.split}"
+    unit = "images" if len(data.shape(identity.data)) == 3 else "points"
+    sample = Sample.of(progress.phase(examples.chunks(), what, len(examples), unit), extract)
+    found = processes.on_first(lambda: Reference(sample.gaussian(), sample.kept(), sample.halves_apart()))
     if found:
         try:
             save(file, identity, found)
@@ -131,7 +140,13 @@ def _from_cache(file: Path, identity: ReferenceIdentity) -> Reference | None:
         found, reference = load(file)
     except InputError:
         return None
-    return reference if found == identity else None
+    return reference if found == identity and reference.halves else None
+
+
+def halves(identity: ReferenceIdentity) -> Halves | None:
+    """How far the halves of a reference are apart, if its statistics are in the cache; nothing is computed."""
+    reference = _from_cache(cached(identity), identity)
+    return reference and reference.halves
 
 
 def define_flags() -> None:

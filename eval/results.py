@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eval import features
 from eval.rows import markdown
-from sgflow_jax import figures
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 
@@ -134,14 +135,6 @@ def name(identity: Identity) -> str:
     return f"{name}, {identity.num_samples:,} samples" if rest else f"{name}-{thousands}k"
 
 
-def describe(row: Row) -> str:
-    """One row in a line."""
-    what, scores = row.identity, row.scores
-    how = f"{figures.in_steps(what.steps)} of {what.method}, {what.grid} grid, seed {what.seed}"
-    error = "" if scores.value_error is None else f" +- {scores.value_error:.2g}"
-    return f"step {what.checkpoint_step} ({what.parameters}) in {how}: {name(what)} {scores.value:.4g}{error}"
-
-
 def read(workdir: str) -> list[Row]:
     """The rows of a run, in the order they were measured; none if there is no file. Those of another version of the
     code are left out: they are measured again. InputError names a damaged line."""
@@ -189,15 +182,6 @@ def examples_file(workdir: str, identity: Identity) -> Path:
     return paths.evaluation(workdir) / "samples" / f"{'-'.join(parts)}.npz"
 
 
-def labels(workdirs: Sequence[str], objectives: Sequence[str]) -> list[str]:
-    """What runs are called, each its own: their objectives, else the names of their directories, else as much of their
-    paths as differs."""
-    folders = [Path(workdir).resolve() for workdir in workdirs]
-    names = [folder.name for folder in folders]
-    ends = [str(folder.relative_to(os.path.commonpath(folders))) for folder in folders]
-    return list(next(each for each in (objectives, names, ends) if len(set(each)) == len(each)))
-
-
 def table(rows: list[Row], runs: Sequence[str] = ()) -> str:
     """A Markdown table of `columns`, the rows `in_order`. runs: what each row's run is called, a column more."""
     titles = {title: lambda row, cell=cell: cell(row[1]) for title, cell in columns().items()}
@@ -233,6 +217,13 @@ def columns() -> dict[str, Callable[[Row], str]]:
         "against": lambda row: against(row.identity.reference),
         "class counts": lambda row: " ".join(map(str, row.scores.class_counts or ())),
     }
+
+
+def mean_and_spread(rows: list[Row]) -> tuple[float, float | None]:
+    """Over seeds the mean and half of the range; of one seed the value and its standard error."""
+    values = [row.scores.value for row in rows]
+    spread = rows[0].scores.value_error if len(rows) == 1 else (max(values) - min(values)) / 2
+    return float(np.mean(values)), spread
 
 
 def plus_minus(value: float | None, error: float | None) -> str:

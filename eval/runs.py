@@ -1,13 +1,15 @@
 """Finished runs from the files of their directories: what was logged, measured and kept. No checkpoint is read."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 import numpy as np
 
-from eval import plots, results
+from eval import labels, plots, results
 from sgflow_jax import data
 from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
@@ -16,13 +18,14 @@ from sgflow_jax.interfaces import InputError
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One workdir. label: its objective, or what else tells it from the others. rows: of fid.jsonl, one or more.
-    config: None if none is recorded. history: the logged numbers of training, by "step"."""
+    config: None if none is recorded. history: the logged numbers of training, by "step". events: of events.jsonl."""
 
     label: str
     workdir: str
     rows: list[results.Row]
     config: ml_collections.ConfigDict | None
     history: list[dict[str, float]]
+    events: list[dict[str, Any]]
 
     def chosen(self, kind: str) -> dict[int, list[results.Row]]:
         """By number of steps, the rows of one setting, which differ in the seed alone, lowest first: of the newest
@@ -70,10 +73,11 @@ def read(workdirs: Sequence[str]) -> list[Run]:
         if not found:
             raise InputError(f"{workdir} has no measured rows: run python -m eval.fid_sweep --workdir={workdir} first")
     _check_same_data([row.identity.reference for found in rows for row in found])
-    labels = results.labels(workdirs, [found[0].identity.objective for found in rows])
+    configs = [paths.recorded(workdir) for workdir in workdirs]
+    names = labels.labels(workdirs, [found[0].identity.objective for found in rows], configs)
     runs = [
-        Run(label, workdir, found, _config(workdir), _history(workdir))
-        for label, workdir, found in zip(labels, workdirs, rows, strict=True)
+        Run(name, workdir, found, _config(config), _history(workdir), _events(workdir))
+        for name, workdir, found, config in zip(names, workdirs, rows, configs, strict=True)
     ]
     if not common_kinds(runs):
         having = [f"{run.label}: {', '.join(sorted({results.name(row.identity) for row in run.rows}))}" for run in runs]
@@ -102,25 +106,34 @@ def _check_same_data(references: list[results.ReferenceIdentity]) -> None:
             )
 
 
-def _config(workdir: str) -> ml_collections.ConfigDict | None:
-    recorded = paths.recorded(workdir)
+def _config(recorded: dict[str, Any] | None) -> ml_collections.ConfigDict | None:
     return None if recorded is None else ml_collections.ConfigDict(recorded)
 
 
 def _history(workdir: str) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl, without one that a kill cut short; none if there is no file."""
+    """The lines of metrics.jsonl; InputError for one that is not of a log."""
     file = paths.metrics_file(workdir)
+    found = []
+    for line, row in _lines(file):
+        if not isinstance(row, dict) or "step" not in row or not all(isinstance(v, int | float) for v in row.values()):
+            raise InputError(f"{file} has a line that is not of a log ({line[:40]}): remove it")
+        found.append(row)
+    return found
+
+
+def _events(workdir: str) -> list[dict[str, Any]]:
+    """The lines of events.jsonl."""
+    return [row for _, row in _lines(paths.events_file(workdir)) if isinstance(row, dict)]
+
+
+def _lines(file: Path) -> list[tuple[str, Any]]:
+    """The lines of a log and what they say, without one that a kill cut short; none if there is no file."""
     found = []
     try:
         lines = file.read_text().splitlines() if file.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it") from error
     for line in lines:
-        try:
-            row = paths.from_json(line)
-        except ValueError:
-            continue
-        if not isinstance(row, dict) or "step" not in row or not all(isinstance(v, int | float) for v in row.values()):
-            raise InputError(f"{file} has a line that is not of a log ({line[:40]}): remove it")
-        found.append(row)
+        with contextlib.suppress(ValueError):
+            found.append((line, paths.from_json(line)))
     return found

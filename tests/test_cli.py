@@ -83,6 +83,6 @@ def test_train_sample_and_sweep_from_the_command_line(tmp_path):
     assert done.returncode == 0 and out.exists() and out.with_suffix(".png").exists(), done.stderr
 
     done = _run("-m", "eval.fid_sweep", f"--workdir={run}", "--steps=1,2", "--num_samples=50")
-    assert (
-        done.returncode == 0 and "in 2 steps of flow_map, uniform grid, seed 0: FD-pixels, 50 samples " in done.stdout
-    ), done.stderr
+    assert done.returncode == 0 and "FD-pixels, 50 samples\n\n steps  " in done.stdout, done.stderr
+    drawn = [f"wrote {run}/eval/{name}" for name in ("fid_table.md", "fid_curve.png", "samples.png")]
+    assert done.stdout.splitlines()[-3:] == drawn

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import map_error, measure, reference, results
+from eval import fid_sweep, map_error, measure, reference, results
 from eval.features import make as make_features
 from eval.features.interface import fingerprint
 from eval.fid_sweep import Request, sweep
@@ -144,7 +145,10 @@ def test_runs_of_one_objective_keep_their_names(line_run, tmp_path):
     assert done.returncode == 0 and "[2/2]" in done.stdout, done.stderr
     table = (out / "fid_table.md").read_text()
     assert table.count("\n") == 4 and f"| {Path(line_run).name} |" in table and "| other |" in table
-    assert (out / "fid_curve.png").exists()
+    assert (out / "fid_curve.png").exists() and f"wrote {out}/fid_curve.png" in done.stdout
+    # Each value once, in the one table: both runs are one network.
+    value = results.plus_minus(*results.mean_and_spread(results.read(str(other))))
+    assert done.stdout.count(value) == 2 and f"     1  {value}  {value}" in done.stdout
 
 
 def test_a_sweep_that_was_killed_goes_on_to_the_same_file(line_run, tmp_path):
@@ -195,18 +199,75 @@ def test_a_row_is_scored_and_written_while_the_next_is_sampled(line_run, tmp_pat
     assert results.read(other) == results.read(one) and len(scored) == 3
 
 
-def test_a_row_that_cannot_be_written_ends_the_sweep(line_run, tmp_path, monkeypatch):
-    run = str(shutil.copytree(line_run, tmp_path / "run", ignore=lambda *_: {"eval"}))
-    refused = []
+def test_rows_that_cannot_be_written_cost_their_own_run_only(line_run, tmp_path, monkeypatch):
+    one, other = (str(shutil.copytree(line_run, tmp_path / n, ignore=lambda *_: {"eval"})) for n in ("a", "b"))
+    refused, append = [], results.append
 
     def refuse(workdir, row):
+        if workdir == other:
+            return append(workdir, row)
         refused.append(row.identity.steps)
         raise InputError("the disk is full")
 
     monkeypatch.setattr(results, "append", refuse)
-    with pytest.raises(InputError, match="^the disk is full$"):
-        _sweep(run, steps=(1, 2, 4, 8))
-    assert refused == [1]
+    with pytest.raises(InputError, match=f"^{one}, step 6: 4 rows not measured: the disk is full$"):
+        sweep([one, other], Request(steps=(1, 2, 4, 8), num_samples=20))
+    assert refused == [1] and len(results.read(other)) == 4
+
+
+def _gone(run):
+    shutil.rmtree(Path(run) / "checkpoints" / "6")
+
+
+def _cut_short(run):
+    for file in (Path(run) / "checkpoints" / "6" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:10])
+
+
+def _rows_damaged(run):
+    (Path(run) / "eval").mkdir()
+    (Path(run) / "eval" / "fid.jsonl").write_text("half a row")
+
+
+@pytest.mark.parametrize(
+    "harm, match",
+    [
+        (_gone, "has no checkpoint of step 6: it has 2, 4"),
+        (shutil.rmtree, "has no checkpoint"),
+        (_cut_short, "6 is damaged"),
+        (_rows_damaged, "line 1, is not a row.*; .* has no new table and curve"),
+        (None, "the run was trained again meanwhile: sweep it again"),
+    ],
+)
+def test_a_run_that_cannot_be_read_any_more_costs_its_own_rows_only(
+    harm, match, line_run, tmp_path, monkeypatch, capsys
+):
+    """Harm comes after all checkpoints were found, and before those of the first run are measured."""
+    runs = [str(shutil.copytree(line_run, tmp_path / n, ignore=lambda *_: {"eval"})) for n in ("a", "b")]
+    restore, restored = build.restore, []
+
+    def harmed(workdir, *rest, **options):
+        restored.append(workdir)
+        again = restored.count(runs[0]) == 2 and workdir == runs[0]
+        if again and harm:
+            harm(workdir)
+        net, config, step = restore(workdir, *rest, **options)
+        return (
+            (net.replace(params=jax.tree.map(lambda p: 2 * p, net.params)) if again and not harm else net),
+            config,
+            step,
+        )
+
+    monkeypatch.setattr(build, "restore", harmed)
+    found = fid_sweep.attempt(runs, Request(steps=(1,), num_samples=20))
+    assert re.match(f"{runs[0]}, step 6: 1 row not measured: .*{match}", "; ".join(found.faults))
+    fid_sweep._tell(found, str(tmp_path / "out"))
+    told = capsys.readouterr().out
+    assert "\n steps  " in told and f"wrote {tmp_path}/out/fid_curve.png" in told
+    assert len(results.read(runs[1])) == 1
+    for name in ("fid_curve.png", "fid_table.md", "samples.png"):
+        assert (Path(runs[1]) / "eval" / name).exists()
 
 
 def test_samples_that_are_damaged_are_replaced(line_run, tmp_path):

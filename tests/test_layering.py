@@ -72,6 +72,7 @@ eval
 eval.rows
 eval.document
 eval.background
+eval.progress
 eval.features.interface
 eval.features.pixels
 eval.features.resize
@@ -92,11 +93,14 @@ eval.measure
 eval.selfcheck
 eval.reference
 eval.plots
-eval.progress
+eval.labels
+eval.summary
+eval.measuring
 eval.fid_sweep
 eval.runs
 eval.neighbours
 eval.gallery
+eval.embed
 eval.map_error
 eval.variants
 eval.stationarity
@@ -111,6 +115,7 @@ eval.precision
 eval.scaling
 eval.trace
 eval.profile
+eval.training_section
 eval.report
 eval.table1
 main

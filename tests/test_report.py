@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval import gallery, report, results, runs
+from eval import features, gallery, reference, report, results, runs
 from eval.fid_sweep import Request, sweep
 from sgflow_jax.interfaces import InputError
 from tests import tiny
@@ -71,7 +71,7 @@ def _tables(folder):
     text = (folder / "index.html").read_text()
     found = []
     for table in re.findall("<table>(.*?)</table>", text, re.DOTALL):
-        lines = re.findall("<tr>(.*?)</tr>", table, re.DOTALL)
+        lines = re.findall("<tr[^>]*>(.*?)</tr>", table, re.DOTALL)
         cells = [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", line, re.DOTALL) for line in lines]
         found.append([[html.unescape(re.sub("<[^>]+>", " ", cell)).strip() for cell in line] for line in cells])
     return [[[re.sub(r"\s+", " ", cell) for cell in line] for line in table] for table in found]
@@ -102,26 +102,67 @@ def test_every_number_is_on_the_page_with_what_it_is(page):
     assert sorted(table[1:]) == sorted(expected)
 
 
-def test_the_best_of_each_number_of_steps_is_marked(page):
-    found = runs.read([str(page[0].parent / name) for name in ("flow_matching", "sgflow")])
-    (table,) = (report._best(found, kind) for kind in runs.common_kinds(found))
-    assert [line["steps"] for line in table["lines"]] == [1, 2, 16]
-    assert {line["lowest"] for line in table["lines"]} == {"sgflow"}
-    assert all(line["marked"] == {"sgflow"} for line in table["lines"])
-    assert table["lines"][0]["cells"]["sgflow"] == "5.337 ± 0.21"  # 5.123 and 5.123 + 3 / 7
+def test_scores_are_side_by_side_and_none_is_called_the_best(page):
+    table = _tables(page[0])[0]
+    assert table[0][0] == "steps" and [cell.split()[0] for cell in table[0][1:]] == ["sgflow", "flow_matching"]
+    assert [line[0] for line in table[1:4]] == ["1", "2", "16"]
+    assert table[1][1] == "5.337 ± 0.21"  # 5.123 and 5.123 + 3 / 7
     text = (page[0] / "index.html").read_text()
-    assert re.findall("<strong>(.*?)</strong>", text) == ["5.337 ± 0.21", "2.776 ± 0.21", "0.5345 ± 0.21"]
+    assert "<strong>" not in text and "Lowest" not in text
+    assert "each is one training with one seed" in " ".join(text.split())
+    assert "min-width: max-content" in text and "anywhere; }\nsummary" not in text  # words are not broken
 
 
-def test_what_is_level_within_its_errors_is_marked_too(tmp_path):
-    rows = {"sgflow": 1.0, "psd": 1.1, "esd": 1.3}  # the errors are a seventeenth
-    for name, value in rows.items():
-        finished_run(tmp_path / name, [digits_row(1, value, objective=name)])
-    found = runs.read([str(tmp_path / name) for name in rows])
-    (line,) = report._best(found, runs.common_kinds(found)[0])["lines"]
-    assert line["lowest"] == "sgflow" and line["marked"] == {"sgflow", "psd"}
-    (alone,) = report._best(found[:1], runs.common_kinds(found)[0])["lines"]
-    assert not alone["marked"]
+def test_real_examples_stand_beside_samples_and_scores(tmp_path):
+    """How far real halves are apart comes from the cache, where a sweep has left it; nothing is computed."""
+    images = np.random.default_rng(0).integers(0, 255, (8, 8, 8, 1)).astype(np.uint8)
+    workdir = finished_run(tmp_path / "run", [digits_row(1, 2.0)], tiny.digits(), images)
+    target = reference.of_data(tiny.digits(), features.make("pixels"))
+    assert target.identity == digits_row(1, 2.0).identity.reference
+    reference.cached(target.identity).unlink(missing_ok=True)
+    report.write([workdir], str(tmp_path / "out"))
+    assert "two halves" not in (tmp_path / "out" / "index.html").read_text()
+    distance = target.statistics().halves.distance
+    report.write([workdir], str(tmp_path / "out"))
+    table = _tables(tmp_path / "out")[0]
+    assert table[-1] == ["real", f"{distance:.3g} between two halves of the real examples (899 and 898)"]
+    assert distance == pytest.approx(0.26, abs=0.03)
+    assert any("real images" in image["alt"] for image in _seen(tmp_path / "out").all("img"))
+
+
+def test_runs_are_told_apart_by_fields_devices_and_hours(tmp_path):
+    workdirs = []
+    for name, rate in (("one", 1e-3), ("two", 2e-3)):
+        config = tiny.digits()
+        config.optim.learning_rate = rate
+        workdirs.append(finished_run(tmp_path / name, [digits_row(1, 2.0)], config))
+        log = [
+            {"step": n, "loss": 1.0, "wall_seconds": 900.0 * n, "device_seconds": 3600.0 * n, "distance_4": 9.0 / n}
+            for n in (1, 2)
+        ]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    start = {"event": "start", "step": 0, "device": "TPU v5", "devices": 4, "processes": 1}
+    start |= {"commit": "0123456789abcdef", "dirty": True}
+    (tmp_path / "one" / "events.jsonl").write_text(
+        json.dumps(start) + "\n" + json.dumps({**start, "devices": 8}) + "\n"
+    )
+    (tmp_path / "two" / "events.jsonl").write_text('{"event": "start", "step": 0}\n{"half')
+    report.write(workdirs, str(tmp_path / "out"))
+    assert _tables(tmp_path / "out")[1] == [
+        ["field", "lr 0.001", "lr 0.002"],
+        ["optim.learning_rate", "0.001", "0.002"],
+        ["steps trained", "2", "2"],
+        ["hours", "0.5", "0.5"],
+        ["device hours", "2", "2"],
+        ["devices", "4 TPU v5, then 8 TPU v5", "–"],
+        ["processes", "1", "–"],
+        ["code", "0123456789ab (changed)", "–"],
+    ]
+    alts = [image["alt"] for image in _seen(tmp_path / "out").all("img")]
+    for axis in ("training step", "hours"):
+        expected = "a line for each run. lr 0.001: 4.5 at the end; lr 0.002: 4.5 at the end."
+        assert f"distance in 4 steps while training, against {axis}, {expected}" in alts
+    assert not any(alt.startswith(("wall", "device", "distance 4")) for alt in alts)
 
 
 def test_costs_and_copies_are_on_the_page(page):

@@ -65,10 +65,7 @@ def test_rows_of_a_network_that_is_no_more_go(tmp_path):
     assert results.read(str(tmp_path)) == [*kept, row(4, network="new")]
 
 
-def test_runs_of_one_objective_are_called_by_their_directories():
-    assert results.labels(["runs/a", "runs/b"], ["sgflow", "psd"]) == ["sgflow", "psd"]
-    assert results.labels(["runs/a", "runs/b"], ["sgflow", "sgflow"]) == ["a", "b"]
-    assert results.labels(["z/x/a", "z/y/a"], ["sgflow", "sgflow"]) == ["x/a", "y/a"]
+def test_a_table_of_several_runs_has_a_column_for_them():
     text = results.table([row(), row(value=9.0)], ["a", "b"])
     assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| a", "| b"]
 

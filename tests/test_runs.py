@@ -1,4 +1,5 @@
 from eval import plots, runs
+from tests import tiny
 from tests.rows import digits_row, finished_run
 
 
@@ -11,6 +12,11 @@ def test_labels_are_the_shortest_that_differ(tmp_path):
     assert label(one, three, two) == ["a/run", "b/other", "b/run"]
     assert label(one, one.parent / ".." / "a" / "run") == ["sgflow"]
     assert label(two, three) == ["sgflow", "mean_flow"]
+    for folder, rate in ((one, 1e-3), (two, 2e-3)):
+        config = tiny.digits("sgflow")
+        config.optim.learning_rate = rate
+        finished_run(folder, [digits_row(1, 1.0)], config)
+    assert label(one, two) == ["lr 0.001", "lr 0.002"]
 
 
 def test_of_several_settings_the_newest_averaged_and_uniform_are_shown(tmp_path):

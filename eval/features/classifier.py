@@ -16,6 +16,7 @@ import optax
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
+from eval import progress
 from eval.features import weights
 from eval.features.interface import Features, Labelled, Request, fingerprint
 from eval.features.network import Network
@@ -125,7 +126,7 @@ def _train(model: Classifier, labelled: Labelled) -> dict:
 
     state = optimiser.init(params)
     rng = np.random.default_rng(SEED)
-    for _ in range(STEPS):
+    for _ in progress.phase(range(STEPS), f"training the classifier of {labelled.name}", STEPS, "steps"):
         chosen = rng.integers(len(images), size=BATCH)
         params, state = step(params, state, _shifted(rng, images[chosen]), labels[chosen])
     return params
