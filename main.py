@@ -42,7 +42,7 @@ _PARAMETERS = flags.DEFINE_enum(
 
 
 def main(_):
-    cli.require(workdir=_WORKDIR.value, config=_CONFIG.value)
+    cli.require(config=_CONFIG.value, workdir=_WORKDIR.value)
     config, workdir = _CONFIG.value, _WORKDIR.value
     cli.start_jax(saves=_MODE.value == "train")
     if _MODE.value == "sample":

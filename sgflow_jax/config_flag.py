@@ -84,9 +84,8 @@ def _field(config: ml_collections.ConfigDict, name: str) -> Any:
             allowed = (
                 f"{parent} has {', '.join(node)}" if isinstance(node, ml_collections.ConfigDict) else "it has none"
             )
-            known = [f"config.{field}" for field in paths.flatten(config.to_dict())]
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean --{near[0]}? " if near else ""
+            near = difflib.get_close_matches(name.removeprefix("config."), paths.flatten(config.to_dict()), n=1)
+            meant = f"did you mean --config.{near[0]}? " if near else ""
             raise InputError(f"--{name}: {parent} has no field {part}; {meant}{allowed}")
         node = node[part]
     return node

@@ -122,7 +122,7 @@ CASES = [
     Case(MINE, "(KeyError: 'get_config')", {"mine.py": "config = 3"}),
     Case("main.py --config=configs/quickstart.py:nope --workdir={}/run", "unknown objective 'nope': use one of sgflow"),
     # Its fields.
-    Case(f"{QUICK} --config.nosuch=0", "config has no field nosuch; config has ... train"),
+    Case(f"{QUICK} --config.nosuch=0", "config has no field nosuch ... train"),
     Case(f"{QUICK} --config.train.nosuch=0", "config.train has no field nosuch ... num_steps"),
     Case(f"{QUICK} --config.train=0", "use one of its fields ... num_steps"),
     Case(f"{QUICK} --config.train.num_steps=abc", "num_steps=abc: use an integer"),
@@ -261,7 +261,7 @@ CASES = [
     Case(f"{QUICK} --config.optim.warmup_steps=99999999999", "warmup_steps is 99999999999: use an integer of at most"),
     Case(f"{QUICK} --config.data.batch_size=99999999999999999998", "batch_size is 99999999999999999998: use an"),
     Case(f"{QUICK} --config.model.channel_mult=(1,True)", "channel_mult is (1, True): use integers"),
-    Case(f"{QUICK} --config.train.keep_every=-1", "keep_every is -1: use a positive integer, or 0"),
+    Case(f"{QUICK} --config.train.keep_every=-2", "keep_every is -2: use a positive integer, or 0"),
     Case(f"{QUICK} --config.train.on_divergence=retry", "on_divergence is 'retry': use 'stop' or 'rollback'"),
     Case(f"{QUICK} --config.train.divergence_factor=0.5", "divergence_factor is 0.5: use a number above 1, or 0"),
     Case(f"{QUICK} --config.train.rollback_factor=0", "rollback_factor is 0.0: use a number in (0, 1]"),

@@ -280,5 +280,5 @@ def test_other_images_of_the_same_name_and_number_are_refused(digits_run, tmp_pa
     other.images[0, 0, 0, 0] ^= 1
     changed = other.identity()["fingerprint"]
     monkeypatch.setattr(build, "source", lambda config: other)
-    with pytest.raises(InputError, match="trained on .*'7c6e988e3921'.*, and the data set is .*" + changed):
+    with pytest.raises(InputError, match="trained on .*'7c6e988e3921'.*, but config.data points to .*" + changed):
         trainer.train(tiny.digits("flow_matching", num_steps=4), str(run))

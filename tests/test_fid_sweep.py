@@ -49,6 +49,7 @@ def test_writes_rows_table_curve_and_samples(digits_run):
         "grid": "uniform",
         "num_samples": 80,
         "seed": 0,
+        "network_precision": "highest",
         "version": results.VERSION,
         "data": "digits",
         "split": "train",
@@ -225,7 +226,7 @@ def _cut_short(run):
 
 
 def _rows_damaged(run):
-    (Path(run) / "eval").mkdir()
+    (Path(run) / "eval").mkdir(exist_ok=True)
     (Path(run) / "eval" / "fid.jsonl").write_text("half a row")
 
 

@@ -22,6 +22,6 @@ def test_copies_are_seen(tmp_path):
         typical = neighbours.spread(training.images)
         seen = gallery.copies(found[0], runs.common_kinds(found)[0], training.images, typical)
         assert close <= seen.memorised.close <= close + 0.3 and seen.count == 40
-    finished_run(tmp_path / "run", [digits_row(1, 1.0, reference=dict(fingerprint="0"))], config)
+    finished_run(tmp_path / "other", [digits_row(1, 1.0, reference=dict(fingerprint="0"))], config)
     with pytest.raises(InputError, match="not those the runs were measured against"):
-        neighbours.training(runs.read([str(tmp_path / "run")]))
+        neighbours.training(runs.read([str(tmp_path / "other")]))

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from eval import progress
@@ -36,7 +38,7 @@ def test_a_phase_says_what_it_is_and_what_it_took(clock, capsys):
 
 
 def test_in_a_terminal_the_bar_alone_tells_of_a_row(monkeypatch, capsys):
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress.Sampling([(20, 4)]) as shown:
         shown.begin("a, 4 steps")
         shown.advance(20, 4)

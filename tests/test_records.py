@@ -112,12 +112,12 @@ def test_workers_give_what_threads_give_and_end(folder):
     rows = np.arange(SIZE)[1::2]
     threads = _take(_source(folder, flip=True), 6, start=3, rows=rows)
     batches = _source(folder, flip=True, num_workers=2).batches(0, 3, SIZE, rows)
-    workers = [next(batches)]
+    workers = [next(batches), next(batches)]  # one of each, so that both have started
     for worker in _workers():
         worker.send_signal(signal.SIGINT)
         worker.send_signal(signal.SIGHUP)
         worker.terminate()
-    workers += itertools.islice(batches, 5)
+    workers += itertools.islice(batches, 4)
     for ours, theirs in zip(threads, workers, strict=True):
         for name in ours:
             assert type(theirs[name]) is np.ndarray

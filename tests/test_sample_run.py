@@ -77,6 +77,15 @@ def test_the_checkpoint_and_the_parameters_are_those_asked_for(line_run, tmp_pat
     assert np.any(found[0] != found[1]) and np.any(found[2] != found[3])
 
 
+def test_the_batch_size_given_is_used(line_run, tmp_path, monkeypatch):
+    plans, examples = [], generate.examples
+    monkeypatch.setattr(generate, "examples", lambda net, plan, n: plans.append(plan) or examples(net, plan, n))
+    config = tiny.mixture()
+    config.eval.batch_size = 4
+    _sample(line_run, config, tmp_path)
+    assert {plan.batch_size for plan in plans} == {4}
+
+
 def test_points_and_the_panels_of_them(line_run, tmp_path):
     made = _sample(line_run, tiny.mixture(), tmp_path, steps=None)
     assert {name: a.shape for name, a in made.items()} == {f"steps_{n}": (20, 1) for n in (1, 2, 4, 10)}
