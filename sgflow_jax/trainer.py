@@ -140,7 +140,7 @@ class _Run:
             compiled = lowered.compile()
         how = "loaded from the compilation cache" if compiling.from_cache else "compiled"
         self._log.say(f"training step traced in {tracing.seconds:.1f} s, {how} in {compiling.seconds:.1f} s")
-        return compiled
+        return step if sharding.searched() else compiled  # a compiled program only says that there is a nan
 
     def _begin(self, step: int) -> None:
         """Steps are taken from now on."""
