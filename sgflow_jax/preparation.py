@@ -91,7 +91,7 @@ def _spelled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def _named(text: str) -> tuple[str, int | None]:
     """What RUN@STEP says; no step of RUN alone."""
     workdir, at, number = text.rpartition("@")
-    return (workdir, int(number)) if at and number.isdecimal() else (text, None)
+    return (workdir, int(number)) if at and number.isdecimal() and len(number) < 20 else (text, None)
 
 
 def _origin(config: ml_collections.ConfigDict, like: TrainState) -> tuple[str, int] | None:
