@@ -14,7 +14,7 @@ if __name__ == "__main__":
 from absl import flags
 
 from sgflow_jax import cli
-from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED
+from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 
 _CONFIG = cli.define_config(
     "FILE.py[:OBJECTIVE], like configs/cifar10.py:mean_flow, and --config.FIELD=VALUE for any field of it. Without it, "
@@ -68,6 +68,8 @@ def _make_scorer(config):
 def _sample(config, workdir):
     from sgflow_jax import sample_run
 
+    if _DRY_RUN.value:
+        raise InputError("--dry_run is for training: leave it out")
     cli.require(out=_OUT.value)
     request = sample_run.Request(
         steps=cli.integers("steps", _STEPS.value, least=1),

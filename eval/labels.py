@@ -9,8 +9,8 @@ from typing import Any
 from sgflow_jax import workdir as paths
 
 MOST = 3  # fields that a name may be made of
-# Fields with which a run may continue say nothing of what it has learned, but how long it has.
-_ASIDE = set(paths.MAY_CHANGE) - {"train.num_steps"}
+# Fields with which a run may continue, and what it keeps, say nothing of what it has learned, but how long it has.
+_ASIDE = {*paths.MAY_CHANGE, "train.keep_every"} - {"train.num_steps"}
 _SHORT = {"optim.learning_rate": "lr", "train.num_steps": "steps", "data.batch_size": "batch"}
 
 Config = dict[str, Any] | None  # as in config.json; None where there is none

@@ -142,8 +142,13 @@ def read(workdir: str) -> list[Row]:
     """The rows of a run, in the order they were measured; none if there is no file. Those of another version of the
     code are left out: they are measured again. Of rows of one identity only the first counts. InputError names a
     damaged line."""
+    return _read(workdir)[0]
+
+
+def _read(workdir: str) -> tuple[list[Row], list[str]]:
+    """What `read` gives, and the lines of other versions."""
     file = paths.evaluation(workdir) / "fid.jsonl"
-    rows = []
+    rows, others = [], []
     try:
         lines = file.read_text().splitlines() if file.exists() else []
     except (OSError, UnicodeDecodeError) as error:
@@ -153,6 +158,7 @@ def read(workdir: str) -> list[Row]:
             values = paths.from_json(line)
             # Another version may have other fields, so those are not looked at.
             if isinstance(version := values.get("version"), int) and version != VERSION:
+                others.append(line)
                 continue
             rows.append(Row.from_flat(values))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -160,7 +166,7 @@ def read(workdir: str) -> list[Row]:
     known = {}
     for row in rows:
         known.setdefault(row.identity, row)
-    return list(known.values())
+    return list(known.values()), others
 
 
 def append(workdir: str, *rows: Row) -> None:
@@ -189,11 +195,13 @@ def check_writable(workdir: str) -> None:
 
 
 def _change(workdir: str, changed: Callable[[list[Row]], list[Row]]) -> None:
-    """Makes other rows of those that are there, which no other process changes meanwhile."""
+    """Makes other rows of those that are there, which no other process changes meanwhile. Those of other versions,
+    which these may still want, stay."""
     folder = paths.evaluation(workdir)
     with locks.held(folder / "lock"):
-        text = "".join(json.dumps(row.flat()) + "\n" for row in changed(read(workdir)))
-        paths.write_atomically(folder / "fid.jsonl", text)
+        rows, others = _read(workdir)
+        lines = [*others, *(json.dumps(row.flat()) for row in changed(rows))]
+        paths.write_atomically(folder / "fid.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def own(workdir: str, out: str | None) -> str:

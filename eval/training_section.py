@@ -41,7 +41,7 @@ def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
         ("steps trained", [f"{run.history[-1]['step']:,}" if run.history else "" for run in runs]),
         ("hours", [_hours(run, "wall_seconds") for run in runs]),
         ("device hours", [_hours(run, "device_seconds") for run in runs]),
-        ("devices", [_started(run, lambda event: f"{event.get('devices', '')} {event['device']}") for run in runs]),
+        ("devices", [_started(run, lambda event: f"{event['devices']} {event['device_kind']}") for run in runs]),
         ("processes", [_started(run, lambda event: str(event["processes"])) for run in runs]),
         ("code", [_started(run, _code) for run in runs]),
     ]

@@ -97,7 +97,11 @@ def directories(flag: str, items: list[str] | None) -> tuple[str, ...]:
     """The items of a list flag as directories of runs, each once. InputError if there is none, or one cannot be."""
     if not items or not all(item.strip() for item in items):
         raise InputError(f"--{flag} is missing or has an empty part: give --{flag}=DIR or --{flag}=DIR,DIR")
-    return tuple(dict.fromkeys(places.run(f"--{flag}", item.strip()) for item in items))
+    found = {}
+    for item in items:
+        directory = places.run(f"--{flag}", item.strip())
+        found.setdefault(Path(directory).resolve(), directory)
+    return tuple(found.values())
 
 
 def integers(flag: str, items: list[str] | None, least: int = 0, most: int = MAX_SEED) -> tuple[int, ...] | None:

@@ -26,6 +26,11 @@ def check(argv: list[str], default: str | None = None, of_run: bool = False) -> 
     if recorded:
         configs = [recorded]
     if not configs:
+        if field := next((name for name, _ in given if name.startswith("config.")), None):
+            raise InputError(
+                f"--{field} changes no configuration, as there is none: give --config=FILE.py, or the "
+                "--workdir of a run"
+            )
         return None  # said elsewhere, if it is needed
     for name, text in given:
         if name.startswith("config."):

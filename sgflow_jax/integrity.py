@@ -109,6 +109,7 @@ def check_store(workdir: str) -> None:
     directory = paths.checkpoints(workdir) / "probe"
     tree, text = {"numbers": np.arange(4, dtype=np.float32)}, {"text": "ä"}
     try:
+        shutil.rmtree(directory, ignore_errors=True)  # of a kill in the middle of this
         directory.mkdir(parents=True, exist_ok=True)
         with _alone(directory) as opened:
             item = ocp.args.Composite(state=ocp.args.StandardSave(tree), config=ocp.args.JsonSave(text))

@@ -1,6 +1,8 @@
 """What a run needs before its first step, all of it checked. Nothing is written."""
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -43,6 +45,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     mesh = build.mesh(config)
     step_fn = build.train_step(config, mesh)
     like = build.state_like(config, step_fn, mesh)
+    config = _spelled(config)
     found = resume.Found(*processes.from_process(processes.on_first(lambda: resume.look(workdir, config))))
     config = _filled_in(config, found.config)
     teacher, config.teacher.step, config.teacher.network = build.teacher(config, mesh)
@@ -74,18 +77,38 @@ def _filled_in(config: ml_collections.ConfigDict, saved: dict[str, Any] | None) 
     return config
 
 
+def _spelled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy in which train.fork_from is as a run records it, so that the same command continues the run. The other run
+    may be gone by then."""
+    config = config.copy_and_resolve_references()
+    workdir, step = _named(config.train.fork_from)
+    if workdir:
+        plain = str(Path(os.path.expanduser(workdir)))
+        config.train.fork_from = plain if step is None else f"{plain}@{step}"
+    return config
+
+
+def _named(text: str) -> tuple[str, int | None]:
+    """What RUN@STEP says; no step of RUN alone."""
+    workdir, at, number = text.rpartition("@")
+    return (workdir, int(number)) if at and number.isdecimal() and len(number) < 20 else (text, None)
+
+
 def _origin(config: ml_collections.ConfigDict, like: TrainState) -> tuple[str, int] | None:
     """The checkpoint of train.fork_from; InputError if it is not there, or its arrays are not those of this run."""
     text = config.train.fork_from
     if not text:
         return None
-    workdir, at, number = text.rpartition("@")
-    workdir, step = (workdir, int(number)) if at and number.isdecimal() else (text, None)
+    workdir, step = _named(text)
     workdir = places.run("config.train.fork_from", workdir)
     theirs, step = build.recall(workdir, step)
     field = f"config.train.fork_from is {text!r}"
     if step >= config.train.num_steps:
         raise InputError(f"{field}, and train.num_steps is {config.train.num_steps}: use more than {step} steps")
+    if step % (each := config.train.steps_per_dispatch):
+        raise InputError(
+            f"{field}, and step {step} is no multiple of train.steps_per_dispatch = {each}: use another step, or 1"
+        )
     shapes = [_shapes(build.state_like(theirs, build.train_step(theirs), build.mesh(config))), _shapes(like)]
     if differing := sorted(set(shapes[0].items()) ^ set(shapes[1].items())):
         name = differing[0][0]

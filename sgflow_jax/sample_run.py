@@ -44,6 +44,8 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     shape = data.shape(config.data.name)
     if request.interpolate and len(shape) != 3:
         raise InputError(f"--interpolate shows images, and {config.data.name} is points: leave it out")
+    if config.eval.batch_size < 1:
+        raise InputError(f"config.eval.batch_size is {config.eval.batch_size}: use a positive integer")
     with phase("reading the checkpoint"):
         net, saved, step = build.restore(workdir, request.checkpoint, request.ema)
     paths.check_same(workdir, saved.to_dict(), config)

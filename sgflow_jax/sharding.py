@@ -64,10 +64,15 @@ def of_state(mesh: Mesh, tree):
     return jax.tree.map(lambda a: NamedSharding(mesh, spec(a.shape, mesh.shape["fsdp"])), tree)
 
 
+def searched() -> bool:
+    """Whether JAX, after a function gave nan or infinity, calls it again to find the operation (jax_debug_nans,
+    jax_debug_infs): jitted, and with arguments that are still there."""
+    return jax.config.jax_debug_nans or jax.config.jax_debug_infs
+
+
 def donated(*arguments: int) -> tuple[int, ...]:
-    """The numbers of the arguments a jitted function may overwrite: none where JAX looks at them again, to find the
-    operation that gave nan or infinity (jax_debug_nans, jax_debug_infs)."""
-    return () if jax.config.jax_debug_nans or jax.config.jax_debug_infs else arguments
+    """The numbers of the arguments a jitted function may overwrite: none where it may be `searched`."""
+    return () if searched() else arguments
 
 
 def gather(mesh: Mesh, tree):

@@ -140,7 +140,7 @@ class _Run:
             compiled = lowered.compile()
         how = "loaded from the compilation cache" if compiling.from_cache else "compiled"
         self._log.say(f"training step traced in {tracing.seconds:.1f} s, {how} in {compiling.seconds:.1f} s")
-        return compiled
+        return step if sharding.searched() else compiled  # a compiled program only says that there is a nan
 
     def _begin(self, step: int) -> None:
         """Steps are taken from now on."""
@@ -197,11 +197,17 @@ class _Run:
                 values = self._metrics(step, state, monitor)
                 monitor = monitor.replace(averages=jax.device_put(self._fresh_monitor.averages, self._everywhere))
                 self._say_write_fault(self._checkpoints.write_fault(), step)
-            if save or (log and self._unsaved):
+            save = save or (log and self._unsaved)
+            # The row, which measuring may keep waiting, before its checkpoint: after a kill between the two it comes
+            # again. But a run that is to stop may not have that long.
+            at_once = save and stop and scored
+            if at_once:
                 self._save(step, state, monitor)
             scores = self._scores(step, state) if scored else {}
             if log:
                 self._log.scalars(step, {**values, **scores})
+            if save and not at_once:
+                self._save(step, state, monitor)
             if preview:
                 self._preview(step, state)
         if log:

@@ -167,6 +167,8 @@ CASES = [
     ),
     # --mode=sample.
     Case(f"{LINE} --mode=sample", "--out is missing"),
+    Case(f"{SAMPLE} --dry_run", "--dry_run is for training: leave it out"),
+    Case(f"{SAMPLE} --config.eval.batch_size=0", "config.eval.batch_size is 0: use a positive integer"),
     Case(f"{NEW} --mode=sample --out={{}}/x.npz", "no checkpoint: train first, or name the directory of a run"),
     Case(f"{LINE} --mode=sample --out={{}}/x.txt", "use a name that ends in .npz"),
     Case(f"{LINE} --mode=sample --out={{}}/none/x.npz", "in a directory that exists"),

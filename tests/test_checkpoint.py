@@ -150,6 +150,12 @@ def test_a_store_that_cannot_be_read_again_is_refused_before_training(error, tmp
     assert not (tmp_path / "config.json").exists() and not list((tmp_path / "checkpoints").iterdir())
 
 
+def test_a_kill_while_the_store_is_tried_is_no_reason_to_refuse_it(tmp_path):
+    (tmp_path / "checkpoints" / "probe" / "0" / "state").mkdir(parents=True)
+    integrity.check_store(str(tmp_path))
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_a_save_that_fails_in_any_way_is_tried_again(tmp_path, monkeypatch):
     save = ocp.CheckpointManager.save
 

@@ -24,6 +24,7 @@ LINE = "--config=configs/mixture1d.py"
         (["--config=configs/base.py"], "configs/base.py is not complete"),
         (["--config=README.md"], "README.md is not a working config"),
         ([QUICKSTART + ":nope"], "'nope'.*sgflow, flow_matching, mean_flow"),
+        (["--workdir=nowhere", "--config.train.num_steps=3"], "give --config=FILE.py, or the --workdir of a run"),
         ([QUICKSTART, "--config.train.nosteps=3"], "config.train has no field nosteps.*num_steps"),
         ([QUICKSTART, "--config.nosuch.x=3"], "config has no field nosuch.*train"),
         ([QUICKSTART, "--config.train=3"], "one of its fields.*num_steps"),
@@ -39,7 +40,7 @@ LINE = "--config=configs/mixture1d.py"
 def test_a_wrong_config_flag_names_what_is_allowed(arguments, match, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match=match):
-        config_flag.check(["main.py", *arguments])
+        config_flag.check(["main.py", *arguments], of_run=True)
 
 
 def test_right_config_flags_pass(monkeypatch):
@@ -129,3 +130,11 @@ def test_train_sample_and_sweep_from_the_command_line(tmp_path):
     assert done.returncode == 0 and "FD-pixels, 50 samples\n\n steps  " in done.stdout, done.stderr
     drawn = [f"wrote {run}/eval/{name}" for name in ("fid_table.md", "fid_curve.png", "samples.png")]
     assert done.stdout.splitlines()[-3:] == drawn
+
+
+def test_a_directory_counts_once_whatever_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    given = ["other", "run", "link", str(tmp_path / "run"), "run/../run"]
+    assert cli.directories("workdirs", given) == ("other", "run")

@@ -23,6 +23,7 @@ FIRST = _config()
             ["sgflow, lr 0.002", "sgflow, lr 0.004", "mean_flow"],
         ),
         ([FIRST, _config(seed=1, train__num_steps=8)], ["seed 0, steps 6", "seed 1, steps 8"]),
+        ([FIRST, _config(train__num_steps=8, train__keep_every=4)], ["steps 6", "steps 8"]),
         # What does not change what is trained names no run.
         ([FIRST, _config(train__log_every=1, eval__num_samples=7)], ["x/a", "y/a"]),
         ([FIRST, FIRST], ["x/a", "y/a"]),

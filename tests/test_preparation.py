@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eval import counts, while_training
-from sgflow_jax import build, dry_run, trainer
+from sgflow_jax import build, dry_run, trainer, workdir
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.preparation import prepare
 from tests import tiny
@@ -52,12 +52,29 @@ def test_a_fork_may_change_what_is_no_array(line_run, tmp_path):
     assert prepared.start == 6 and prepared.config.train.fork_from == f"{line_run}@6"
 
 
+@pytest.mark.parametrize("source", ["/@4", "@04", "/"])
+def test_the_same_command_continues_a_fork_however_it_names_the_other_run(source, line_run, tmp_path):
+    config = _fork(line_run, num_steps=8, source=source)
+    train = tmp_path / "run"
+    first = prepare(config, str(train))
+    workdir.make_directory(train)
+    workdir.record(str(train), first.config)  # a run that was killed before its first checkpoint
+    assert prepare(config, str(train)).start == first.start > 0
+
+
+BY_FOUR = {f"train.{name}": 4 for name in ("steps_per_dispatch", "log_every", "checkpoint_every")} | {
+    "train.num_steps": 12
+}
+
+
 @pytest.mark.parametrize(
     "source, change, match",
     [
         ("@3", {}, "no checkpoint of step 3: it has 2, 4, 6"),
         ("@6", {}, "num_steps is 6: use more than 6 steps"),
         ("/nowhere@2", {}, "no checkpoint"),
+        # Its steps would be 2, 6, 10, ...: none to log or to save.
+        ("@2", BY_FOUR, "step 2 is no multiple of train.steps_per_dispatch = 4"),
         ("@2", {"model.width": 4}, r"another network: average.hidden0.bias is \(8,\) there and \(4,\) here"),
     ],
 )
@@ -136,3 +153,17 @@ def test_bad_distances_while_training_are_refused(fields, match):
     config.eval.update(fields)
     with pytest.raises(InputError, match=match):
         build.check(config)
+
+
+def test_no_row_of_the_log_is_lost_to_measuring(tmp_path):
+    """A run that is killed while it measures has no checkpoint of a step whose row is not written."""
+
+    def killed(net):
+        raise RuntimeError("killed")
+
+    config = tiny.mixture(num_steps=4)
+    config.eval.every = 4
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer.train(config, str(tmp_path), lambda _: killed)
+    trainer.train(config, str(tmp_path), lambda _: lambda net: {"distance_1": 1.0})
+    assert [(row["step"], row.get("distance_1")) for row in _lines(tmp_path, "metrics.jsonl")] == [(2, None), (4, 1.0)]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from eval import counts, features, gallery, reference, report, results, runs
 from eval.fid_sweep import Request, sweep
+from sgflow_jax import provenance
 from sgflow_jax.interfaces import InputError
 from tests import tiny
 from tests.rows import digits_row, finished_run
@@ -139,8 +140,8 @@ def test_runs_are_told_apart_by_fields_devices_and_hours(tmp_path):
             for n in (1, 2)
         ]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    start = {"event": "start", "step": 0, "device": "TPU v5", "devices": 4, "processes": 1}
-    start |= {"commit": "0123456789abcdef", "dirty": True}
+    start = {"event": "start", "step": 0, **provenance.describe([])}  # as training writes it
+    start |= {"device_kind": "TPU v5", "devices": 4, "commit": "0123456789abcdef", "dirty": True}
     (tmp_path / "one" / "events.jsonl").write_text(
         json.dumps(start) + "\n" + json.dumps({**start, "devices": 8}) + "\n"
     )

@@ -47,8 +47,12 @@ def test_rows_of_another_version_are_left_out(tmp_path):
     results.append(str(tmp_path), row(version=results.VERSION - 1), row(2))
     old = row(version=1).flat()
     del old["network_precision"]
-    (tmp_path / "eval" / "fid.jsonl").open("a").write(json.dumps({**old, "more": 1}) + "\n")
+    file = tmp_path / "eval" / "fid.jsonl"
+    file.open("a").write(json.dumps({**old, "more": 1}) + "\n")
     assert results.read(str(tmp_path)) == [row(2)]
+    before = set(file.read_text().splitlines())
+    results.append(str(tmp_path), row(3))  # and are not lost to the version that measured them
+    assert before < set(file.read_text().splitlines()) and results.read(str(tmp_path)) == [row(2), row(3)]
 
 
 def test_a_row_has_its_precision_as_a_score_and_that_of_its_network():
@@ -91,7 +95,7 @@ def test_an_identity_is_there_once(tmp_path):
 def test_what_another_sweep_adds_is_never_lost(tmp_path, monkeypatch):
     """Rows are read and written under one lock, also where a sweep only tries whether it can write."""
     results.append(str(tmp_path), row(1))
-    read, other = results.read, threading.Thread(target=results.append, args=(str(tmp_path), row(2)))
+    read, other = results._read, threading.Thread(target=results.append, args=(str(tmp_path), row(2)))
 
     def slow(workdir):
         found = read(workdir)
@@ -100,10 +104,10 @@ def test_what_another_sweep_adds_is_never_lost(tmp_path, monkeypatch):
             other.join(0.2)  # it would be done by now, if nothing held it up
         return found
 
-    monkeypatch.setattr(results, "read", slow)
+    monkeypatch.setattr(results, "_read", slow)
     results.check_writable(str(tmp_path))
     other.join()
-    assert read(str(tmp_path)) == [row(1), row(2)]
+    assert results.read(str(tmp_path)) == [row(1), row(2)]
 
 
 def test_a_table_of_several_runs_has_a_column_for_them():

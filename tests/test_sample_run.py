@@ -119,6 +119,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(changes, match, li
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
+def test_a_batch_of_no_examples_is_refused(line_run, tmp_path):
+    config = tiny.mixture()
+    config.eval.batch_size = 0
+    with pytest.raises(InputError, match="config.eval.batch_size is 0: use"):
+        _sample(line_run, config, tmp_path)
+
+
 @pytest.mark.parametrize("taken", ["made.npz", "made.png", "made_interpolation.png"])
 def test_a_directory_in_the_place_of_a_file_is_refused(taken, line_run, tmp_path):
     (tmp_path / taken).mkdir()

@@ -75,6 +75,16 @@ def test_a_run_passes_the_search_for_nan_and_infinity_and_needs_no_picture(tmp_p
     assert _steps(tmp_path) == 2
 
 
+def test_the_search_for_nan_names_the_operation(tmp_path, monkeypatch):
+    config = tiny.mixture("flow_matching", num_steps=2)
+    poisoned = build.source(config)
+    draw = poisoned.draw
+    object.__setattr__(poisoned, "draw", lambda rng, n: draw(rng, n) * np.nan)
+    monkeypatch.setattr(build, "source", lambda _: poisoned)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="encountered in"):
+        trainer.train(config, str(tmp_path))
+
+
 @pytest.mark.parametrize("objective", ["flow_matching", "ctm", "fmm", "shortcut", "consistency", "psd", "lsd"])
 def test_what_differs_between_objectives_trains_and_is_previewed(objective, tmp_path):
     """Networks inside networks, both directions of time, few step sizes, the diagonal alone, none: two steps and a
