@@ -6,14 +6,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from eval import counts, embed, labels, plots
+from eval import counts, embed, features, labels, plots
 from eval.runs import Run
 from sgflow_jax import build, data, figures, objectives
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.metric_log import Distance
 
 PANEL = (4.0, 3.0)  # inches: small, so that its text can still be read on a phone
 LAST = ("learning_rate", "grad_norm", "images_per_second")  # of the logged numbers; before them, the parts of the loss
-QUALITY = "distance_"  # and a number of steps: what evaluation while training logs
 CLOCKS = ("wall_seconds", "device_seconds")  # since the start of the run
 CAPTIONS = {
     "loss": "What was minimised, weights and ramp included: compare it within one objective only. It may be negative.",
@@ -73,7 +73,7 @@ def curves(runs: list[Run], files: embed.Files) -> dict[str, Any]:
     """A figure for each logged number, and the runs that logged none."""
     histories = {run.label: run.history for run in runs}
     names = dict.fromkeys(name for run in runs for row in run.history for name in row)
-    names = [name for name in names if name not in ("step", *CLOCKS) and not name.startswith(QUALITY)]
+    names = [name for name in names if name not in ("step", *CLOCKS) and not Distance.of(name)]
     quantities = [name for name in names if name not in LAST] + [name for name in LAST if name in names]
     shown = []
     for name in quantities:
@@ -94,12 +94,12 @@ def curves(runs: list[Run], files: embed.Files) -> dict[str, Any]:
 
 def quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
     """The distances that were measured while training, against steps and, where they are known, against hours."""
-    histories = {run.label: [row for row in run.history if any(map(_is_quality, row))] for run in runs}
-    logged = {name for history in histories.values() for row in history for name in row if _is_quality(name)}
-    titles = {
-        name: f"distance in {figures.in_steps(int(name.removeprefix(QUALITY)))}"
-        for name in sorted(logged, key=lambda name: int(name.removeprefix(QUALITY)))
-    }
+    histories = {run.label: [row for row in run.history if any(map(Distance.of, row))] for run in runs}
+    logged = {name for history in histories.values() for row in history for name in row if Distance.of(name)}
+    titles = {}
+    for calls, extracted, samples in sorted(map(Distance.of, logged)):
+        title = f"{features.distance_name(extracted, '', '')}, {samples:,} samples, in {figures.in_steps(calls)}"
+        titles[Distance(calls, extracted, samples).name] = title
     shown = []
     for axis in (plots.STEPS, plots.HOURS):
         if not any(axis.field in row for history in histories.values() for row in history):
@@ -111,10 +111,6 @@ def quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
             shown.append(embed.vector(plots.training(histories, {name: title}, axis, PANEL), text))
         embed.keep(files, f"quality_by_{axis.name}", plots.training(histories, titles, axis, PANEL))
     return shown
-
-
-def _is_quality(name: str) -> bool:
-    return name.startswith(QUALITY) and name.removeprefix(QUALITY).isdecimal()
 
 
 def cost(runs: list[Run]) -> list[dict[str, Any]]:

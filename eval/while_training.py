@@ -7,13 +7,13 @@ import ml_collections
 from eval import reference
 from eval.measure import Sample
 from sgflow_jax import build, data, generate, processes, sampling
-from sgflow_jax.metric_log import DISTANCE
+from sgflow_jax.metric_log import Distance
 from sgflow_jax.models import BoundNet
 
 
 def scorer(config: ml_collections.ConfigDict) -> Callable[[BoundNet], dict[str, float]]:
-    """score(net) -> {"distance_N": Fréchet distance in N sampling steps} for each N of config.eval.steps, of
-    config.eval.train_samples examples in the features of the configuration, from the same noise each time.
+    """score(net) -> Fréchet distances by their `Distance.name`, for each number of sampling steps of config.eval.steps,
+    of config.eval.train_samples examples in the features of the configuration, from the same noise each time.
 
     The first process has the values, the others get none. InputError for features or data that cannot be had; score
     raises it for a network whose samples cannot be measured.
@@ -31,7 +31,7 @@ def scorer(config: ml_collections.ConfigDict) -> Callable[[BoundNet], dict[str, 
             # A fault of the first process alone would have the others wait for it in the next samples.
             distance = processes.on_first(lambda sample=sample: float(target.gaussian.distance(sample.gaussian())))
             if distance is not None:
-                found[f"{DISTANCE}{calls}"] = distance
+                found[Distance(calls, extract.name, config.eval.train_samples).name] = distance
         return found
 
     return score

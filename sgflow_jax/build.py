@@ -74,7 +74,6 @@ def check(config: ml_collections.ConfigDict) -> None:
         require(name, 2 <= _get(config, name) <= MAX_SAMPLES, allowed)
     every, log_every = config.eval.every, config.train.log_every
     require("eval.every", every % log_every == 0, f"a multiple of train.log_every = {log_every}, or 0 for none")
-    require("eval.features", config.eval.features in base.FEATURES, f"one of {', '.join(base.FEATURES)}")
     require("seed", 0 <= config.seed <= MAX_SEED, f"an integer from 0 to {MAX_SEED}")
     for name in ("optim.b1", "optim.b2", "optim.ema_decay"):
         require(name, 0 <= _get(config, name) < 1, "a number in [0, 1)")
@@ -88,6 +87,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     allowed = (
         f"0 (no labels) or {classes}, the classes of {config.data.name}" if classes else "0: the data has no labels"
     )
+    able = ["pixels"] if len(shape) == 1 else [name for name in base.FEATURES if name != "classifier" or classes]
+    require("eval.features", config.eval.features in able, f"one of {', '.join(able)} for {config.data.name}")
     require("model.num_classes", config.model.num_classes in (0, classes), allowed)
     network.check(shape)
 
@@ -225,7 +226,10 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
     workdir = places.run("config.teacher.workdir", config.teacher.workdir)
     if not workdir:
         return None, 0, ""
-    net, theirs, step = restore(workdir, config.teacher.step or None, mesh=mesh)
+    try:
+        net, theirs, step = restore(workdir, config.teacher.step or None, mesh=mesh)
+    except InputError as error:
+        raise InputError(f"config.teacher.workdir: {error}; if it was moved, give its new place") from error
 
     def require(ok: bool, fault: str) -> None:
         if not ok:

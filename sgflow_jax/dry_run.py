@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
+from sgflow_jax import workdir as paths
 from sgflow_jax.preparation import prepare
 from sgflow_jax.screen import banner
 
@@ -24,6 +25,7 @@ def report(config: ml_collections.ConfigDict, workdir: str, cost: Cost) -> str:
     cost: as `eval.counts.gradient_cost` gives it.
     """
     prepared = prepare(config, workdir)
+    paths.check_writable(paths.checkpoints(workdir) / "0", paths.metrics_file(workdir))
     state = prepared.like
     parameters = sum(a.size for a in jax.tree.leaves(state.params))
     kept = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state))

@@ -6,10 +6,11 @@ import errno
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -20,8 +21,27 @@ from sgflow_jax import workdir as paths
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.tensorboard import Board
 
-DISTANCE = "distance_"  # begins the names of distances, which end with their number of sampling steps
 _SHORT = {"diagonal_loss": "diag", "residual_norm_sq": "resid"}
+
+
+class Distance(NamedTuple):
+    """What a distance measured while training is of: the network calls for each example, the features, and the number
+    of examples. All of it is in its name, so that no column of the log mixes two kinds."""
+
+    calls: int
+    features: str
+    samples: int
+
+    @property
+    def name(self) -> str:
+        """In the log: distance_CALLS_FEATURES_SAMPLES."""
+        return f"distance_{self.calls}_{self.features}_{self.samples}"
+
+    @classmethod
+    def of(cls, name: str) -> "Distance | None":
+        """The inverse; None for other names."""
+        match = re.fullmatch(r"distance_(\d+)_(\w+)_(\d+)", name)
+        return match and cls(int(match[1]), match[2], int(match[3]))
 
 
 class MetricLog:
@@ -133,7 +153,7 @@ def summary(values: dict[str, float]) -> str:
     equation of its objective, distances, and speed. The loss only where there is nothing better."""
     parts = [f"{short} {values[name]:.3g}" for name, short in _SHORT.items() if name in values]
     parts = parts or [f"loss {values['loss']:.3g}"]
-    parts += [f"FD({name.removeprefix(DISTANCE)}) {values[name]:.3g}" for name in values if name.startswith(DISTANCE)]
+    parts += [f"FD({found.calls}) {values[name]:.3g}" for name in values if (found := Distance.of(name))]
     if "images_per_second" in values:
         parts.append(f"{values['images_per_second']:,.0f} img/s")
     return " ".join(parts)

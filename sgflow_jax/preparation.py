@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_collections
@@ -47,7 +46,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     like = build.state_like(config, step_fn, mesh)
     config = _spelled(config)
     found = resume.Found(*processes.from_process(processes.on_first(lambda: resume.look(workdir, config))))
-    config = _filled_in(config, found.config)
+    config = _filled_in(config, found)
     teacher, config.teacher.step, config.teacher.network = build.teacher(config, mesh)
     origin = None if found.step else _origin(config, like)
     if origin:
@@ -64,13 +63,16 @@ def origin_state(origin: tuple[str, int], like: TrainState) -> TrainState:
     return state.replace(rollbacks=state.rollbacks * 0)
 
 
-def _filled_in(config: ml_collections.ConfigDict, saved: dict[str, Any] | None) -> ml_collections.ConfigDict:
+def _filled_in(config: ml_collections.ConfigDict, found: resume.Found) -> ml_collections.ConfigDict:
     """A copy in which what the run decided when it started is as it was then."""
+    saved = found.config
     config = config.copy_and_resolve_references()
     train = config.train
     if saved is not None:
         config.teacher.step, config.teacher.network = saved["teacher"]["step"], saved["teacher"]["network"]
-        train.keep_every, train.fork_from = saved["train"]["keep_every"], saved["train"]["fork_from"]
+        train.fork_from = saved["train"]["fork_from"]
+    if train.keep_every < 0 and found.step:
+        train.keep_every = saved["train"]["keep_every"]
     elif train.keep_every < 0:
         share = -(-train.num_steps // _KEPT_SHARE)
         train.keep_every = -(-share // train.checkpoint_every) * train.checkpoint_every

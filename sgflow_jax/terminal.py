@@ -16,6 +16,7 @@ if typing.TYPE_CHECKING:
 
 INTERRUPTED = "interrupted: a run continues from its last checkpoint with the same command"
 _UTF8 = "PYTHONUTF8"
+_overwritten = False  # whether the terminal's last line is one that `overwrite` has put there
 
 
 def begin() -> None:
@@ -65,6 +66,8 @@ def say(text: str, to_stderr: bool = False) -> None:
         return
     shown = "".join(c if c.isprintable() or c in "\n\t" or "\ud800" <= c <= "\udfff" else "?" for c in text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
+    if _overwritten:
+        overwrite("")  # or the line would stand behind it
     with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
         tqdm.write(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream)
         stream.flush()
@@ -72,6 +75,8 @@ def say(text: str, to_stderr: bool = False) -> None:
 
 def overwrite(text: str) -> None:
     """Puts text in place of the terminal's last line, without ending it; nothing where stderr is no terminal."""
+    global _overwritten
+    _overwritten = bool(text)
     if sys.stderr is not None and sys.stderr.isatty():
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"\r\x1b[K{text}")

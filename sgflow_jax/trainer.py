@@ -30,6 +30,7 @@ class Stopped(InputError):
     """A run that diverged and was stopped."""
 
 
+MANY_KEPT = 100  # checkpoints, of which a user may not know
 Scores = dict[str, float]
 Scorer = Callable[[BoundNet], Scores]
 
@@ -43,7 +44,7 @@ def train(
     False when a signal ended it first (see `Preemption`): the same call continues it.
 
     make_scorer: with config.eval.every, makes of the configuration what measures a network while it trains, as
-    `eval.while_training.scorer` does: names that begin with `metric_log.DISTANCE`, and numbers.
+    `eval.while_training.scorer` does: distances by their `metric_log.Distance.name`.
     InputError for a bad configuration, data set or workdir, before anything is written; Stopped when the run diverges.
     """
     prepared = prepare(config, workdir)
@@ -117,7 +118,8 @@ class _Run:
                     self._log.advance(self._per_call)
                     stop = preemption.reached()
                     if self._anything_due(step, stop) and (fault := self._fault(monitor)):
-                        state, monitor, step = self._roll_back(fault, state, monitor)
+                        with self._watch.paused():
+                            state, monitor, step = self._roll_back(fault, state, monitor)
                         break
                     monitor = self._write(step, state, monitor, stop)
                     if stop or step >= num_steps:
@@ -129,6 +131,12 @@ class _Run:
         self._log.event("start", self._prepared.start, first, **provenance.describe(sys.argv))
         for line in rest:
             self._log.say(line)
+        keeps = self._config.train.keep_every
+        if keeps and (kept := self._config.train.num_steps // keeps) > MANY_KEPT:
+            self._log.say(
+                f"warning: {kept:,} checkpoints are kept for good, one every {keeps:,} steps: a multiple of it as "
+                "config.train.keep_every keeps fewer, also of the earlier ones"
+            )
         self._log.describe(self._config, parameter_overview.get_parameter_overview(state.params, include_stats=False))
 
     def _compiled(self, *arguments) -> Callable:
@@ -299,7 +307,9 @@ class _Run:
         try:
             with phase("measuring the distance"):
                 return self._score(self._averaged(state))
-        except InputError as error:  # the state itself is sound, so training may recover
+        except Exception as error:  # the state itself is sound, so training may recover
+            if jax.process_count() > 1 and not isinstance(error, InputError):
+                raise  # the others may be waiting for this process
             self._log.say(f"no distance at step {step}: {error}")
             return {}
 

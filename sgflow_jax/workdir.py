@@ -55,7 +55,7 @@ MAY_MOVE = ("teacher.workdir",)
 UNSAID = {
     "teacher.step": lambda given, has: given == 0,
     "teacher.network": lambda given, has: not given,
-    "train.keep_every": lambda given, has: given == -1,
+    "train.keep_every": lambda given, has: given == -1 or (has > 0 and given > 0 and given % has == 0),
     "train.fork_from": lambda given, has: not given or has.startswith(f"{given}@"),
 }
 
@@ -266,7 +266,7 @@ def recorded(workdir: str) -> dict[str, Any] | None:
             raise ValueError("not an object")
         return found
     except ValueError as error:  # damaged JSON, or no text at all
-        raise InputError(f"{file} is damaged: remove it, the checkpoints have a copy") from error
+        raise InputError(f"{file} is damaged: remove it and give --config, the checkpoints have a copy") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}): use another --workdir") from error
 

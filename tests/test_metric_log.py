@@ -53,7 +53,7 @@ def test_what_tells_something_comes_before_the_loss():
         "loss": -3.0,
         "diagonal_loss": 0.46,
         "residual_norm_sq": 0.02,
-        "distance_4": 6.7,
+        "distance_4_classifier_2000": 6.7,
         "images_per_second": 1610,
     }
     assert summary(values) == "diag 0.46 resid 0.02 FD(4) 6.7 1,610 img/s"

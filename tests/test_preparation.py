@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from eval import counts, while_training
+from eval import counts, fid_sweep, while_training
 from sgflow_jax import build, dry_run, trainer, workdir
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.preparation import prepare
@@ -101,6 +101,11 @@ def test_what_is_kept_stays_when_the_run_gets_longer(tmp_path):
     trainer.train(config, str(tmp_path))
     config.train.num_steps = 40
     assert prepare(config, str(tmp_path)).config.train.keep_every == 2
+    config.train.keep_every = 6
+    assert prepare(config, str(tmp_path)).config.train.keep_every == 6
+    config.train.keep_every = 3  # no multiple: what was to be kept would go
+    with pytest.raises(InputError, match="keep_every"):
+        prepare(config, str(tmp_path))
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
 
 
@@ -113,6 +118,9 @@ def test_a_dry_run_checks_and_writes_nothing(tmp_path, line_run):
     assert json.loads(resolved)["model"]["width"] == 8
     parameters = sum(a.size for a in jax.tree.leaves(build.restore_net(line_run).params))
     assert f"{parameters:,} parameters" in rest and f"{cost.flops:.3g} floating-point operations a step" in rest
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        dry_run.report(config, str(tmp_path / "file"), cost)
     config.optim.learning_rate = 0.5
     with pytest.raises(InputError, match="learning_rate"):
         dry_run.report(config, line_run, cost)
@@ -123,12 +131,12 @@ def test_the_log_has_distances_and_times_and_the_start_its_provenance(tmp_path):
     config.eval.every, config.eval.steps, config.eval.train_samples = 4, (1, 2), 64
     trainer.train(config, str(tmp_path), while_training.scorer)
     first, last = _lines(tmp_path, "metrics.jsonl")
-    assert "distance_1" not in first and last["distance_1"] > 0 and last["distance_2"] > 0
+    assert "distance_1_pixels_64" not in first and last["distance_1_pixels_64"] > 0
     assert 0 < first["device_seconds"] < last["device_seconds"] <= 4 * last["wall_seconds"]
 
     # The same distance as the sweep's, of the same noise.
-    net = build.restore_net(str(tmp_path))
-    assert while_training.scorer(config)(net)["distance_2"] == last["distance_2"]
+    (row,) = fid_sweep.sweep([str(tmp_path)], fid_sweep.Request(steps=(2,), num_samples=64))[str(tmp_path)]
+    assert row.scores.value == pytest.approx(last["distance_2_pixels_64"], rel=1e-6)
 
     start = _lines(tmp_path, "events.jsonl")[0]
     assert {"commit", "versions", "host", "device_kind", "command"} <= start.keys()
@@ -159,11 +167,11 @@ def test_no_row_of_the_log_is_lost_to_measuring(tmp_path):
     """A run that is killed while it measures has no checkpoint of a step whose row is not written."""
 
     def killed(net):
-        raise RuntimeError("killed")
+        raise SystemExit("killed")
 
     config = tiny.mixture(num_steps=4)
     config.eval.every = 4
-    with pytest.raises(RuntimeError, match="killed"):
+    with pytest.raises(SystemExit, match="killed"):
         trainer.train(config, str(tmp_path), lambda _: killed)
     trainer.train(config, str(tmp_path), lambda _: lambda net: {"distance_1": 1.0})
     assert [(row["step"], row.get("distance_1")) for row in _lines(tmp_path, "metrics.jsonl")] == [(2, None), (4, 1.0)]

@@ -136,7 +136,13 @@ def test_runs_are_told_apart_by_fields_devices_and_hours(tmp_path):
         config.optim.learning_rate = rate
         workdirs.append(finished_run(tmp_path / name, [digits_row(1, 2.0)], config))
         log = [
-            {"step": n, "loss": 1.0, "wall_seconds": 900.0 * n, "device_seconds": 3600.0 * n, "distance_4": 9.0 / n}
+            {
+                "step": n,
+                "loss": 1.0,
+                "wall_seconds": 900.0 * n,
+                "device_seconds": 3600.0 * n,
+                "distance_4_pixels_500": 9.0 / n,
+            }
             for n in (1, 2)
         ]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
@@ -160,7 +166,7 @@ def test_runs_are_told_apart_by_fields_devices_and_hours(tmp_path):
     alts = [image["alt"] for image in _seen(tmp_path / "out").all("img")]
     for axis in ("training step", "hours"):
         expected = "a line for each run. lr 0.001: 4.5 at the end; lr 0.002: 4.5 at the end."
-        assert f"distance in 4 steps while training, against {axis}, {expected}" in alts
+        assert f"FD-pixels, 500 samples, in 4 steps while training, against {axis}, {expected}" in alts
     assert not any(alt.startswith(("wall", "device", "distance 4")) for alt in alts)
 
 
