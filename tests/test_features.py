@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,8 @@ def test_pixels_are_scaled_to_one():
 
 
 def test_classifier_learns_digits_and_is_kept(digits, monkeypatch):
-    monkeypatch.setattr(classifier, "STEPS", 150)  # of 600
+    monkeypatch.setattr(classifier, "STEPS", 150)  # of 600, and of a narrower network, as this test's are slow
+    monkeypatch.setattr(classifier, "Classifier", functools.partial(classifier.Classifier, widths=(16, 32, 64)))
     first = features.make("classifier", labelled=digits)
     assert first.classes == 10 and first(digits.images[:3]).shape == (3, 64)
     labels = first.classify(first(digits.images))
