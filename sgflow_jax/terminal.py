@@ -46,6 +46,7 @@ def begin() -> None:
             warnings.simplefilter("ignore", kind)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where the shell has it ignored
         signal.signal(signal.SIGINT, _leave)
+    overwrite("starting")  # the imports that follow take seconds
 
 
 def ready() -> None:
@@ -124,6 +125,7 @@ def _stream(descriptor: int, before: io.TextIOWrapper | None) -> io.TextIOWrappe
 
 
 def _leave(number: int, _) -> None:
+    overwrite("")
     with contextlib.suppress(OSError):
         os.write(2, f"{INTERRUPTED}\n".encode())
     os._exit(128 + number)
