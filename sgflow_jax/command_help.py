@@ -17,7 +17,10 @@ from sgflow_jax.workdir import flatten
 ASKS = ("-h", "-help", "--help")
 WIDTH = 100
 COLUMN = 30  # where the text of a flag begins
-_TITLES = {"eval.features": "Features", "sgflow_jax.cli": "Several processes"}
+_TITLES = {
+    "Features": ("features", "inception_weights", "resize"),
+    "Several processes": ("coordinator", "num_processes", "process_id"),
+}
 
 
 def split(argv: Sequence[str]) -> tuple[bool, list[str]]:
@@ -32,13 +35,13 @@ def of_command(doc: str) -> str:
     for module, found in flags.FLAGS.flags_by_module_dict().items():
         if module in (sys.argv[0], "__main__") or module.partition(".")[0] in ("eval", "sgflow_jax", "main"):
             for flag in found:
-                title, text = _title_and_text(module, flag)
+                title, text = _title_and_text(flag)
                 groups.setdefault(title, []).append(text)
     if "Several processes" in groups:  # last: few need it
         groups["Several processes"] = groups.pop("Several processes")
     listed = "\n\n".join("\n".join([f"{title}:", *lines]) for title, lines in groups.items() if lines)
-    config = "\n\n--config=FILE --help lists every field of a configuration." if "config" in flags.FLAGS else ""
-    return f"{doc.strip()}\n\n{listed}{config}\nREADME.md explains the rest."
+    config = "--config=FILE --help lists every field of a configuration.\n" if "config" in flags.FLAGS else ""
+    return f"{doc.strip()}\n\n{listed}\n\n{config}README.md explains the rest."
 
 
 def of_config(config: ml_collections.ConfigDict) -> str:
@@ -53,14 +56,14 @@ def of_config(config: ml_collections.ConfigDict) -> str:
     return "\n".join(lines) + f"\n\nThe options of --config.objective:\n\n{options}"
 
 
-def _title_and_text(module: str, flag: flags.Flag) -> tuple[str, str]:
+def _title_and_text(flag: flags.Flag) -> tuple[str, str]:
     what = " ".join((flag.help or "").split())
-    title = _TITLES.get(module, "Flags")
+    title = next((title for title, names in _TITLES.items() if flag.name in names), "Flags")
     if flag.name == "config" or flag.name.startswith("config."):
         return "Flags", _entry(f"--{flag.name}", what)
-    if group := re.match(r"(\w+): (.*)", what):
-        what = group[2]
-        title = f"With --{group[1]}" if group[1] in flags.FLAGS else f"With --mode={group[1]}"
+    if group := re.match(r"(<.*>: )?(\w+): (.*)", what):
+        what = (group[1] or "") + group[3]
+        title = f"With --{group[2]}" if group[2] in flags.FLAGS else f"With --mode={group[2]}"
     silent = flag.default is None or flag.default is False or isinstance(flag.default, list | dict)
     default = "" if silent else f"={flag.default}"
     return title, _entry(f"--{flag.name}{default}", what)

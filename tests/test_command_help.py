@@ -36,7 +36,10 @@ def test_help_shows_a_commands_own_flags_and_two_examples():
     done = subprocess.run([sys.executable, "main.py", "-h"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert {"--config", "--workdir", "--mode=train", "--dry_run"} <= set(done.stdout.split())
-    assert done.stdout.count("    python main.py") == 2 and "With --mode=sample:" in done.stdout
+    assert done.stdout.count("    python main.py") == 2
+    common, sampling, training, several = done.stdout.split("\n\n")[-5:-1]
+    assert "--workdir" in common and "--parameters" in sampling and "--dry_run" in training
+    assert sampling.startswith("With --mode=sample:") and several.count("  --") == 3
     assert "--alsologtostderr" not in done.stdout and "jax_" not in done.stdout
 
 
