@@ -87,10 +87,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     allowed = (
         f"0 (no labels) or {classes}, the classes of {config.data.name}" if classes else "0: the data has no labels"
     )
-    able = ["pixels"] if len(shape) == 1 else [name for name in base.FEATURES if name != "classifier" or classes]
-    require("eval.features", config.eval.features in able, f"one of {', '.join(able)} for {config.data.name}")
     require("model.num_classes", config.model.num_classes in (0, classes), allowed)
     network.check(shape)
+    able = ["pixels"] if len(shape) == 1 else [name for name in base.FEATURES if name != "classifier" or classes]
+    require("eval.features", config.eval.features in able, f"one of {', '.join(able)} for {config.data.name}")
 
     wanted = objective(config)
     if config.eval.every:
