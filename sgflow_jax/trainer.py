@@ -128,7 +128,9 @@ class _Run:
 
     def _say_start(self, state: TrainState) -> None:
         first, *rest = banner(self._prepared, self._workdir, sum(a.size for a in jax.tree.leaves(state.params)))
-        self._log.event("start", self._prepared.start, first, **provenance.describe(sys.argv))
+        origin = self._config.train.fork_from or None
+        facts = {"fork_from": origin, **provenance.describe(sys.argv)}
+        self._log.event("start", self._prepared.start, first, **facts)
         for line in rest:
             self._log.say(line)
         keeps = self._config.train.keep_every

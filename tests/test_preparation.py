@@ -33,7 +33,7 @@ def test_a_fork_begins_where_the_other_run_was_and_then_needs_it_no_more(line_ru
         jax.tree.map(np.testing.assert_array_equal, theirs, ours)
     assert [row["step"] for row in _lines(tmp_path, "metrics.jsonl")] == [6]
     start = _lines(tmp_path, "events.jsonl")[0]
-    assert start["event"] == "start" and start["step"] == 4
+    assert start["event"] == "start" and start["step"] == 4 and start["fork_from"] == f"{line_run}@4"
     assert json.loads((tmp_path / "config.json").read_text())["train"]["fork_from"] == f"{line_run}@4"
 
     config.train.num_steps = 8
