@@ -1,14 +1,15 @@
 """What a run needs before its first step, all of it checked. Nothing is written."""
 
+import contextlib
 import dataclasses
-import os
-from pathlib import Path
+from collections.abc import Iterator
 
 import jax
 import ml_collections
+import numpy as np
 from jax.sharding import Mesh
 
-from sgflow_jax import build, data, places, processes, resume
+from sgflow_jax import build, data, places, processes, resume, sharding
 from sgflow_jax.checkpoint import Checkpoints
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import BoundNet
@@ -33,9 +34,24 @@ class Prepared:
     origin: tuple[str, int] | None
 
     @property
+    def beginning(self) -> int:
+        """The number of steps that the state the run began with has behind it."""
+        return self.origin[1] if self.origin else 0
+
+    @property
     def start(self) -> int:
         """The number of steps that the state at the start of this process has behind it."""
-        return self.found.step or (self.origin[1] if self.origin else 0)
+        return self.found.step or self.beginning
+
+    def batches(self, start: int, count: int) -> Iterator[dict[str, np.ndarray]]:
+        """This process's rows of the batches from number `start`, or of `count` batches stacked along a new axis."""
+        size = self.config.data.batch_size
+        rows = sharding.process_rows(self.mesh, size)
+        with contextlib.closing(self.source.batches(self.config.seed, start, size, rows)) as batches:
+            while True:
+                several = [next(batches) for _ in range(count)]
+                stack = lambda *each: each[0] if count == 1 else np.stack(each)  # noqa: E731
+                yield jax.tree.map(stack, *several)
 
 
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
@@ -85,7 +101,7 @@ def _spelled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config = config.copy_and_resolve_references()
     workdir, step = _named(config.train.fork_from)
     if workdir:
-        plain = str(Path(os.path.expanduser(workdir)))
+        plain = places.run("config.train.fork_from", workdir)
         config.train.fork_from = plain if step is None else f"{plain}@{step}"
     return config
 
@@ -102,7 +118,6 @@ def _origin(config: ml_collections.ConfigDict, like: TrainState) -> tuple[str, i
     if not text:
         return None
     workdir, step = _named(text)
-    workdir = places.run("config.train.fork_from", workdir)
     theirs, step = build.recall(workdir, step)
     field = f"config.train.fork_from is {text!r}"
     if step >= config.train.num_steps:

@@ -10,6 +10,8 @@ from sgflow_jax import workdir as paths
 from sgflow_jax.metric_log import duration
 from sgflow_jax.preparation import Prepared
 
+MANY_KEPT = 100  # checkpoints, which a user may not expect
+
 
 def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
     """At most ten lines: what is trained, on what, where, and from which step. parameters: how many the network has."""
@@ -36,6 +38,10 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
         lines["begins with"] = f"step {prepared.origin[1]:,} of {prepared.origin[0]}"
     if config.teacher.workdir:
         lines["teacher"] = f"step {config.teacher.step:,} of {config.teacher.workdir}"
+    if (every := train.keep_every) and (kept := train.num_steps // every) > MANY_KEPT:
+        lines["warning"] = (
+            f"{kept:,} checkpoints will be kept, one every {every:,} steps: raise train.keep_every to a multiple"
+        )
     return [f"{name:<11} {text}" for name, text in lines.items()]
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -30,7 +30,6 @@ class Stopped(InputError):
     """A run that diverged and was stopped."""
 
 
-MANY_KEPT = 100  # checkpoints, of which a user may not know
 Scores = dict[str, float]
 Scorer = Callable[[BoundNet], Scores]
 
@@ -106,7 +105,7 @@ class _Run:
         trace.after(step, state)
         while step < num_steps and not stop:
             # Until the end, or a rollback, after which other batches follow.
-            with contextlib.closing(self._batches(step + int(state.skipped), self._per_call)) as batches:
+            with contextlib.closing(self._prepared.batches(step + int(state.skipped), self._per_call)) as batches:
                 for batch in batches:
                     batch = sharding.to_devices(batch, self._split)
                     if advance is None:
@@ -133,12 +132,6 @@ class _Run:
         self._log.event("start", self._prepared.start, first, **facts)
         for line in rest:
             self._log.say(line)
-        keeps = self._config.train.keep_every
-        if keeps and (kept := self._config.train.num_steps // keeps) > MANY_KEPT:
-            self._log.say(
-                f"warning: {kept:,} checkpoints are kept for good, one every {keeps:,} steps: a multiple of it as "
-                "config.train.keep_every keeps fewer, also of the earlier ones"
-            )
         self._log.describe(self._config, parameter_overview.get_parameter_overview(state.params, include_stats=False))
 
     def _compiled(self, *arguments) -> Callable:
@@ -174,16 +167,6 @@ class _Run:
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._everywhere), self._fresh_monitor
         )
         return self._checkpoints.state(step, self._prepared.like), self._checkpoints.monitor(step, like)
-
-    def _batches(self, start: int, count: int) -> Iterator[dict[str, np.ndarray]]:
-        """This process's rows of the batches from number `start`, or of `count` batches stacked along a new axis."""
-        size = self._config.data.batch_size
-        rows = sharding.process_rows(self._prepared.mesh, size)
-        with contextlib.closing(self._prepared.source.batches(self._config.seed, start, size, rows)) as batches:
-            while True:
-                several_batches = [next(batches) for _ in range(count)]
-                stack = lambda *each: each[0] if count == 1 else np.stack(each)  # noqa: E731
-                yield jax.tree.map(stack, *several_batches)
 
     def _due(self, step: int, every: int) -> bool:
         return bool(every) and (step % every == 0 or step == self._config.train.num_steps)
@@ -264,7 +247,7 @@ class _Run:
         train = self._config.train
         self._say_write_fault(self._checkpoints.write_fault(wait=True), int(state.step))
         sound = processes.from_process(processes.on_first(lambda: integrity.newest(self._workdir)))
-        last = sound[0] if sound else self._prepared.start
+        last = sound[0] if sound else self._prepared.beginning
         for place in self._checkpoints.set_aside_after(last):
             self._log.event("damaged", last, f"a damaged checkpoint is now {place}")
         good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"

@@ -11,6 +11,7 @@ from eval import counts, fid_sweep, while_training
 from sgflow_jax import build, dry_run, trainer, workdir
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.preparation import prepare
+from sgflow_jax.screen import banner
 from tests import tiny
 
 
@@ -101,6 +102,8 @@ def test_what_is_kept_stays_when_the_run_gets_longer(tmp_path):
     trainer.train(config, str(tmp_path))
     config.train.num_steps = 40
     assert prepare(config, str(tmp_path)).config.train.keep_every == 2
+    config.train.num_steps = 400
+    assert "keeps 200 checkpoints, one every 2 steps" in "\n".join(banner(prepare(config, str(tmp_path)), "", 0))
     config.train.keep_every = 6
     assert prepare(config, str(tmp_path)).config.train.keep_every == 6
     config.train.keep_every = 3  # no multiple: what was to be kept would go

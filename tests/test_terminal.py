@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sgflow_jax import terminal
+from sgflow_jax.phase import phase
 
 ROOT = Path(__file__).parent.parent
 BEGIN = "from sgflow_jax import terminal; terminal.begin(); import os, signal, sys; "
@@ -89,3 +90,13 @@ def test_commands_begin_before_they_import():
     assert first == "from sgflow_jax import terminal"
     code = "import sys; sys.argv[0] = '-m'; import eval; assert not {'jax', 'numpy', 'absl'} & {*sys.modules}; "
     assert _python(code + "print(type(sys.stdout.buffer).__module__)").stdout.decode() == "sgflow_jax.terminal\n"
+
+
+def test_a_phase_shows_itself_and_lines_come_in_its_place(monkeypatch, capsys):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    with phase("compiling") as clock:
+        terminal.say("a line")
+        assert stream.getvalue().endswith("compiling\r\x1b[K") and capsys.readouterr().out == "a line\n"
+    assert clock.seconds > 0 and not clock.from_cache and stream.getvalue().endswith("\r\x1b[K")
