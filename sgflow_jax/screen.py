@@ -39,9 +39,7 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
     if config.teacher.workdir:
         lines["teacher"] = f"step {config.teacher.step:,} of {config.teacher.workdir}"
     if (every := train.keep_every) and (kept := train.num_steps // every) > MANY_KEPT:
-        lines["warning"] = (
-            f"{kept:,} checkpoints will be kept, one every {every:,} steps: raise train.keep_every to a multiple"
-        )
+        lines["warning"] = f"keeps {kept:,} checkpoints, one every {every:,} steps: set train.keep_every to a multiple"
     return [f"{name:<11} {text}" for name, text in lines.items()]
 
 
