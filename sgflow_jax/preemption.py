@@ -55,6 +55,7 @@ class Preemption:
         threading.Thread(target=self._listen, daemon=True).start()
         if self._several:  # what Python writes at JAX's signal, before JAX has it, says that it came
             self._noted, self._note = socket.socketpair()
+            self._note.setblocking(False)  # a byte is enough, and whoever reads it may need Python's lock, held here
             faulthandler.register(signal.SIGTERM, file=self._note, all_threads=False, chain=True)
             threading.Thread(target=self._listen_for_sigterm, daemon=True).start()
         return self
