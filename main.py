@@ -48,11 +48,13 @@ def main(_):
     if _MODE.value == "sample":
         _sample(config, workdir)
     elif _DRY_RUN.value:
-        from eval import counts
-        from sgflow_jax import build, dry_run
+        from eval.machine import gradient_cost
+        from sgflow_jax import build
+        from sgflow_jax.config.check import check_config
+        from sgflow_jax.display import dry_run
 
-        build.check(config)
-        terminal.say(dry_run.report(config, workdir, counts.gradient_cost(config, build.objective(config))))
+        check_config(config)
+        terminal.say(dry_run.report(config, workdir, gradient_cost.gradient_cost(config, build.objective(config))))
     else:
         from sgflow_jax import trainer
 
@@ -60,7 +62,7 @@ def main(_):
 
 
 def _make_scorer(config):
-    from eval import while_training  # only for runs that ask for it
+    from eval.scores import while_training
 
     return while_training.scorer(config)
 

@@ -3,16 +3,16 @@
 49,784,707 parameters: the network of cifar10.py with one more level, and attention there too.
 """
 
-from configs import base
+from sgflow_jax.config import fields
 
 
 def get_config(objective="sgflow"):
-    config = base.get_config(objective)
-    base.set_objective(config, warmup_steps=2_000, ramp_steps=8_000, doubling_steps=25_000, tangents="vmap")
+    config = fields.get_config(objective)
+    fields.set_objective(config, warmup_steps=2_000, ramp_steps=8_000, doubling_steps=25_000, tangents="vmap")
     config.data.name = "imagenet32"
     config.data.batch_size = 512
     config.data.flip = True
-    config.model = base.unet()
+    config.model = fields.unet()
     config.model.channel_mult = (1, 2, 2, 2)
     config.model.attention_sizes = (16, 8)
     config.model.remat = "elementwise"

@@ -4,16 +4,16 @@
 dropout: 160 epochs are too few to learn images by heart.
 """
 
-from configs import base
+from sgflow_jax.config import fields
 
 
 def get_config(objective="sgflow"):
-    config = base.get_config(objective)
-    base.set_objective(config, warmup_steps=4_000, ramp_steps=16_000, doubling_steps=50_000, tangents="vmap")
+    config = fields.get_config(objective)
+    fields.set_objective(config, warmup_steps=4_000, ramp_steps=16_000, doubling_steps=50_000, tangents="vmap")
     config.data.name = "imagenet64"
     config.data.batch_size = 512
     config.data.flip = True
-    config.model = base.unet()
+    config.model = fields.unet()
     config.model.channels = 192
     config.model.channel_mult = (1, 2, 3, 4)
     config.model.attention_sizes = (16, 8)

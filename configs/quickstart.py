@@ -1,14 +1,14 @@
 """8x8 handwritten digits in two minutes on a laptop. configs/quickstart.py[:OBJECTIVE]."""
 
-from configs import base
+from sgflow_jax.config import fields
 
 
 def get_config(objective="sgflow"):
-    config = base.get_config(objective)
-    base.set_objective(config, warmup_steps=40, ramp_steps=60, doubling_steps=150)
+    config = fields.get_config(objective)
+    fields.set_objective(config, warmup_steps=40, ramp_steps=60, doubling_steps=150)
     config.data.name = "digits"
     config.data.batch_size = 64
-    config.model = base.unet()
+    config.model = fields.unet()
     config.model.channels = 16
     config.model.channel_mult = (1, 2)
     config.model.num_blocks = 1

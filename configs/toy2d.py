@@ -1,14 +1,14 @@
 """Points in the plane: 8 Gaussians (default) or, with --config.data.name=checkerboard, a checkerboard."""
 
-from configs import base
+from sgflow_jax.config import fields
 
 
 def get_config(objective="sgflow"):
-    config = base.get_config(objective)
-    base.set_objective(config, warmup_steps=150, ramp_steps=150, doubling_steps=500)
+    config = fields.get_config(objective)
+    fields.set_objective(config, warmup_steps=150, ramp_steps=150, doubling_steps=500)
     config.data.name = "eight_gaussians"
     config.data.batch_size = 512
-    config.model = base.mlp()
+    config.model = fields.mlp()
     config.model.width = 256
     config.train.num_steps = 10_000
     config.train.log_every = 200

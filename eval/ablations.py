@@ -15,9 +15,11 @@ import numpy as np
 from absl import flags
 
 from configs import quickstart
-from eval import fid_sweep, map_error, plots, rows, toy_table, variants
+from eval import fid_sweep
+from eval.exact import errors, plots, toy_runs
+from eval.tables import store, variants
 from sgflow_jax import build, cli, generate, objectives, sampling, terminal, trainer
-from sgflow_jax import workdir as paths
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 TIME_SCALES = (1.0, 10.0, 100.0, 1000.0)
@@ -37,10 +39,10 @@ LABELS = {
 }
 
 
-def _config(settings: rows.Settings) -> ml_collections.ConfigDict:
+def _config(settings: store.Settings) -> ml_collections.ConfigDict:
     variant = variants.parse(settings["objective"])
     if settings["data"] != "digits":
-        config = toy_table.config_of(settings["data"], variant, settings["seed"], settings["num_steps"])
+        config = toy_runs.config_of(settings["data"], variant, settings["seed"], settings["num_steps"])
     else:
         config = quickstart.get_config(variant.objective)
         for key, value in variant.options:
@@ -54,10 +56,10 @@ def _config(settings: rows.Settings) -> ml_collections.ConfigDict:
     return config
 
 
-def measure(settings: rows.Settings, folder: Path) -> rows.Row:
+def measure(settings: store.Settings, folder: Path) -> store.Row:
     """One row: a run and its errors. A run that diverges, or whose samples are not finite, is a row too."""
     config = _config(settings)
-    with rows.fresh_workdir(folder, settings) as workdir:
+    with store.fresh_workdir(folder, settings) as workdir:
         try:
             trainer.train(config, workdir)
             return {"diverged": None, **_measure(config, workdir, folder)}
@@ -67,20 +69,20 @@ def measure(settings: rows.Settings, folder: Path) -> rows.Row:
 
 def _measure(config: ml_collections.ConfigDict, workdir: str, folder: Path) -> dict:
     if config.data.name != "digits":
-        return map_error.score(build.restore_net(workdir), config, toy_table.targets(config, folder))
+        return errors.score(build.restore_net(workdir), config, toy_runs.targets(config, folder))
     objective = build.objective(config)
     calls = sampling.possible_calls(objective, sampling.method_of(objective), CALLS)
     found = fid_sweep.sweep([workdir], fid_sweep.Request(steps=calls, features="pixels"))[workdir]
     return {f"distance_{row.identity.steps}": row.scores.value for row in found}
 
 
-def wanted(given: flags.FlagValues) -> list[rows.Settings]:
+def wanted(given: flags.FlagValues) -> list[store.Settings]:
     """The settings of all rows of both ablations, seeds outermost, so that a part of the work is fewer seeds."""
     if not given.data or not set(given.data) <= set(DATA):
         raise InputError(f"--data={','.join(given.data)}: use {', '.join(DATA)}")
     chosen = variants.from_flag(given.objectives) or objectives.names()
-    if given.toy_steps % toy_table.PER_CALL:
-        raise InputError(f"--toy_steps={given.toy_steps}: use a multiple of {toy_table.PER_CALL}")
+    if given.toy_steps % toy_runs.PER_CALL:
+        raise InputError(f"--toy_steps={given.toy_steps}: use a multiple of {toy_runs.PER_CALL}")
     steps = {"digits": given.digits_steps, "mixture1d": given.toy_steps}
 
     def cases(num_steps: int) -> list[tuple[str, float]]:
@@ -100,7 +102,7 @@ def _corrections(num_steps: int) -> list[str]:
     return [*weights, f"sgflow(correction_steps={num_steps})"]  # the last goes from 1 to 0 over the run
 
 
-def _series(found: list[rows.Row], x_of) -> dict:
+def _series(found: list[store.Row], x_of) -> dict:
     """What `plots.ablation` draws: for each panel and line, the values of the seeds at each x."""
     series = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in found:
@@ -114,10 +116,10 @@ def _series(found: list[rows.Row], x_of) -> dict:
     return series
 
 
-def figures(found: list[rows.Row]) -> dict[str, bytes]:
+def figures(found: list[store.Row]) -> dict[str, bytes]:
     """time_scale.png and correction.png, as far as there are rows for them."""
 
-    def weight(row: rows.Row) -> str | None:
+    def weight(row: store.Row) -> str | None:
         """The weight of sgflow's correction, where only it differs from the default."""
         options = dict(variants.parse(row["objective"]).options)
         if not row["objective"].startswith("sgflow") or row["time_scale"] != DEFAULT_SCALE:
@@ -138,7 +140,7 @@ def figures(found: list[rows.Row]) -> dict[str, bytes]:
     return {name: plots.ablation(*arguments) for name, arguments in drawn.items() if arguments[0]}
 
 
-def table(found: list[rows.Row]) -> str:
+def table(found: list[store.Row]) -> str:
     """A Markdown table for each data set: mean and range over the seeds."""
     groups = defaultdict(list)
     for row in found:
@@ -162,13 +164,13 @@ def table(found: list[rows.Row]) -> str:
             "diverged": lambda group: str(sum(row["diverged"] is not None for row in group)),
         }
         chosen = [group for key, group in groups.items() if key[:2] == (name, steps)]
-        parts.append(f"### {name}, {steps:,} training steps\n\n{rows.markdown(columns, chosen)}")
+        parts.append(f"### {name}, {steps:,} training steps\n\n{store.markdown(columns, chosen)}")
     return "\n".join(parts)
 
 
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    rows.define_flags("runs/ablations")
+    store.define_flags("runs/ablations")
     flags.DEFINE_list("objectives", [], "Objectives; all by default.")
     flags.DEFINE_list("data", list(DATA), "Data sets.")
     flags.DEFINE_list("seeds", ["0", "1"], "Seeds of the runs.")
@@ -180,15 +182,15 @@ def main(_):
     given = flags.FLAGS
     cli.start_jax(alone=True)
     out = Path(given.out)
-    found = rows.from_command("eval.ablations", SETTINGS, lambda: wanted(given), lambda row: measure(row, out))
+    found = store.from_command("eval.ablations", SETTINGS, lambda: wanted(given), lambda row: measure(row, out))
     if found is None:
         return
     text = table(found)
     terminal.say(text)
-    paths.write_atomically(out / "ablations.json", json.dumps(found, indent=1) + "\n")
-    paths.write_atomically(out / "ablations.md", text)
+    disk.write_atomically(out / "ablations.json", json.dumps(found, indent=1) + "\n")
+    disk.write_atomically(out / "ablations.md", text)
     for name, picture in figures(found).items():
-        paths.write_atomically(out / name, picture)
+        disk.write_atomically(out / name, picture)
 
 
 if __name__ == "__main__":

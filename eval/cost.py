@@ -25,11 +25,13 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from configs import base
-from eval import cost_table, counts, document, hardware, plots, rows, variants
-from eval.steps import Step
+from eval.machine import cost_table, gradient_cost, hardware, plots
+from eval.machine.ready_step import Step
+from eval.tables import document, store, variants
 from sgflow_jax import build, cli, data, generate, terminal
-from sgflow_jax import workdir as paths
+from sgflow_jax.config import fields
+from sgflow_jax.config.check import check_config
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SEED, InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
 
@@ -42,9 +44,9 @@ SETTINGS = {
     "objective": str,  # a variant
     "remat": str,
     "dtype": str,
-    "batch_size": rows.Range(1, MAX_SEED),
-    "microbatches": rows.Range(1, MAX_SEED),
-    "eval_batch_size": rows.Range(1, MAX_SEED),
+    "batch_size": store.Range(1, MAX_SEED),
+    "microbatches": store.Range(1, MAX_SEED),
+    "eval_batch_size": store.Range(1, MAX_SEED),
     "stage": STAGES,
     "data": str,
     "network": str,  # its other fields, as JSON
@@ -53,30 +55,30 @@ SETTINGS = {
 }
 
 
-def config_of(settings: rows.Settings) -> ml_collections.ConfigDict:
+def config_of(settings: store.Settings) -> ml_collections.ConfigDict:
     """The configuration of a row. InputError for one that cannot be."""
     variant = variants.parse(settings["objective"])
-    config = base.get_config(variant.objective)
+    config = fields.get_config(variant.objective)
     config.objective.update(dict(variant.options))
     config.data.name, config.data.batch_size = settings["data"], settings["batch_size"]
     config.eval.batch_size = settings["eval_batch_size"]
-    fields = paths.from_json(settings["network"])  # which has no tuples; a network's fields must be hashable
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    config.model = ml_collections.ConfigDict(fields)
+    network = disk.from_json(settings["network"])  # which has no tuples; a network's fields must be hashable
+    network = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
+    config.model = ml_collections.ConfigDict(network)
     config.model.dtype, config.train.microbatches = settings["dtype"], settings["microbatches"]
     if config.model.name == "unet":
         config.model.remat = settings["remat"]
     elif settings["remat"] != "none":
         raise InputError(f"--remat={settings['remat']} is for the unet: use none")
-    build.check(config)
+    check_config(config)
     return config
 
 
-def _count(config: ml_collections.ConfigDict) -> rows.Row:
-    return counts.gradient_cost(config, build.objective(config))._asdict()
+def _count(config: ml_collections.ConfigDict) -> store.Row:
+    return gradient_cost.gradient_cost(config, build.objective(config))._asdict()
 
 
-def _compile(config: ml_collections.ConfigDict) -> rows.Row:
+def _compile(config: ml_collections.ConfigDict) -> store.Row:
     cached = []
     jax.monitoring.register_event_listener(lambda event, **_: cached.append(event.endswith("/cache_hits")))
     step = Step(config)
@@ -88,7 +90,7 @@ def _compile(config: ml_collections.ConfigDict) -> rows.Row:
     return {"compile_seconds": seconds, **{f"{k}_bytes": getattr(memory, f"{k}_size_in_bytes") for k in kinds}}
 
 
-def _run(config: ml_collections.ConfigDict) -> rows.Row:
+def _run(config: ml_collections.ConfigDict) -> store.Row:
     step = Step(config)
     program, (state, monitor), rest = step.lowered.compile(), step.first(), (step.batch(), *step.rest())
     for _ in range(WARM_UP):
@@ -112,7 +114,7 @@ def _run(config: ml_collections.ConfigDict) -> rows.Row:
     }
 
 
-def _sample(config: ml_collections.ConfigDict) -> rows.Row:
+def _sample(config: ml_collections.ConfigDict) -> store.Row:
     step = build.train_step(config)
     shape, size = data.shape(config.data.name), config.eval.batch_size
     net = BoundNet(step.model, step.init(stream_key(config.seed, Stream.PARAMETERS), shape).params)
@@ -128,7 +130,7 @@ def _sample(config: ml_collections.ConfigDict) -> rows.Row:
 _MEASURES = {"count": _count, "compile": _compile, "run": _run, "sample": _sample}
 
 
-def measure(settings: rows.Settings) -> rows.Row:
+def measure(settings: store.Settings) -> store.Row:
     """One stage of one row. What does not fit into the device's memory is a row too."""
     here = jax.devices()[0].device_kind, jax.__version__
     if settings["stage"] != "count" and (settings["device"], settings["jax"]) != here:
@@ -145,7 +147,7 @@ def measure(settings: rows.Settings) -> rows.Row:
         return {"fault": "out of memory"}
 
 
-def wanted(given: flags.FlagValues) -> list[rows.Settings]:
+def wanted(given: flags.FlagValues) -> list[store.Settings]:
     """The settings of all rows asked for, stage by stage, those that others are relative to first. InputError for what
     cannot be."""
     network = {k: v for k, v in given.config.model.to_dict().items() if k not in ("dtype", "remat")}
@@ -185,7 +187,7 @@ def _device() -> str:
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
     cli.define_config("FILE.py: the network and the batch.", "configs/cifar10.py")
-    rows.define_flags("runs/cost")
+    store.define_flags("runs/cost")
     flags.DEFINE_list("stages", ["count"], "Some of count, compile, run and sample.")
     flags.DEFINE_list("objectives", [], "Objectives or variants like 'psd(split=uniform)'; all by default.")
     flags.DEFINE_list("remat", ["none"], "What is computed again: some of none, elementwise and block.")
@@ -202,19 +204,19 @@ def main(_):
     out = Path(given.out)
     # A GPU's compiler times kernels to choose among them.
     alone = (*TIMED, "compile") if jax.default_backend() == "gpu" else TIMED
-    found = rows.from_command(
+    found = store.from_command(
         "eval.cost", SETTINGS, lambda: wanted(given), measure, alone=lambda row: row["stage"] in alone
     )
     if found is None:
         return
     # Those of earlier calls too.
-    here = [row for row in rows.Store(out).every() if row["device"] in ("any", _device())]
+    here = [row for row in store.Store(out).every() if row["device"] in ("any", _device())]
     merged = cost_table.summary(here)
     table = cost_table.markdown(merged)
     terminal.say(table)
-    paths.write_atomically(out / "cost.json", json.dumps(merged, indent=1) + "\n")
-    paths.write_atomically(out / "cost.md", table)
-    paths.write_atomically(out / "cost.png", plots.cost(merged))
+    disk.write_atomically(out / "cost.json", json.dumps(merged, indent=1) + "\n")
+    disk.write_atomically(out / "cost.md", table)
+    disk.write_atomically(out / "cost.png", plots.cost(merged))
     if place is not None:
         place.fill(table)
 

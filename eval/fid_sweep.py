@@ -15,12 +15,16 @@ import jax
 import ml_collections
 from absl import flags
 
-from eval import features, labels, reference, results, summary
-from eval.measuring import Checkpoint, measure_all
-from eval.progress import say
-from sgflow_jax import build, cli, fingerprint, processes, sampling
-from sgflow_jax import workdir as paths
+from eval import features, reference
+from eval.scores import labels, results, summary
+from eval.scores.measuring import Checkpoint, measure_all
+from eval.scores.progress import say
+from sgflow_jax import build, cli, sampling
+from sgflow_jax.data import fingerprint
+from sgflow_jax.devices import processes
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
+from sgflow_jax.run import layout
 
 STEPS = (1, 2, 4, 10, 50, 100)  # those of them that the objective is trained for, unless asked otherwise
 
@@ -108,7 +112,7 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
 
 def _draw(workdir: str, every: list[results.Row], wanted: list[results.Row]) -> list[Path]:
     """Draws table and curve of all rows of a run anew, and a picture of those wanted; where they are."""
-    files = summary.write(paths.evaluation(workdir), every) if every else []
+    files = summary.write(layout.evaluation(workdir), every) if every else []
     if wanted and (picture := summary.picture(workdir, wanted)):
         files.append(picture)
     return files
@@ -217,7 +221,7 @@ def main(_):
     )
     cli.start_jax()
     if given.out:
-        processes.on_first(lambda: paths.check_writable(*summary.files(Path(given.out))))
+        processes.on_first(lambda: disk.check_writable(*summary.files(Path(given.out))))
     workdirs = processes.from_process(
         processes.on_first(lambda: [results.own(workdir, given.out) for workdir in workdirs])
     )
@@ -244,7 +248,7 @@ def _tell(found: Swept, out: str | None) -> None:
     say(f"\n{summary.screen(tagged)}\n")
     drawn = {workdir: files for workdir, files in found.files.items() if files}
     for workdir, files in drawn.items():
-        several = f"wrote {paths.evaluation(workdir)}: {', '.join(file.name for file in files)}"
+        several = f"wrote {layout.evaluation(workdir)}: {', '.join(file.name for file in files)}"
         say(several if len(drawn) > 1 else "\n".join(f"wrote {file}" for file in files))
     if out:
         files = summary.write(Path(out), [row for _, row in tagged], [name for name, _ in tagged])

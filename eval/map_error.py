@@ -6,120 +6,11 @@
 Prints errors of the map, of paths and of samples, at points that follow the exact law.
 """
 
-import functools
-from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
-import ml_collections
-import numpy as np
-import scipy.stats
 from absl import flags
 
-from sgflow_jax import build, cli, data, flow_map, generate, interpolant, sampling, terminal
-from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
-from sgflow_jax.models import BoundNet
-from sgflow_jax.objectives.base import Objective
-from sgflow_jax.times import Domain
-
-CALLS = (1, 2, 4, 10)
-PATH_STEPS = 4
-PROJECTIONS = 64
-
-
-class Targets(NamedTuple):
-    """What the exact map says, for errors to be measured against: float32 arrays.
-
-    noise [N, D]: x at time 0. path [PATH_STEPS, N, D]: where it is at PATH_STEPS uniform times up to 1. t, u [N] and
-    start, end [N, D]: jumps between uniform times t < u from points distributed as x_t. data [N, D]: the exact map of
-    other noise.
-    """
-
-    noise: np.ndarray
-    path: np.ndarray
-    t: np.ndarray
-    u: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    data: np.ndarray
-
-
-def targets(name: str, path: str = "linear", num_samples: int = 20_000, seed: int = 0) -> Targets:
-    """The targets of a data set on the interpolant called `path`. InputError if its exact map is not known."""
-    oracle = data.oracle(name, path)
-    if oracle is None:
-        raise InputError(f"the exact map of {name} is not known: use mixture1d or eight_gaussians")
-    key_noise, key_times, key_data = jax.random.split(jax.random.key(seed), 3)
-    noise, other = (jax.random.normal(key, (num_samples, *data.shape(name))) for key in (key_noise, key_data))
-    t, u = jnp.sort(jax.random.uniform(key_times, (2, num_samples)), axis=0)
-    zero, one = jnp.zeros(num_samples), jnp.ones(num_samples)
-
-    @jax.jit
-    def exact(t, u, x):
-        # In small batches, which stay in a processor's cache.
-        return jax.lax.map(lambda point: oracle.flow_map(*(a[None] for a in point))[0], (t, u, x), batch_size=1000)
-
-    start = exact(zero, t, noise)
-    at_times = [exact(zero, one * k / PATH_STEPS, noise) for k in range(1, PATH_STEPS + 1)]
-    found = Targets(noise, np.stack(at_times), t, u, start, exact(t, u, start), exact(zero, one, other))
-    return Targets(*map(np.asarray, found))
-
-
-def score(net: BoundNet, config: ml_collections.ConfigDict, against: Targets, seed: int = 0) -> dict[str, float | None]:
-    """Errors against the exact flow map, in units of x; None for what the objective does not train.
-
-    one_jump: root mean square error of f(0, 1, x) (see `jump`) over x ~ N(0, I). all_jumps: of f(t, u, x) over uniform
-    t < u and x distributed as x_t. distance_N: sliced 1-Wasserstein distance (in one dimension the distance itself) of
-    samples made in N network calls to as many exact ones. path: root mean square distance between the points sampling
-    visits in PATH_STEPS steps and the exact path from the same noise. seed: of the samples. `generate.NotFinite` if the
-    network gives no numbers.
-    """
-    objective, count = build.objective(config), len(against.noise)
-    learned = jax.jit(functools.partial(jump, net, objective))
-    scores = {"one_jump": _rms(learned(0.0, 1.0, against.noise) - against.path[-1]), "all_jumps": None}
-    if objective.domain in (Domain.FORWARD, Domain.BOTH, Domain.DIAGONAL):
-        scores["all_jumps"] = _rms(learned(against.t, against.u, against.start) - against.end)
-
-    method = sampling.method_of(objective)
-    possible = sampling.possible_calls(objective, method, CALLS)
-    for calls in CALLS:
-        plan = generate.Plan(against.noise.shape[1:], calls, method, seed, count, objective.interpolant)
-        made = generate.examples(net, plan, count) if calls in possible else None
-        scores[f"distance_{calls}"] = None if made is None else _sliced_wasserstein(made, against.data)
-
-    scores["path"] = None
-    if not sampling.possible_calls(objective, method, (PATH_STEPS,)):
-        return scores
-    times = sampling.time_grid(PATH_STEPS, method)
-    renoise = sampling.Renoise(interpolant.make(objective.interpolant), jax.random.split(jax.random.key(seed), count))
-    one_step = jax.jit(lambda x, interval, keys: sampling.sample(net, x, interval, method, renoise._replace(keys=keys)))
-    visited = [against.noise]
-    for k in range(PATH_STEPS):
-        visited.append(one_step(visited[-1], times[k : k + 2], renoise.at(k).keys))
-    scores["path"] = _rms(jnp.stack(visited[1:]) - against.path)
-    return scores
-
-
-def jump(net: BoundNet, objective: Objective, t, u, x: jax.Array) -> jax.Array:
-    """f(t, u, x) as the objective trains it: without u != t, that is one Euler step."""
-    if objective.domain is Domain.DIAGONAL:
-        return flow_map.apply(lambda t, u, x: net(t, t, x), t, u, x)
-    return flow_map.apply(net, t, u, x)
-
-
-def _rms(error: jax.Array) -> float:
-    value = float(jnp.sqrt(jnp.mean(error**2)))
-    if not np.isfinite(value):
-        raise generate.NotFinite("the learned map is not finite: its training diverged; use an earlier checkpoint")
-    return value
-
-
-def _sliced_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
-    """The mean 1-Wasserstein distance of the projections of two clouds [N, D] on fixed random directions."""
-    directions = np.random.default_rng(0).standard_normal((a.shape[1], PROJECTIONS if a.shape[1] > 1 else 1))
-    directions /= np.linalg.norm(directions, axis=0)
-    distances = map(scipy.stats.wasserstein_distance, (a @ directions).T, (b @ directions).T)
-    return float(np.mean(list(distances)))
+from eval.exact import errors
+from sgflow_jax import build, cli, terminal
+from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED
 
 
 def define_flags() -> None:
@@ -134,8 +25,8 @@ def main(_):
     cli.require(workdir=given.workdir)
     cli.start_jax(alone=True)
     net, config, _ = build.restore(given.workdir)
-    against = targets(config.data.name, config.objective.interpolant, given.num_samples, given.seed)
-    for name, value in score(net, config, against, given.seed).items():
+    against = errors.targets(config.data.name, config.objective.interpolant, given.num_samples, given.seed)
+    for name, value in errors.score(net, config, against, given.seed).items():
         terminal.say(f"{name}: " + ("not trained" if value is None else f"{value:.4f}"))
 
 

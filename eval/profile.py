@@ -22,16 +22,18 @@ import jax
 import ml_collections
 from absl import flags
 
-from eval import rows, trace
-from eval.steps import Step
-from sgflow_jax import build, cli, terminal
-from sgflow_jax import workdir as paths
+from eval.machine import trace
+from eval.machine.ready_step import Step
+from eval.tables import store
+from sgflow_jax import cli, terminal
+from sgflow_jax.config.check import check_config
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 WARM_UP = 3  # calls
 
 
-def profile(config: ml_collections.ConfigDict, steps: int) -> tuple[rows.Row, trace.Table]:
+def profile(config: ml_collections.ConfigDict, steps: int) -> tuple[store.Row, trace.Table]:
     """The table of `steps` steps (or of more, to fill the last dispatch), and what else is known of them: the row has
     "step_ms" alone, "traced_step_ms" with the profiler and "busy", the share of the latter.
 
@@ -86,7 +88,7 @@ def _options() -> jax.profiler.ProfileOptions:
     return options
 
 
-def as_json(row: rows.Row, table: trace.Table) -> dict[str, Any]:
+def as_json(row: store.Row, table: trace.Table) -> dict[str, Any]:
     """All numbers: the row, the share of the busy time of each category, and every instruction, per step."""
     steps = row["steps"]
     kernels = [
@@ -96,7 +98,7 @@ def as_json(row: rows.Row, table: trace.Table) -> dict[str, Any]:
     return {**row, "categories": table.shares(), "kernels": kernels}
 
 
-def described(row: rows.Row, table: trace.Table, top: int) -> str:
+def described(row: store.Row, table: trace.Table, top: int) -> str:
     """The tables as Markdown."""
     per_step = row["traced_step_ms"] * row["busy"]  # ms
     categories = {
@@ -116,8 +118,8 @@ def described(row: rows.Row, table: trace.Table, top: int) -> str:
         f"{row['objective']}, {row['batch_size']} examples a step, {row['devices']} {row['device']} device(s), jax "
         f"{row['jax']}: {row['step_ms']:.2f} ms a step, {row['traced_step_ms']:.2f} ms with the profiler, of which the "
         f"device is busy {row['busy']:.1%} and idle {1 - row['busy']:.1%}.\n\n"
-        f"{rows.markdown(categories, list(table.shares().items()))}\n"
-        f"The longest of {len(table.kernels)} instructions:\n\n{rows.markdown(kernels, table.kernels[:top])}"
+        f"{store.markdown(categories, list(table.shares().items()))}\n"
+        f"The longest of {len(table.kernels)} instructions:\n\n{store.markdown(kernels, table.kernels[:top])}"
     )
 
 
@@ -133,14 +135,14 @@ def main(_):
     given = flags.FLAGS
     cli.require(config=given.config)
     if given.out:
-        paths.check_writable(Path(given.out))
+        disk.check_writable(Path(given.out))
     cli.start_jax(alone=True)
     config = given.config.copy_and_resolve_references()
-    build.check(config)
+    check_config(config)
     row, table = profile(config, given.steps)
     terminal.say(described(row, table, given.top))
     if given.out:
-        paths.write_atomically(Path(given.out), json.dumps(as_json(row, table), indent=1) + "\n")
+        disk.write_atomically(Path(given.out), json.dumps(as_json(row, table), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,13 +20,16 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from eval import features, progress, real, selfcheck
+from eval import features
 from eval.features.interface import Features, Labelled
 from eval.frechet import Gaussian
-from eval.measure import Halves, Reference, Sample
-from eval.results import VERSION, ReferenceIdentity, plus_minus
-from sgflow_jax import build, cli, data, fingerprint, processes, terminal
-from sgflow_jax import workdir as paths
+from eval.scores import progress, real, selfcheck
+from eval.scores.measure import Halves, Reference, Sample
+from eval.scores.results import VERSION, ReferenceIdentity, plus_minus
+from sgflow_jax import build, cli, data, terminal
+from sgflow_jax.data import fingerprint
+from sgflow_jax.devices import processes
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 CIFAR10_FID = 3.15  # of all training images to all test images
@@ -88,7 +91,7 @@ def of_file(file: str, config: ml_collections.ConfigDict, extract: Features) -> 
 def cached(identity: ReferenceIdentity) -> Path:
     """Where statistics are kept: the name tells everything they depend on."""
     name = "-".join(str(part) for part in dataclasses.astuple(identity) if part != "")
-    return paths.cache() / "reference" / f"{name}.npz"
+    return disk.cache() / "reference" / f"{name}.npz"
 
 
 def save(file: Path, identity: ReferenceIdentity, reference: Reference) -> None:
@@ -96,7 +99,7 @@ def save(file: Path, identity: ReferenceIdentity, reference: Reference) -> None:
     arrays = {"mean": reference.gaussian.mean, "cov": reference.gaussian.cov, "features": reference.features}
     if reference.halves is not None:
         arrays |= {"halves": np.array([reference.halves.distance, *reference.halves.counts])}
-    paths.write_arrays(file, {"identity": np.array(json.dumps(dataclasses.asdict(identity))), **arrays})
+    disk.write_arrays(file, {"identity": np.array(json.dumps(dataclasses.asdict(identity))), **arrays})
 
 
 def load(file: Path) -> tuple[ReferenceIdentity, Reference]:

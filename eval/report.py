@@ -19,10 +19,13 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from eval import embed, gallery, neighbours, plots, reference, results, training_section
-from eval.runs import Run, common_kinds, read
-from sgflow_jax import cli, data, figures, terminal
-from sgflow_jax import workdir as paths
+from eval import reference
+from eval.page import embed, gallery, neighbours, training_section
+from eval.page.runs import Run, common_kinds, read
+from eval.scores import plots, results
+from sgflow_jax import cli, data, terminal
+from sgflow_jax.display import figures
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 
@@ -31,13 +34,13 @@ def write(workdirs: Sequence[str], out: str) -> Path:
     cannot stand on one page, and for a place that is not a directory."""
     runs = read(workdirs)
     folder = Path(out)
-    paths.check_writable(folder / "index.html")
+    disk.check_writable(folder / "index.html")
     files: embed.Files = {}
     text = render(runs, files, shlex.join(_command(workdirs, out)))
-    paths.check_writable(*(folder / name for name in files))
+    disk.check_writable(*(folder / name for name in files))
     for name, content in files.items():
-        paths.write_atomically(folder / name, content)
-    paths.write_atomically(folder / "index.html", text)
+        disk.write_atomically(folder / name, content)
+    disk.write_atomically(folder / "index.html", text)
     return folder / "index.html"
 
 

@@ -21,10 +21,12 @@ import numpy as np
 from absl import flags
 from jax.sharding import AxisType, Mesh
 
-from eval import rows
-from eval.steps import Step
-from sgflow_jax import build, cli, sharding, terminal
-from sgflow_jax import workdir as paths
+from eval.machine.ready_step import Step
+from eval.tables import store
+from sgflow_jax import build, cli, terminal
+from sgflow_jax.config.check import check_config
+from sgflow_jax.devices import sharding
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 MOST_DEVICES = 4096
@@ -111,7 +113,7 @@ def _hlo_bytes(kind: str, sizes: str) -> int:
     return int(np.prod([int(size) for size in sizes.split(",") if size])) * bits // 8
 
 
-def from_shapes(config: ml_collections.ConfigDict, mesh: Mesh) -> rows.Row:
+def from_shapes(config: ml_collections.ConfigDict, mesh: Mesh) -> store.Row:
     """What each device keeps between steps, and moves in one, in bytes."""
     state = build.state_like(config, build.train_step(config), mesh)
     collectives = expected(state.params, mesh)
@@ -124,7 +126,7 @@ def from_shapes(config: ml_collections.ConfigDict, mesh: Mesh) -> rows.Row:
     }
 
 
-def from_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_device: int) -> rows.Row:
+def from_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_device: int) -> store.Row:
     """What the compiled training step takes on each device, in bytes, and its collectives."""
     began = time.perf_counter()
     config = config.copy_and_resolve_references()
@@ -193,14 +195,14 @@ def main(_):
     devices = cli.integers("devices", given.devices, 1, MOST_DEVICES)
     wanted = grids(devices, _fsdp(given.fsdp))
     if given.out:
-        paths.check_writable(Path(given.out))
+        disk.check_writable(Path(given.out))
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(devices))
     cli.start_jax()
     config = given.config.copy_and_resolve_references()
     config.mesh.data, config.mesh.fsdp = -1, 1
     config.data.batch_size = given.batch_per_device * jax.device_count()
-    build.check(config)
+    check_config(config)
 
     found = []
     for grid in wanted:
@@ -210,14 +212,14 @@ def main(_):
             terminal.say(f"data {grid[0]} x fsdp {grid[1]}: compiled in {row['seconds']} s", to_stderr=True)
         found.append(row)
     terminal.say("A device keeps between steps, and moves in one, in MB (10^6 bytes):\n")
-    terminal.say(rows.markdown(KEPT, found))
+    terminal.say(store.markdown(KEPT, found))
     if given.compile:
         terminal.say(
             f"The compiled step, {given.batch_per_device} examples on each device; collectives by size; in MB:\n"
         )
-        terminal.say(rows.markdown(COMPILED, found))
+        terminal.say(store.markdown(COMPILED, found))
     if given.out:
-        paths.write_atomically(Path(given.out), json.dumps(found, indent=1) + "\n")
+        disk.write_atomically(Path(given.out), json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

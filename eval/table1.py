@@ -15,22 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from eval import counts, document, rows, variants
-from sgflow_jax import build, cli, terminal
-from sgflow_jax import workdir as paths
+from eval.machine import gradient_cost
+from eval.tables import document, store, variants
+from sgflow_jax import cli, terminal
+from sgflow_jax.config.check import check_config
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
 
 
-def measure(config, results: Path) -> list[rows.Row]:
+def measure(config, results: Path) -> list[store.Row]:
     """A row for each objective and each option of its own."""
     found = {name: _read(results / f"{name}.json") for name in ("stationarity", "toy_table")}
-    baseline = counts.gradient_cost(config, variants.parse("flow_matching").make())
+    baseline = gradient_cost.gradient_cost(config, variants.parse("flow_matching").make())
     table = []
     for variant in variants.own():
         objective = variant.make()
-        spent = counts.gradient_cost(config, objective)
+        spent = gradient_cost.gradient_cost(config, objective)
         table.append(
             {
                 "objective": variant.name,
@@ -74,7 +76,7 @@ def simulation_free(objective: Objective) -> bool:
         return x * jnp.nan
 
     x = jnp.ones((objective.batch_multiple * 4, 2))
-    objective(net, x, x, jax.random.key(0), counts.TRAINED)
+    objective(net, x, x, jax.random.key(0), gradient_cost.TRAINED)
     jax.effects_barrier()
     return not any(spoiled)
 
@@ -91,14 +93,14 @@ def _any_steps(objective: Objective) -> str:
     return "yes" if objective.step_counts is None else f"powers of 2 up to {objective.step_counts[-1]}"
 
 
-def _largest_z(found: list[rows.Row], name: str) -> str:
+def _largest_z(found: list[store.Row], name: str) -> str:
     z = [row["exact"]["z"] for row in found if row["objective"] == name]
     if not z:
         return "not measured"
     return f"{max(z):.1f}" if variants.parse(name).make().exact else f"{max(z):.1f}, by discretisation"
 
 
-def _path(found: list[rows.Row], name: str) -> str:
+def _path(found: list[store.Row], name: str) -> str:
     values = [
         row["path"]
         for row in found
@@ -108,9 +110,9 @@ def _path(found: list[rows.Row], name: str) -> str:
     return f"{np.mean(values):.3f}" if values else "diverged or not measured"
 
 
-def _read(file: Path) -> list[rows.Row]:
+def _read(file: Path) -> list[store.Row]:
     try:
-        found = paths.from_json(file.read_text())
+        found = disk.from_json(file.read_text())
         missing = {"stationarity": {"exact"}, "toy_table": {"data", "budget", "diverged"}}[file.stem]
         if not all(missing | {"objective"} <= row.keys() for row in found):
             raise ValueError("rows of another kind")
@@ -131,9 +133,9 @@ def define_flags() -> None:
 def main(_):
     given = flags.FLAGS
     cli.start_jax(alone=True)
-    build.check(given.config)
+    check_config(given.config)
     place = document.Place(Path(given.doc), "python -m eval.table1") if given.doc else None
-    table = rows.markdown(
+    table = store.markdown(
         {title: lambda row, key=key: row[key] for title, key in COLUMNS.items()},
         measure(given.config, Path(given.results)),
     )

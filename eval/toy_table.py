@@ -8,7 +8,6 @@ and compares with the exact map. Writes DIR/toy_table.md, toy_table.json and toy
 measured again.
 """
 
-import contextlib
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -19,86 +18,62 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from configs import mixture1d, toy2d
-from eval import map_error, plots, rows, variants
+from eval.exact import errors, plots, toy_runs
+from eval.tables import store, variants
 from sgflow_jax import build, cli, data, generate, terminal, trainer
-from sgflow_jax import workdir as paths
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SEED, InputError
+from sgflow_jax.run import layout
 
-DATA = {"mixture1d": mixture1d, "eight_gaussians": toy2d}
-PER_CALL = 50  # training steps in one call of the device: these networks are small
 TRIAL_STEPS = 400  # of the run that measures the speed
 SHOWN = 400  # points of the learned map kept for the figure
 BUDGETS = ("steps", "seconds")
 # The settings of a row, and what each may be.
 SETTINGS = {
-    "data": tuple(DATA),
+    "data": tuple(toy_runs.DATA),
     "objective": str,
     "budget": BUDGETS,
-    "amount": rows.Range(0.1, MAX_SEED, float),
+    "amount": store.Range(0.1, MAX_SEED, float),
     "seed": int,
 }
 
 
-def config_of(name: str, variant: variants.Variant, seed: int, num_steps: int | None) -> ml_collections.ConfigDict:
-    """The configuration of one run: the data set's own config but for seed and length, and without pictures."""
-    config = DATA[name].get_config(variant.objective)
-    for key, value in variant.options:
-        config.objective[key] = value
-    config.seed = seed
-    config.train.num_steps = num_steps or config.train.num_steps
-    config.train.steps_per_dispatch = PER_CALL
-    config.train.preview_every = 0
-    config.train.checkpoint_every = config.train.num_steps
-    config.train.log_every = PER_CALL * 2
-    return config
-
-
-def measure(settings: rows.Settings, folder: Path) -> rows.Row:
+def measure(settings: store.Settings, folder: Path) -> store.Row:
     """One row: a run and its errors. A run that diverges is a row too."""
     variant = variants.parse(settings["objective"])
 
     def config_for(num_steps: int) -> ml_collections.ConfigDict:
-        return config_of(settings["data"], variant, settings["seed"], num_steps)
+        return toy_runs.config_of(settings["data"], variant, settings["seed"], num_steps)
 
     num_steps = settings["amount"]
     if settings["budget"] == "steps":
-        _check_steps(num_steps, "amount")
+        toy_runs.check_steps(num_steps, "amount")
     try:
         if settings["budget"] == "seconds":
             trial = config_for(TRIAL_STEPS)
-            with rows.fresh_workdir(folder, {**settings, "trial": True}) as workdir:
+            with store.fresh_workdir(folder, {**settings, "trial": True}) as workdir:
                 trainer.train(trial, workdir)
-                num_steps = max(2, int(settings["amount"] * _speed(trial, workdir) / PER_CALL)) * PER_CALL
+                num_steps = (
+                    max(2, int(settings["amount"] * _speed(trial, workdir) / toy_runs.PER_CALL)) * toy_runs.PER_CALL
+                )
         config = config_for(num_steps)
-        with rows.fresh_workdir(folder, settings) as workdir:
+        with store.fresh_workdir(folder, settings) as workdir:
             trainer.train(config, workdir)
             net = build.restore_net(workdir)
             return {
                 "diverged": None,
                 "num_steps": num_steps,
                 "steps_per_second": _speed(config, workdir),
-                **map_error.score(net, config, targets(config, folder)),
+                **errors.score(net, config, toy_runs.targets(config, folder)),
                 **_shown(net, config),
             }
     except (trainer.Stopped, generate.NotFinite) as stopped:
         return {"diverged": str(stopped), "num_steps": num_steps}
 
 
-def targets(config: ml_collections.ConfigDict, folder: Path) -> map_error.Targets:
-    """What to compare with; kept in a file, as it takes longer than a run."""
-    name, path = config.data.name, config.objective.interpolant
-    file = folder / f"exact_{name}_{path}.npz"
-    with contextlib.suppress(InputError):  # missing, or damaged
-        return map_error.Targets(*paths.read_arrays(file, *map_error.Targets._fields))
-    found = map_error.targets(name, path)
-    paths.write_arrays(file, found._asdict())
-    return found
-
-
 def _speed(config: ml_collections.ConfigDict, workdir: str) -> float:
     """Training steps a second, the median over the lines of the log after the first."""
-    lines = [json.loads(line) for line in paths.metrics_file(workdir).read_text().splitlines()]
+    lines = [json.loads(line) for line in layout.metrics_file(workdir).read_text().splitlines()]
     # The first line has the compilation; a run of one line has no other.
     return float(np.median([line["images_per_second"] for line in lines[1:] or lines])) / config.data.batch_size
 
@@ -109,12 +84,12 @@ def _shown(net, config: ml_collections.ConfigDict) -> dict:
     x = jnp.linspace(-3, 3, SHOWN)[:, None] if shape == (1,) else jax.random.normal(jax.random.key(0), (SHOWN, *shape))
     zero, one = jnp.zeros(SHOWN), jnp.ones(SHOWN)
     oracle = data.oracle(config.data.name, config.objective.interpolant)
-    learned = map_error.jump(net, build.objective(config), 0.0, 1.0, x)
+    learned = errors.jump(net, build.objective(config), 0.0, 1.0, x)
     maps = {"noise": x, "learned": learned, "exact": oracle.flow_map(zero, one, x)}
     return {name: np.round(np.asarray(points), 4).tolist() for name, points in maps.items()}
 
 
-def summary(found: list[rows.Row]) -> list[rows.Row]:
+def summary(found: list[store.Row]) -> list[store.Row]:
     """One row for each data set, budget and objective: lists over its seeds."""
     groups = defaultdict(list)
     for row in found:
@@ -128,7 +103,7 @@ def summary(found: list[rows.Row]) -> list[rows.Row]:
 def _cell(name: str):
     """Mean and standard deviation over the seeds that did not diverge."""
 
-    def cell(group: rows.Row) -> str:
+    def cell(group: store.Row) -> str:
         values = [row[name] for row in group["rows"] if not row["diverged"]]
         if not values or values[0] is None:
             return "-"
@@ -142,7 +117,7 @@ COLUMNS = {
     "objective": lambda group: group["objective"],
     "RMSE f(0, 1, .)": _cell("one_jump"),
     "RMSE t < u": _cell("all_jumps"),
-    **{f"distance, {n} step{'s' * (n > 1)}": _cell(f"distance_{n}") for n in map_error.CALLS},
+    **{f"distance, {n} step{'s' * (n > 1)}": _cell(f"distance_{n}") for n in errors.CALLS},
     "path": _cell("path"),
     "steps": lambda group: f"{np.mean([row['num_steps'] for row in group['rows']]):,.0f}",
     "steps/s": _cell("steps_per_second"),
@@ -151,19 +126,19 @@ COLUMNS = {
 }
 
 
-def tables(groups: list[rows.Row]) -> str:
+def tables(groups: list[store.Row]) -> str:
     """A Markdown table for each data set and budget."""
     parts = []
     for name, budget, amount in dict.fromkeys((g["data"], g["budget"], g["amount"]) for g in groups):
         chosen = [g for g in groups if (g["data"], g["budget"], g["amount"]) == (name, budget, amount)]
-        parts.append(f"### {name}, {amount:,} {budget} of training\n\n{rows.markdown(COLUMNS, chosen)}")
+        parts.append(f"### {name}, {amount:,} {budget} of training\n\n{store.markdown(COLUMNS, chosen)}")
     return "\n".join(parts)
 
 
-def wanted(given: flags.FlagValues) -> list[rows.Settings]:
+def wanted(given: flags.FlagValues) -> list[store.Settings]:
     """The settings of all rows, seeds outermost, so that a part of the work is a table of fewer seeds."""
     names = variants.from_flag(given.objectives) or [variant.name for variant in variants.own()]
-    for flag, items, allowed in (("data", given.data, DATA), ("budgets", given.budgets, BUDGETS)):
+    for flag, items, allowed in (("data", given.data, toy_runs.DATA), ("budgets", given.budgets, BUDGETS)):
         if not items or not set(items) <= set(allowed):
             raise InputError(f"--{flag}={','.join(items)}: use {', '.join(allowed)}")
     seeds = cli.integers("seeds", given.seeds)
@@ -171,8 +146,8 @@ def wanted(given: flags.FlagValues) -> list[rows.Settings]:
     for seed in seeds:
         for name in given.data:
             for budget in given.budgets:
-                steps = given.num_steps or DATA[name].get_config().train.num_steps
-                _check_steps(steps, "--num_steps")
+                steps = given.num_steps or toy_runs.DATA[name].get_config().train.num_steps
+                toy_runs.check_steps(steps, "--num_steps")
                 amount = steps if budget == "steps" else given.seconds
                 settings += [
                     {"data": name, "objective": o, "budget": budget, "amount": amount, "seed": seed} for o in names
@@ -180,16 +155,11 @@ def wanted(given: flags.FlagValues) -> list[rows.Settings]:
     return settings
 
 
-def _check_steps(steps: float, name: str) -> None:
-    if not isinstance(steps, int) or steps % (2 * PER_CALL):
-        raise InputError(f"{name}={steps}: use a multiple of {2 * PER_CALL}")
-
-
 def define_flags() -> None:
     """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    rows.define_flags("runs/toy_table")
+    store.define_flags("runs/toy_table")
     flags.DEFINE_list("objectives", [], "Objectives or variants like 'psd(split=uniform)'; all by default.")
-    flags.DEFINE_list("data", list(DATA), "Data sets.")
+    flags.DEFINE_list("data", list(toy_runs.DATA), "Data sets.")
     flags.DEFINE_list("budgets", list(BUDGETS), "Equal steps, equal seconds of training, or both.")
     flags.DEFINE_list("seeds", ["0"], "Seeds of the runs.")
     flags.DEFINE_integer("num_steps", None, "Training steps of the first budget; the config's by default.", 1)
@@ -200,16 +170,16 @@ def main(_):
     given = flags.FLAGS
     cli.start_jax(alone=True)
     out = Path(given.out)
-    found = rows.from_command("eval.toy_table", SETTINGS, lambda: wanted(given), lambda row: measure(row, out))
+    found = store.from_command("eval.toy_table", SETTINGS, lambda: wanted(given), lambda row: measure(row, out))
     if found is None:
         return
     groups = summary(found)
     table = tables(groups)
     terminal.say(table)
     without_points = [{k: v for k, v in row.items() if k not in ("noise", "learned", "exact")} for row in found]
-    paths.write_atomically(out / "toy_table.json", json.dumps(without_points, indent=1) + "\n")
-    paths.write_atomically(out / "toy_table.md", table)
-    paths.write_atomically(out / "toy_maps.png", plots.toy_maps(found))
+    disk.write_atomically(out / "toy_table.json", json.dumps(without_points, indent=1) + "\n")
+    disk.write_atomically(out / "toy_table.md", table)
+    disk.write_atomically(out / "toy_maps.png", plots.toy_maps(found))
 
 
 if __name__ == "__main__":

@@ -53,8 +53,9 @@ def half_written(workdir: Path) -> int:
 
 def numbers(workdir: Path):
     """All that was trained and watched, in the last checkpoint."""
-    from sgflow_jax import build, data, sharding
-    from sgflow_jax.checkpoint import Checkpoints
+    from sgflow_jax import build, data
+    from sgflow_jax.devices import sharding
+    from sgflow_jax.run.checkpoint import Checkpoints
 
     config, step = build.recall(str(workdir))
     mesh = sharding.mesh()

@@ -12,8 +12,10 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sgflow_jax import command_help, config_flag, places, processes, terminal
-from sgflow_jax import workdir as paths
+from sgflow_jax import terminal
+from sgflow_jax.config import fields, flag, help
+from sgflow_jax.devices import processes
+from sgflow_jax.files import disk, places
 from sgflow_jax.interfaces import MAX_SEED, InputError
 
 # What a run's numbers depend on: its configuration, its seed, and these settings of JAX, whatever the environment says.
@@ -66,7 +68,7 @@ def define_config(what: str, default: str | None = None, of_run: bool = False) -
 
     def define():
         line = flags.FLAGS.read_flags_from_files(sys.argv)
-        recorded = config_flag.check(command_help.split(line)[1], default, of_run)
+        recorded = flag.check(help.split(line)[1], default, of_run)
         if recorded is not None:
             return config_flags.DEFINE_config_dict("config", recorded, what)
         return config_flags.DEFINE_config_file("config", default, what)
@@ -130,7 +132,7 @@ def start_jax(alone: bool = False, saves: bool = False) -> None:
     """
     terminal.ready()
     if not jax.config.jax_compilation_cache_dir:
-        _cache_programs(paths.cache() / "compiled")
+        _cache_programs(disk.cache() / "compiled")
     _pin()
     jax.config.update("jax_enable_preemption_service", saves)
     processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
@@ -170,19 +172,19 @@ def _given() -> dict[str, Any]:
     found = {}
     for name, value in flags.FLAGS.flag_values_dict().items():
         if isinstance(value, ml_collections.ConfigDict):
-            found |= paths.flatten({name: value.to_dict()})
+            found |= fields.flatten({name: value.to_dict()})
         elif not name.startswith("config.") and not flags.FLAGS.find_module_defining_flag(name).startswith("absl"):
             found[name] = value
     return {name: value for name, value in found.items() if name not in EACH_ITS_OWN}
 
 
 def _parse(argv: list[str]) -> list[str]:
-    asks_help, argv = command_help.split(argv)
+    asks_help, argv = help.split(argv)
     rest = flags.FLAGS(argv)
     if asks_help:
         named = any(arg.lstrip("-").partition("=")[0] == "config" for arg in argv[1:])
         doc = sys.modules["__main__"].__doc__ or ""
-        terminal.say(command_help.of_config(flags.FLAGS.config) if named else command_help.of_command(doc))
+        terminal.say(help.of_config(flags.FLAGS.config) if named else help.of_command(doc))
         sys.exit(0)
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")

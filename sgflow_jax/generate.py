@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sgflow_jax import ahead, data, interpolant, sampling, sharding
+from sgflow_jax import data, interpolant, sampling
+from sgflow_jax.devices import fetch, sharding
 from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
 
@@ -116,7 +117,7 @@ def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards
             which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards)), split)
             yield _made(net, plan, which, times)
 
-    for start, (examples, finite) in zip(starts, ahead.fetched(started()), strict=True):
+    for start, (examples, finite) in zip(starts, fetch.fetched(started()), strict=True):
         if not np.all(finite):
             raise NotFinite(
                 f"the network gives examples that are not finite in {plan.network_calls} steps of {plan.method}: "

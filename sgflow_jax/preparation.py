@@ -9,10 +9,14 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from sgflow_jax import build, data, places, processes, resume, sharding
-from sgflow_jax.checkpoint import Checkpoints
+from sgflow_jax import build, data
+from sgflow_jax.config.check import check_config
+from sgflow_jax.devices import processes, sharding
+from sgflow_jax.files import places
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import BoundNet
+from sgflow_jax.run import resume
+from sgflow_jax.run.checkpoint import Checkpoints
 from sgflow_jax.train_step import TrainState, TrainStep
 
 _KEPT_SHARE = 10  # checkpoints kept for good by default
@@ -56,7 +60,7 @@ class Prepared:
 
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     """InputError for a bad configuration, data set or workdir, or a teacher or an origin that does not fit."""
-    build.check(config)
+    check_config(config)
     mesh = build.mesh(config)
     step_fn = build.train_step(config, mesh)
     like = build.state_like(config, step_fn, mesh)

@@ -6,10 +6,12 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
-from sgflow_jax import build, data, figures, generate, sampling
-from sgflow_jax import workdir as paths
+from sgflow_jax import build, data, generate, sampling
+from sgflow_jax.display import figures
+from sgflow_jax.display.phase import phase
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.phase import phase
+from sgflow_jax.run import record
 
 STEPS = (1, 2, 4, 10)
 SHOWN_IMAGES = 16
@@ -48,7 +50,7 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
         raise InputError(f"config.eval.batch_size is {config.eval.batch_size}: use a positive integer")
     with phase("reading the checkpoint"):
         net, saved, step = build.restore(workdir, request.checkpoint, request.ema)
-    paths.check_same(workdir, saved.to_dict(), config)
+    record.check_same(workdir, saved.to_dict(), config)
     objective = build.objective(saved)
     method = sampling.method_of(objective, request.method)
     steps = sampling.choose_calls(objective, method, request.steps, STEPS, request.grid)
@@ -68,10 +70,10 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     arrays = {f"steps_{n}": examples for n, examples in made.items()}
     if saved.model.num_classes:
         arrays["labels"] = generate.labels(plan.seed, request.num_samples, saved.model.num_classes)
-    paths.write_arrays(target, arrays)
+    disk.write_arrays(target, arrays)
     shown = SHOWN_IMAGES if len(shape) == 3 else SHOWN_POINTS
     first = figures.by_steps({n: examples[:shown] for n, examples in made.items()}, data.density(config.data.name))
-    paths.write_atomically(picture, figures.png(first))
+    disk.write_atomically(picture, figures.png(first))
     which = f"{config.objective.name}, step {step:,}, {'averaged' if request.ema else 'last'} parameters"
     lines = [
         f"sampled {which}, by {method}, seed {request.seed}: {request.num_samples:,} examples in each of "
@@ -79,7 +81,7 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
         f"wrote {target} ({', '.join(arrays)}) and {picture}",
     ]
     if between is not None:
-        paths.write_atomically(strip, figures.png(figures.image_grid(list(between))))
+        disk.write_atomically(strip, figures.png(figures.image_grid(list(between))))
         lines.append(f"wrote {strip}")
     return lines
 
@@ -90,5 +92,5 @@ def _targets(out: str) -> tuple[Path, Path, Path]:
     if target.suffix != ".npz" or not target.parent.is_dir():
         raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists")
     targets = target, target.with_suffix(".png"), target.with_name(f"{target.stem}_interpolation.png")
-    paths.check_writable(*targets)
+    disk.check_writable(*targets)
     return targets

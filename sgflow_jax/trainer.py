@@ -10,19 +10,21 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sgflow_jax import build, data, integrity, processes, provenance, resume, sharding
-from sgflow_jax.checkpoint import Checkpoints
+from sgflow_jax import build, data
+from sgflow_jax.devices import processes, provenance, sharding
+from sgflow_jax.display.banner import banner, ending
+from sgflow_jax.display.phase import phase
+from sgflow_jax.display.preview import preview
 from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import InputError, Stream, stream_key
-from sgflow_jax.metric_log import MetricLog, NoLog
 from sgflow_jax.models import BoundNet
-from sgflow_jax.phase import phase
-from sgflow_jax.preemption import MAINTENANCE_URL, Preemption
 from sgflow_jax.preparation import Prepared, origin_state, prepare
-from sgflow_jax.previews import preview
-from sgflow_jax.profile_steps import StepTrace
-from sgflow_jax.screen import banner, ending
-from sgflow_jax.stopwatch import Stopwatch
+from sgflow_jax.run import integrity, resume
+from sgflow_jax.run.checkpoint import Checkpoints
+from sgflow_jax.run.metric_log import MetricLog, NoLog
+from sgflow_jax.run.preemption import MAINTENANCE_URL, Preemption
+from sgflow_jax.run.step_trace import StepTrace
+from sgflow_jax.run.stopwatch import Stopwatch
 from sgflow_jax.train_step import Monitor, TrainState
 
 

@@ -4,9 +4,11 @@ import dataclasses
 import json
 from pathlib import Path
 
-from eval import results
-from sgflow_jax import build, fingerprint
-from sgflow_jax import workdir as paths
+from eval.scores import results
+from sgflow_jax import build
+from sgflow_jax.data import fingerprint
+from sgflow_jax.files import disk
+from sgflow_jax.run import layout, record
 from tests import tiny
 
 REFERENCE = results.ReferenceIdentity(results.VERSION, "digits", "train", "0123456789ab", 1797, "pixels", "", "")
@@ -39,12 +41,12 @@ def finished_run(folder: Path, rows: list[results.Row], config=None, examples=No
     """A finished run; examples: [n, ...], of every row."""
     results.append(str(folder), *rows)
     if config is not None:
-        paths.record(str(folder), config)
+        record.record(str(folder), config)
         lines = [
             {"step": n, "loss": 3.0 - n, "diagonal_loss": 1 / n, "grad_norm": 10.0 * n, "images_per_second": 512.0 + n}
             for n in (1, 2, 3, 4)
         ]
-        paths.metrics_file(folder).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "lo')
+        layout.metrics_file(folder).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "lo')
     for each in rows if examples is not None else []:
-        paths.write_arrays(results.examples_file(str(folder), each.identity), {"examples": examples})
+        disk.write_arrays(results.examples_file(str(folder), each.identity), {"examples": examples})
     return str(folder)

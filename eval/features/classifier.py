@@ -15,12 +15,14 @@ import optax
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from eval import progress
 from eval.features import weights
 from eval.features.interface import Features, Labelled, Request
 from eval.features.network import Network
-from sgflow_jax import data, fingerprint, processes, sharding, terminal
-from sgflow_jax import workdir as paths
+from eval.scores import progress
+from sgflow_jax import data, terminal
+from sgflow_jax.data import fingerprint
+from sgflow_jax.devices import processes, sharding
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 RECIPE = 1  # raised with every change of network or training: what was kept is then trained again
@@ -75,7 +77,7 @@ def _restore_or_train(labelled: Labelled) -> dict:
         params = jax.tree.map(np.asarray, _train(model, labelled))
         try:
             if jax.process_index() == 0:
-                paths.write_arrays(file, traverse_util.flatten_dict(params, sep="/"))
+                disk.write_arrays(file, traverse_util.flatten_dict(params, sep="/"))
         except InputError as error:  # what was learned serves all the same
             terminal.say(f"warning: the classifier is not kept: {error}", to_stderr=True)
     # Another host may have another cache, or none.
@@ -98,7 +100,7 @@ def _init(model: Classifier, shape: tuple[int, ...]) -> dict:
 
 def _file(labelled: Labelled) -> Path:
     name = f"{labelled.name}-{fingerprint.of_arrays(labelled.images, labelled.labels)}-seed{SEED}-recipe{RECIPE}.npz"
-    return paths.cache() / "classifiers" / name
+    return disk.cache() / "classifiers" / name
 
 
 def _hash(params: dict) -> str:

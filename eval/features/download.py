@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sgflow_jax import locks, terminal
+from sgflow_jax import terminal
+from sgflow_jax.files import locks
 from sgflow_jax.interfaces import InputError
 
 ATTEMPTS = 3

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgflow_jax import ahead, sharding
+from sgflow_jax.devices import fetch, sharding
 from sgflow_jax.interfaces import InputError
 
 
@@ -47,7 +47,7 @@ class Network:
                 batch = np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
                 yield _run(self.apply, self._placed, sharding.to_devices(batch[rows], split))
 
-        return np.concatenate(list(ahead.fetched(started())))[: len(images)]
+        return np.concatenate(list(fetch.fetched(started())))[: len(images)]
 
     @functools.cached_property
     def _placed(self):

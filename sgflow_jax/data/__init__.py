@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgflow_jax import oracles, places
+from sgflow_jax import oracles
 from sgflow_jax.data import memory, points, records
 from sgflow_jax.data.memory import Images
 from sgflow_jax.data.points import EIGHT_GAUSSIANS, MIXTURE1D, Points
 from sgflow_jax.data.records import Records
 from sgflow_jax.data.source import Source
+from sgflow_jax.files import places
 from sgflow_jax.interfaces import InputError
 
 __all__ = [

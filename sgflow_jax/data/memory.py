@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sgflow_jax import fingerprint
-from sgflow_jax.data import prepared
+from sgflow_jax.data import fingerprint, prepared
 from sgflow_jax.data.source import ORDER, Stepwise, half_mirrored
 
 CIFAR10_SHAPE, CIFAR10_CLASSES = (32, 32, 3), 10

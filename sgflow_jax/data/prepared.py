@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sgflow_jax import places
+from sgflow_jax.files import places
 from sgflow_jax.interfaces import InputError
 
 Example = dict[str, Any]

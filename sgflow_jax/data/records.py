@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from sgflow_jax import fingerprint
+from sgflow_jax.data import fingerprint
 from sgflow_jax.data.prepared import Split, open_split
 from sgflow_jax.data.source import ORDER, Stepwise, half_mirrored
 from sgflow_jax.interfaces import InputError

@@ -1,0 +1,60 @@
+"""A training step that is ready to run, on examples that are noise: what it costs does not depend on them."""
+
+import functools
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from sgflow_jax import build, data
+from sgflow_jax.devices import sharding
+from sgflow_jax.interfaces import Stream, stream_key
+from sgflow_jax.models import BoundNet
+from sgflow_jax.train_step import Monitor, TrainState
+
+
+def random_batch(name: str, batch_size: int) -> dict[str, np.ndarray]:
+    """Noise of the shapes and dtypes of a data set's batches; labels 0."""
+    rng, like = np.random.default_rng(0), data.batch_like(name, batch_size)
+    shape, is_image = like["x"].shape, like["x"].dtype == np.uint8
+    x = rng.integers(0, 256, shape, np.uint8) if is_image else rng.standard_normal(shape, np.float32)
+    return {"x": x, "label": np.zeros(like["label"].shape, np.int32)}
+
+
+class Step:
+    """The step, or steps_per_dispatch steps, of a configuration, as the trainer lays them out.
+
+    like: shapes of the state. lowered: takes (state, monitor, batch, key, teacher) and gives (state, monitor); its
+    compile() compiles it. mesh: of the configuration by default.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh | None = None):
+        self._config, self._mesh = config, mesh or build.mesh(config)
+        self._step = build.train_step(config, self._mesh)
+        self._per_call = config.train.steps_per_dispatch
+        self._batch = random_batch(config.data.name, config.data.batch_size)
+        self.like = build.state_like(config, self._step, self._mesh)
+        self._monitor = self._step.init_monitor(self._batch, self.like)
+        self._teacher, *_ = build.teacher(config, self._mesh)
+        if self._per_call > 1:
+            self._batch = jax.tree.map(lambda a: np.stack([a] * self._per_call), self._batch)
+        key = jax.eval_shape(lambda: stream_key(config.seed, Stream.TRAINING))
+        program = build.compiled(self._step, self.like, self._mesh, self._per_call)
+        self.lowered = program.lower(self.like, self._monitor, self._batch, key, self._teacher)
+
+    def first(self) -> tuple[TrainState, Monitor]:
+        """State and monitor before the first step, on the devices."""
+        init = functools.partial(self._step.init, shape=data.shape(self._config.data.name))
+        where = jax.tree.map(lambda a: a.sharding, self.like)
+        state = jax.jit(init, out_shardings=where)(stream_key(self._config.seed, Stream.PARAMETERS))
+        return state, jax.device_put(self._monitor, sharding.replicated(self._mesh))
+
+    def batch(self) -> dict[str, jax.Array]:
+        """Carries the batch to the devices, anew each time."""
+        return sharding.to_devices(self._batch, sharding.split(self._mesh, axis=0 if self._per_call == 1 else 1))
+
+    def rest(self) -> tuple[jax.Array, BoundNet | None]:
+        """Key and teacher."""
+        key = jax.device_put(stream_key(self._config.seed, Stream.TRAINING), sharding.replicated(self._mesh))
+        return key, self._teacher

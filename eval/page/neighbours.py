@@ -1,0 +1,111 @@
+"""Generated images beside the training images nearest to them in pixels: were they learned, or learned by heart?"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from eval.page.runs import Run
+from eval.scores import real
+from eval.scores.manifold import squared_distances
+from sgflow_jax import build, data
+from sgflow_jax.data import fingerprint
+from sgflow_jax.interfaces import InputError
+
+BLOCK = 1000  # training images held in float64 at a time
+CLOSE = 0.5  # of the distance between training images: a copy, or nearly one
+COMPARED = 1000  # training images whose distance to the other ones is taken
+MOST_BYTES = 2**28  # of training images held; of larger sets, as many as fit, spread evenly
+
+
+class Training(NamedTuple):
+    """What runs were trained on. images: uint8 [N, H, W, C], with their mirror images if mirrored: all, or as many as
+    fit. held, total: how many of how many these are, mirror images not counted. shares: of each class, [K]; of data
+    without labels, [0]."""
+
+    images: np.ndarray
+    mirrored: bool
+    held: int
+    total: int
+    shares: np.ndarray
+
+
+def training(runs: list[Run]) -> Training:
+    """InputError, a sentence, if the images are not there or are not those the runs were measured against."""
+    name = runs[0].rows[0].identity.reference.data
+    configs = [run.config for run in runs if run.config is not None]
+    if len(data.shape(name)) == 1:
+        raise InputError(f"{name} are points, of which there are always new ones, and none to copy")
+    if not configs:
+        raise InputError("no run has a config.json, which says where the training images are")
+    source = build.source(configs[0])
+    known = {row.identity.reference for run in runs for row in run.rows}
+    if {reference.fingerprint for reference in known if reference.split == "train"} - {fingerprint.of_examples(source)}:
+        raise InputError(f"the images of {name} found here are not those the runs were measured against")
+    classes = data.num_classes(name)
+    shares = np.bincount(source.labels, minlength=classes) / source.size if classes else np.zeros(0)
+    mirrored = any(config.data.flip for config in configs)
+    found = real.spread(source, MOST_BYTES // int(np.prod(data.shape(name))))
+    images = np.concatenate(list(found.chunks()))
+    both = np.concatenate([images, images[:, :, ::-1]]) if mirrored else images
+    return Training(both, mirrored, len(found), source.size, shares)
+
+
+class Nearest(NamedTuple):
+    """places: [n, k] in the training images, the nearest first. distances: [n, k], root mean square over pixels."""
+
+    places: np.ndarray
+    distances: np.ndarray
+
+
+def nearest(images: np.ndarray, training: np.ndarray, count: int, own: np.ndarray | None = None) -> Nearest:
+    """The `count` training images nearest to each image: uint8 [n, H, W, C] and [N, H, W, C], N > count.
+
+    own: [n], the place of each image itself among the training images, which does not count.
+    """
+    wanted = _flat(images)
+    places = np.empty((len(wanted), 0), int)
+    squared = np.empty((len(wanted), 0))
+    for start in range(0, len(training), BLOCK):
+        block = _flat(training[start : start + BLOCK])
+        here = start + np.arange(len(block))
+        found = squared_distances(wanted, block)
+        if own is not None:
+            found[own[:, None] == here] = np.inf
+        squared = np.concatenate([squared, found], axis=1)
+        places = np.concatenate([places, np.broadcast_to(here, found.shape)], axis=1)
+        kept = np.argsort(squared, axis=1, kind="stable")[:, :count]
+        squared, places = (np.take_along_axis(array, kept, axis=1) for array in (squared, places))
+    # Once more by the difference itself, so that a copy is at 0 and not at what cancellation leaves of it.
+    mean_sq = [np.mean((wanted - _flat(training[places[:, k]])) ** 2, axis=1) for k in range(count)]
+    return Nearest(places, np.sqrt(np.stack(mean_sq, axis=1)))
+
+
+def spread(training: np.ndarray) -> float:
+    """The median distance from a training image to the nearest other one, over COMPARED of them spread evenly.
+
+    InputError if it is 0: most images are there twice, and distances tell nothing.
+    """
+    own = np.linspace(0, len(training) - 1, min(COMPARED, len(training))).astype(int)
+    median = float(np.median(nearest(training[own], training, 1, own).distances))
+    if median == 0:
+        raise InputError("most training images are there twice, so that distances do not show copies: remove doubles")
+    return median
+
+
+class Memorisation(NamedTuple):
+    """Distances from generated images to the nearest training image, in units of that between training images
+    (`spread`). median: near 1 if they are as far from them as those from each other. close: the share of generated
+    images that are nearer than CLOSE."""
+
+    median: float
+    close: float
+
+
+def memorisation(images: np.ndarray, training: np.ndarray, typical: float) -> Memorisation:
+    """typical: the `spread` of the training images."""
+    relative = nearest(images, training, 1).distances[:, 0] / typical
+    return Memorisation(float(np.median(relative)), float(np.mean(relative < CLOSE)))
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float64)

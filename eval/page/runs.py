@@ -1,0 +1,140 @@
+"""Finished runs from the files of their directories: what was logged, measured and kept. No checkpoint is read."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from eval.scores import labels, plots, results
+from sgflow_jax import data
+from sgflow_jax.files import disk
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.run import layout, record
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One workdir. label: its objective, or what else tells it from the others. rows: of fid.jsonl, one or more.
+    config: None if none is recorded. history: the logged numbers of training, by "step". events: of events.jsonl."""
+
+    label: str
+    workdir: str
+    rows: list[results.Row]
+    config: ml_collections.ConfigDict | None
+    history: list[dict[str, float]]
+    events: list[dict[str, Any]]
+
+    def chosen(self, kind: str) -> dict[int, list[results.Row]]:
+        """By number of steps, the rows of one setting, which differ in the seed alone, lowest first: of the newest
+        checkpoint, and rather of averaged parameters, the uniform grid, and the method with most numbers of steps.
+
+        kind: as `plots.measured`.
+        """
+        rows = [row for row in self.rows if plots.measured(row.identity) == kind]
+        newest = max(row.identity.checkpoint_step for row in rows)
+        settings = {}
+        for row in rows:
+            if row.identity.checkpoint_step == newest:
+                settings.setdefault(dataclasses.replace(row.identity, steps=0, seed=0), []).append(row)
+
+        def preference(setting: results.Identity) -> tuple[bool, bool, int]:
+            counts = {row.identity.steps for row in settings[setting]}
+            return setting.parameters != "ema", setting.grid != "uniform", -len(counts)
+
+        found = {}
+        for row in sorted(settings[min(settings, key=preference)], key=lambda row: row.identity.seed):
+            found.setdefault(row.identity.steps, []).append(row)
+        return dict(sorted(found.items()))
+
+    def examples(self, row: results.Row) -> np.ndarray | None:
+        """The first generated examples of a row, uint8 [n, H, W, C] or float32 [n, D]; None if they were not kept.
+        InputError if the file is damaged."""
+        file = results.examples_file(self.workdir, row.identity)
+        shape = data.shape(row.identity.reference.data)
+        if not file.exists():
+            return None
+        (found,) = disk.read_arrays(file, "examples")
+        if found.shape[1:] != shape or not len(found) or found.dtype != (np.uint8 if len(shape) == 3 else np.float32):
+            raise InputError(f"{file} is damaged, no examples of {row.identity.reference.data}: remove it")
+        return found
+
+
+def read(workdirs: Sequence[str]) -> list[Run]:
+    """The runs in that order, each once.
+
+    InputError for one that was not measured, and for runs whose distances cannot be compared.
+    """
+    workdirs = list({Path(workdir).resolve(): str(Path(workdir)) for workdir in workdirs}.values())
+    rows = [results.read(workdir) for workdir in workdirs]
+    for workdir, found in zip(workdirs, rows, strict=True):
+        if not found:
+            raise InputError(f"{workdir} has no measured rows: run python -m eval.fid_sweep --workdir={workdir} first")
+    _check_same_data([row.identity.reference for found in rows for row in found])
+    configs = [record.recorded(workdir) for workdir in workdirs]
+    names = labels.labels(workdirs, [found[0].identity.objective for found in rows], configs)
+    runs = [
+        Run(name, workdir, found, _config(config), _history(workdir), _events(workdir))
+        for name, workdir, found, config in zip(names, workdirs, rows, configs, strict=True)
+    ]
+    if not common_kinds(runs):
+        having = [f"{run.label}: {', '.join(sorted({results.name(row.identity) for row in run.rows}))}" for run in runs]
+        raise InputError(
+            f"the runs have no kind of distance in common ({'; '.join(having)}): run python -m eval.fid_sweep for all "
+            "of them with the same --features and --num_samples"
+        )
+    return runs
+
+
+def common_kinds(runs: list[Run]) -> list[str]:
+    """The kinds of distance (`plots.measured`) that every run has."""
+    kinds = [dict.fromkeys(plots.measured(row.identity) for row in run.rows) for run in runs]
+    return [kind for kind in kinds[0] if all(kind in others for others in kinds)]
+
+
+def _check_same_data(references: list[results.ReferenceIdentity]) -> None:
+    if len(names := sorted({reference.data for reference in references})) > 1:
+        raise InputError(f"the workdirs are of different data ({', '.join(names)}): report them apart")
+    for split in {reference.split for reference in references}:
+        prints = sorted({reference.fingerprint for reference in references if reference.split == split})
+        if len(prints) > 1:
+            raise InputError(
+                f"the workdirs were measured against different examples of {names[0]}/{split} (fingerprints "
+                f"{', '.join(prints)}): measure them again against the same, or report them apart"
+            )
+
+
+def _config(recorded: dict[str, Any] | None) -> ml_collections.ConfigDict | None:
+    return None if recorded is None else ml_collections.ConfigDict(recorded)
+
+
+def _history(workdir: str) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl; InputError for one that is not of a log."""
+    file = layout.metrics_file(workdir)
+    found = []
+    for line, row in _lines(file):
+        if not isinstance(row, dict) or "step" not in row or not all(isinstance(v, int | float) for v in row.values()):
+            raise InputError(f"{file} has a line that is not of a log ({line[:40]}): remove it")
+        found.append(row)
+    return found
+
+
+def _events(workdir: str) -> list[dict[str, Any]]:
+    """The lines of events.jsonl."""
+    return [row for _, row in _lines(layout.events_file(workdir)) if isinstance(row, dict)]
+
+
+def _lines(file: Path) -> list[tuple[str, Any]]:
+    """The lines of a log and what they say, without one that a kill cut short; none if there is no file."""
+    found = []
+    try:
+        lines = file.read_text().splitlines() if file.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it") from error
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append((line, disk.from_json(line)))
+    return found

@@ -1,0 +1,1 @@
+"""Distances and other scores of samples, and their results."""

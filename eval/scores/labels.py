@@ -1,0 +1,62 @@
+"""What runs are called, and in which fields of their configurations they differ."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sgflow_jax.config import fields
+from sgflow_jax.run import record
+
+MOST = 3  # fields that a name may be made of
+# Fields with which a run may continue, and what it keeps, say nothing of what it has learned, but how long it has.
+_ASIDE = {*record.MAY_CHANGE, "train.keep_every"} - {"train.num_steps"}
+_SHORT = {"optim.learning_rate": "lr", "train.num_steps": "steps", "data.batch_size": "batch"}
+
+Config = dict[str, Any] | None  # as in config.json; None where there is none
+
+
+def labels(workdirs: Sequence[str], objectives: Sequence[str], configs: Sequence[Config]) -> list[str]:
+    """What runs are called, each its own: their objectives; where these are equal, by the fields that differ, as
+    "lr 0.002"; else by the names of their directories, or as much of their paths as differs."""
+    folders = [Path(workdir).resolve() for workdir in workdirs]
+    names = [folder.name for folder in folders]
+    ends = [str(folder.relative_to(os.path.commonpath(folders))) for folder in folders]
+    choices = [list(objectives), _by_fields(objectives, configs), names, ends]
+    return next(each for each in choices if each and len(set(each)) == len(folders))
+
+
+def differences(configs: Sequence[Config]) -> dict[str, list[str]]:
+    """The fields in which configurations differ, each with its value in every one of them; "" where it is absent."""
+    flat = [{} if config is None else fields.flatten(json.loads(json.dumps(config))) for config in configs]
+    found = {}
+    for name in dict.fromkeys(name for each in flat for name in each):
+        values = [_text(each[name]) if name in each else "" for each in flat]
+        if len(set(values)) > 1:
+            found[name] = values
+    return found
+
+
+def _by_fields(objectives: Sequence[str], configs: Sequence[Config]) -> list[str]:
+    """Names from what differs among the runs of one objective; none if that is too much, or not known."""
+    found = [""] * len(configs)
+    for objective in dict.fromkeys(objectives):
+        places = [place for place, other in enumerate(objectives) if other == objective]
+        differing = differences([configs[place] for place in places])
+        chosen = {name: values for name, values in differing.items() if name not in _ASIDE and all(values)}
+        if len(chosen) > MOST:
+            return []
+        for number, place in enumerate(places):
+            parts = [f"{_short(name)} {values[number]}" for name, values in chosen.items()]
+            first = [objective] * (len(set(objectives)) > 1 or not parts)
+            found[place] = ", ".join([*first, *parts])
+    return found
+
+
+def _short(name: str) -> str:
+    return _SHORT.get(name, name.rpartition(".")[2].replace("_", " "))
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,295 @@
+"""The rows of eval/fid.jsonl: what was measured, and on what; and the table made from them."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval import features
+from eval.tables.store import markdown
+from sgflow_jax.files import disk, locks
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.run import layout
+
+VERSION = 2  # raised with every change of the code that changes what is measured: older numbers are then not mixed in
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceIdentity:
+    """What generated examples are compared with, and in which features.
+
+    version: of the code that measures. data, split: the data set. fingerprint: of its examples, so that a data set of
+    the same name with other pixels is another one. reference_count: how many of them. features, weights, resize: see
+    `eval.features.interface.Features`.
+    """
+
+    version: int
+    data: str
+    split: str
+    fingerprint: str
+    reference_count: int
+    features: str
+    weights: str
+    resize: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What was measured: two distances compare only if these agree, except where they are the point of comparison.
+
+    objective: what the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
+    "raw". network: fingerprint of the parameters themselves. network_precision: of its products, `model.precision` (a
+    row's own "precision" is a score). steps: network calls an example. method, grid: of
+    sampling. num_samples, seed: of the generated examples.
+    """
+
+    objective: str
+    checkpoint_step: int
+    parameters: str
+    network: str
+    network_precision: str
+    steps: int
+    method: str
+    grid: str
+    num_samples: int
+    seed: int
+    reference: ReferenceIdentity
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What one pass over generated examples gives; None where there are too few of them, or nothing to tell.
+
+    value: Fréchet distance, squared. value_error: its standard error. value_parts: of disjoint quarters of the
+    generated examples. value_infinite: extrapolated to infinitely many of them. kernel, kernel_error: kernel distance
+    and its standard error. precision, recall: by k-NN manifolds. class_counts: generated examples of each class, by
+    the classifier's word.
+    """
+
+    value: float
+    value_error: float | None
+    value_parts: tuple[float, ...] | None
+    value_infinite: float | None
+    kernel: float
+    kernel_error: float | None
+    precision: float | None
+    recall: float | None
+    class_counts: tuple[int, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of fid.jsonl."""
+
+    identity: Identity
+    scores: Scores
+
+    def flat(self) -> dict[str, Any]:
+        """All fields in one dictionary."""
+        values = dataclasses.asdict(self.identity)
+        reference = values.pop("reference")
+        return {**values, **reference, **dataclasses.asdict(self.scores)}
+
+    @classmethod
+    def from_flat(cls, values: dict[str, Any]) -> "Row":
+        """The inverse of `flat`; KeyError or TypeError for other fields, for values of another type or not finite, and
+        for texts that are no names."""
+        rest = dict(values)
+        rest |= {key: tuple(rest[key]) for key in ("value_parts", "class_counts") if rest[key] is not None}
+        parts = [{f.name: rest.pop(f.name) for f in dataclasses.fields(kind) if f.name in rest} for kind in _PARTS]
+        if rest:
+            raise KeyError(*rest)
+        for kind, part in zip(_PARTS, parts, strict=True):
+            for field in dataclasses.fields(kind):
+                if field.name != "reference" and not _fits(part[field.name], field.type):
+                    raise TypeError(field.name)
+        reference, identity, scores = parts
+        return cls(Identity(**identity, reference=ReferenceIdentity(**reference)), Scores(**scores))
+
+
+_PARTS = (ReferenceIdentity, Identity, Scores)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, each) for each in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, typing.get_args(kind)[0]) for each in value)
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    # Texts become parts of file names.
+    return isinstance(value, kind) and (kind is not str or re.fullmatch(r"[\w.+-]*", value) is not None)
+
+
+def name(identity: Identity) -> str:
+    """What the distance of a row is called, with its count: FID-50k has 50,000 samples and no fewer."""
+    reference = identity.reference
+    name = features.distance_name(reference.features, reference.weights, reference.resize)
+    thousands, rest = divmod(identity.num_samples, 1000)
+    return f"{name}, {identity.num_samples:,} samples" if rest else f"{name}-{thousands}k"
+
+
+def read(workdir: str) -> list[Row]:
+    """The rows of a run, in the order they were measured; none if there is no file. Those of another version of the
+    code are left out: they are measured again. Of rows of one identity only the first counts. InputError names a
+    damaged line."""
+    return _read(workdir)[0]
+
+
+def _read(workdir: str) -> tuple[list[Row], list[str]]:
+    """What `read` gives, and the lines of other versions."""
+    file = layout.evaluation(workdir) / "fid.jsonl"
+    rows, others = [], []
+    try:
+        lines = file.read_text().splitlines() if file.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it, and measure again") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = disk.from_json(line)
+            # Another version may have other fields, so those are not looked at.
+            if isinstance(version := values.get("version"), int) and version != VERSION:
+                others.append(line)
+                continue
+            rows.append(Row.from_flat(values))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{file}, line {number}, is not a row of this version: remove it") from error
+    known = {}
+    for row in rows:
+        known.setdefault(row.identity, row)
+    return list(known.values()), others
+
+
+def append(workdir: str, *rows: Row) -> None:
+    """Adds rows to those of a run, but none whose identity is there: another sweep may have measured it meanwhile.
+
+    Rows of another network that was at the same step, before the run was trained again, go: its checkpoint is there no
+    more.
+    """
+    networks = {(row.identity.checkpoint_step, row.identity.parameters): row.identity.network for row in rows}
+
+    def superseded(old: Identity) -> bool:
+        return networks.get((old.checkpoint_step, old.parameters), old.network) != old.network
+
+    def changed(known: list[Row]) -> list[Row]:
+        kept = {old.identity: old for old in known if not superseded(old.identity)}
+        for row in rows:
+            kept.setdefault(row.identity, row)
+        return list(kept.values())
+
+    _change(workdir, changed)
+
+
+def check_writable(workdir: str) -> None:
+    """InputError unless rows can be added to those of a run: what is there is written again."""
+    _change(workdir, lambda known: known)
+
+
+def _change(workdir: str, changed: Callable[[list[Row]], list[Row]]) -> None:
+    """Makes other rows of those that are there, which no other process changes meanwhile. Those of other versions,
+    which these may still want, stay."""
+    folder = layout.evaluation(workdir)
+    with locks.held(folder / "lock"):
+        rows, others = _read(workdir)
+        lines = [*others, *(json.dumps(row.flat()) for row in changed(rows))]
+        disk.write_atomically(folder / "fid.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def own(workdir: str, out: str | None) -> str:
+    """Where the rows of a run are kept: its directory, or, if that cannot be written to, as another user's, one under
+    `out` that stands for it, with links to what it holds.
+
+    InputError if that cannot be made, or `out` is not given.
+    """
+    place = layout.evaluation(workdir) if layout.evaluation(workdir).is_dir() else Path(workdir)
+    if not place.is_dir() or os.access(place, os.W_OK):
+        return workdir
+    if not out:
+        raise InputError(f"{place} is not writable: give --out=DIR, and what is measured is kept there")
+    theirs = Path(workdir).resolve()
+    folder = Path(out) / "runs" / f"{theirs.name}-{hashlib.sha256(str(theirs).encode()).hexdigest()[:6]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("checkpoints", "config.json", "metrics.jsonl", "events.jsonl"):
+            if (theirs / name).exists() and not (folder / name).is_symlink():
+                (folder / name).symlink_to(theirs / name)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): use another --out") from error
+    return str(folder)
+
+
+def examples_file(workdir: str, identity: Identity) -> Path:
+    """Where the first generated examples of a row are, as an array "examples"; beside it a picture, .png."""
+    parts = [f"step_{identity.checkpoint_step}", identity.network, identity.method, str(identity.steps)]
+    parts += [identity.grid] * (identity.grid != "uniform") + [identity.parameters] * (identity.parameters != "ema")
+    parts += [f"seed_{identity.seed}"] * (identity.seed != 0)
+    parts += [identity.network_precision] * (identity.network_precision != "highest")
+    return layout.evaluation(workdir) / "samples" / f"{'-'.join(parts)}.npz"
+
+
+def table(rows: list[Row], runs: Sequence[str] = ()) -> str:
+    """A Markdown table of `columns`, the rows `in_order`. runs: what each row's run is called, a column more."""
+    titles = {title: lambda row, cell=cell: cell(row[1]) for title, cell in columns().items()}
+    named = list(zip(runs or [""] * len(rows), rows, strict=True))
+    named.sort(key=lambda each: (each[0], _order(each[1])))
+    return markdown({"run": lambda row: row[0], **titles} if runs else titles, named)
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    """The numbers of steps of one series together."""
+    return sorted(rows, key=_order)
+
+
+def _order(row: Row) -> tuple:
+    return dataclasses.astuple(dataclasses.replace(row.identity, steps=0)), row.identity.steps
+
+
+def columns() -> dict[str, Callable[[Row], str]]:
+    """The columns of a table with the whole identity of every number: what makes the cell, by title."""
+    return {
+        "objective": lambda row: row.identity.objective,
+        "steps": lambda row: str(row.identity.steps),
+        "distance": lambda row: name(row.identity),
+        "value": lambda row: plus_minus(row.scores.value, row.scores.value_error),
+        "infinite samples": lambda row: plus_minus(row.scores.value_infinite, None),
+        "kernel distance": lambda row: plus_minus(row.scores.kernel, row.scores.kernel_error),
+        "precision": lambda row: plus_minus(row.scores.precision, None),
+        "recall": lambda row: plus_minus(row.scores.recall, None),
+        "sampling": lambda row: f"{row.identity.method}, {row.identity.grid}, seed {row.identity.seed}",
+        "network": lambda row: (
+            f"step {row.identity.checkpoint_step}, {row.identity.parameters} ({row.identity.network})"
+            + f", {row.identity.network_precision} precision" * (row.identity.network_precision != "highest")
+        ),
+        "against": lambda row: against(row.identity.reference),
+        "class counts": lambda row: " ".join(map(str, row.scores.class_counts or ())),
+    }
+
+
+def mean_and_spread(rows: list[Row]) -> tuple[float, float | None]:
+    """Over seeds the mean and half of the range; of one seed the value and its standard error."""
+    values = [row.scores.value for row in rows]
+    spread = rows[0].scores.value_error if len(rows) == 1 else (max(values) - min(values)) / 2
+    return float(np.mean(values)), spread
+
+
+def plus_minus(value: float | None, error: float | None) -> str:
+    """A number and its error, if they are known."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
+
+
+def against(reference: ReferenceIdentity) -> str:
+    """What generated examples were compared with, in a line."""
+    where = f"{reference.reference_count:,} of {reference.data}/{reference.split} ({reference.fingerprint})"
+    weights = ", ".join(filter(None, [reference.weights, reference.resize]))
+    return f"{where}, {reference.features}" + f" ({weights})" * bool(weights)

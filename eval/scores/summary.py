@@ -1,0 +1,125 @@
+"""What a sweep leaves to be read: table and curve, a picture of the first samples, and a table for the terminal."""
+
+import contextlib
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eval import reference
+from eval.figure import png
+from eval.scores import plots, results
+from sgflow_jax import data
+from sgflow_jax.display import figures
+from sgflow_jax.files import disk
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.run import layout
+
+WIDTH = 100  # characters of a line in the terminal; further runs come below
+# Examples of images [H, W, C] and of points [D]:
+KEPT = {3: 64, 1: 4096}  # of every row, in its file
+SHOWN = {3: 16, 1: 4096}  # of each number of steps, in the picture of all
+COLUMNS = 8  # of the picture of one row
+
+_FEATURES = {
+    "inception": "the features of InceptionV3",
+    "efficientnet_lite0": "the features of EfficientNet-Lite0",
+    "classifier": "the features of a classifier of {data}",
+    "pixels": "their {values}",
+}
+
+
+def files(folder: Path) -> tuple[Path, Path]:
+    """Table and curve."""
+    return folder / "fid_table.md", folder / "fid_curve.png"
+
+
+def write(folder: Path, rows: list[results.Row], runs: Sequence[str] = ()) -> list[Path]:
+    """Writes table and curve; where they are. runs: what the run of each row is called, its objective by default."""
+    table, curve = files(folder)
+    disk.write_atomically(table, results.table(rows, runs))
+    disk.write_atomically(curve, png(plots.distance_curve(rows, runs)))
+    return [table, curve]
+
+
+def picture(workdir: str, rows: list[results.Row]) -> Path | None:
+    """Writes the first samples in each number of steps, from the same noise, of the newest checkpoint among the rows;
+    where they are. None if none were kept."""
+    newest = max(row.identity.checkpoint_step for row in rows)
+    chosen = {row.identity.steps: row for row in reversed(rows) if row.identity.checkpoint_step == newest}
+    name = rows[0].identity.reference.data
+    examples = {}
+    for steps, row in sorted(chosen.items()):
+        with contextlib.suppress(InputError):  # missing, or damaged
+            (found,) = disk.read_arrays(results.examples_file(workdir, row.identity), "examples")
+            examples[steps] = found[: SHOWN[len(data.shape(name))]]
+    if not examples:
+        return None
+    target = layout.evaluation(workdir) / "samples.png"
+    disk.write_atomically(target, figures.png(figures.by_steps(examples, data.density(name))))
+    return target
+
+
+def write_examples(file: Path, examples: np.ndarray, name: str) -> None:
+    """Writes the first examples of a row, [n, ...] of the data set called `name`, as an array and as a picture."""
+    with contextlib.suppress(InputError):  # missing, or damaged
+        (kept,) = disk.read_arrays(file, "examples")
+        if kept.shape[1:] == examples.shape[1:] and len(kept) >= len(examples):  # of a row of more samples
+            return
+    disk.write_arrays(file, {"examples": examples})
+    if examples.ndim == 2:
+        drawn = figures.point_panels({"": examples}, data.density(name))
+    else:
+        drawn = figures.image_grid([examples[i : i + COLUMNS] for i in range(0, len(examples), COLUMNS)])
+    disk.write_atomically(file.with_suffix(".png"), figures.png(drawn))
+
+
+def screen(tagged: list[tuple[str, results.Row]]) -> str:
+    """A table for each kind of distance, steps down and runs across, and what it means.
+
+    tagged: what the run of each row is called, and the row.
+    """
+    kinds = dict.fromkeys(plots.measured(row.identity) for _, row in tagged)
+    return "\n".join(_table([each for each in tagged if plots.measured(each[1].identity) == kind]) for kind in kinds)
+
+
+def _table(tagged: list[tuple[str, results.Row]]) -> str:
+    series = plots.series(tagged)
+    steps = sorted({steps for rows in series.values() for steps in rows})
+    columns = [
+        [title, *(results.plus_minus(*results.mean_and_spread(rows[n])) if n in rows else "-" for n in steps)]
+        for title, rows in series.items()
+    ]
+    left = ["steps", *map(str, steps)]
+    lines = []
+    while columns:
+        taken = 1
+        while taken < len(columns) and sum(2 + max(map(len, each)) for each in columns[: taken + 1]) <= WIDTH - 6:
+            taken += 1
+        block, columns = columns[:taken], columns[taken:]
+        widths = [max(map(len, column)) for column in block]
+        for number, first in enumerate(left):
+            cells = [column[number].ljust(width) for column, width in zip(block, widths, strict=True)]
+            lines.append(f"{first:>6}  {'  '.join(cells)}".rstrip())
+        lines.append("")
+    rows = [row for _, row in tagged]
+    return "\n".join([results.name(rows[0].identity), "", *lines, _meaning(rows)])
+
+
+def _meaning(rows: list[results.Row]) -> str:
+    """What the numbers of a table are, as far as it is known."""
+    identity, target = rows[0].identity, rows[0].identity.reference
+    images = len(data.shape(target.data)) == 3
+    values = _FEATURES[target.features].format(data=target.data, values="pixels" if images else "coordinates")
+    text = (
+        f"Squared Fréchet distance between {identity.num_samples:,} samples and the {target.reference_count:,} of "
+        f"{target.data}/{target.split} in {values}; lower is better. "
+    )
+    if halves := reference.halves(target):
+        text += f"Two halves of the real ones are {halves.distance:.2g} apart. "
+    if len({row.identity.seed for row in rows}) > 1:
+        text += "±: half of the range over seeds."
+    elif any(row.scores.value_error for row in rows):
+        text += "±: standard error of drawing the samples."
+    return textwrap.fill(text, WIDTH)

@@ -1,0 +1,38 @@
+"""The distance of a network while it trains, for its log: config.eval.every."""
+
+from collections.abc import Callable
+
+import ml_collections
+
+from eval import reference
+from eval.scores.measure import Sample
+from sgflow_jax import build, data, generate, sampling
+from sgflow_jax.devices import processes
+from sgflow_jax.models import BoundNet
+from sgflow_jax.run.metric_log import Distance
+
+
+def scorer(config: ml_collections.ConfigDict) -> Callable[[BoundNet], dict[str, float]]:
+    """score(net) -> Fréchet distances by their `Distance.name`, for each number of sampling steps of config.eval.steps,
+    of config.eval.train_samples examples in the features of the configuration, from the same noise each time.
+
+    The first process has the values, the others get none. InputError for features or data that cannot be had; score
+    raises it for a network whose samples cannot be measured.
+    """
+    extract = reference.extractor(config, config.eval.features, None, None)
+    target = reference.of_data(config, extract).statistics()
+    objective, shape = build.objective(config), data.shape(config.data.name)
+    method = sampling.method_of(objective)
+
+    def score(net: BoundNet) -> dict[str, float]:
+        found = {}
+        for calls in config.eval.steps:
+            plan = generate.Plan(shape, calls, method, config.seed, config.eval.batch_size, objective.interpolant)
+            sample = Sample.of(generate.batches(net, plan, config.eval.train_samples), extract)
+            # A fault of the first process alone would have the others wait for it in the next samples.
+            distance = processes.on_first(lambda sample=sample: float(target.gaussian.distance(sample.gaussian())))
+            if distance is not None:
+                found[Distance(calls, extract.name, config.eval.train_samples).name] = distance
+        return found
+
+    return score

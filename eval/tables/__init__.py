@@ -1,0 +1,1 @@
+"""Tables that are measured row by row."""

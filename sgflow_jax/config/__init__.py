@@ -1,0 +1,1 @@
+"""The configuration: its fields, what makes one complete, its flags and its help."""

@@ -1,0 +1,1 @@
+"""What the user sees: the terminal, pictures, the lines before and after a run."""

@@ -1,0 +1,72 @@
+"""What a training run says of itself at its start and at its end."""
+
+import shlex
+
+import jax
+import ml_collections
+
+from sgflow_jax import data, objectives
+from sgflow_jax.preparation import Prepared
+from sgflow_jax.run import layout
+from sgflow_jax.run.metric_log import duration
+
+MANY_KEPT = 100  # checkpoints, which a user may not expect
+
+
+def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
+    """At most ten lines: what is trained, on what, where, and from which step. parameters: how many the network has."""
+    config, train, start = prepared.config, prepared.config.train, prepared.start
+    identity = prepared.source.identity()
+    model = prepared.step_fn.model
+    begins = f"from step {start:,}" if start else "from the beginning"
+    shape = data.shape(config.data.name)
+    if len(shape) == 3:
+        what = f"{identity['examples']:,} images of {' x '.join(map(str, shape))}, split {identity['split']}"
+    else:
+        what = f"points in {shape[0]} dimension{'s' * (shape[0] > 1)}, drawn without end"
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    lines = {
+        "run": f"{config.objective.name} on {config.data.name}, {begins} to {train.num_steps:,}, in {workdir}",
+        "data": what,
+        "network": f"{type(model).__name__}, {parameters:,} parameters, {config.model.dtype}",
+        "objective": _options(config),
+        "batch": f"{config.data.batch_size} on {devices}, {jax.process_count()} process(es), mesh {_mesh(prepared)}",
+        "writes": f"checkpoints every {train.checkpoint_every:,} steps, metrics.jsonl every {train.log_every:,}, "
+        f"previews {_every(train.preview_every)}",
+    }
+    if prepared.origin:
+        lines["begins with"] = f"step {prepared.origin[1]:,} of {prepared.origin[0]}"
+    if config.teacher.workdir:
+        lines["teacher"] = f"step {config.teacher.step:,} of {config.teacher.workdir}"
+    if (every := train.keep_every) and (kept := train.num_steps // every) > MANY_KEPT:
+        lines["warning"] = f"keeps {kept:,} checkpoints, one every {every:,} steps: set train.keep_every to a multiple"
+    return [f"{name:<11} {text}" for name, text in lines.items()]
+
+
+def ending(config: ml_collections.ConfigDict, workdir: str, wall_seconds: float) -> list[str]:
+    """What a finished run has made, and what may come next."""
+    step = config.train.num_steps
+    run = shlex.quote(workdir)
+    lines = [f"done        {step:,} steps in {duration(wall_seconds)}: {layout.checkpoints(workdir) / str(step)}"]
+    if layout.preview_file(workdir, step).exists():
+        lines.append(f"samples     {layout.preview_file(workdir, step)}")
+    return [
+        *lines,
+        f"next        python main.py --workdir={run} --mode=sample --out=samples.npz",
+        f"            python -m eval.fid_sweep --workdir={run}",
+    ]
+
+
+def _options(config: ml_collections.ConfigDict) -> str:
+    """The objective, and those of its options that are not the default."""
+    name, defaults = config.objective.name, objectives.default_options(config.objective.name)
+    given = {key: value for key, value in config.objective.items() if key != "name" and value != defaults[key]}
+    return f"{name}: {', '.join(f'{key} {value}' for key, value in given.items()) or 'all options at their defaults'}"
+
+
+def _mesh(prepared: Prepared) -> str:
+    return " x ".join(f"{name} {size}" for name, size in prepared.mesh.shape.items())
+
+
+def _every(steps: int) -> str:
+    return f"every {steps:,}" if steps else "none"

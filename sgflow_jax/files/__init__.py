@@ -1,0 +1,1 @@
+"""Files: their paths, locks, and writing them whole or not at all."""

@@ -1,0 +1,119 @@
+"""Files that are written whole or not at all, and the user's cache."""
+
+import contextlib
+import functools
+import glob
+import io
+import json
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgflow_jax import terminal
+from sgflow_jax.interfaces import InputError
+
+_PART = ".part"
+
+
+_FORGOTTEN = 3600  # seconds
+
+
+def cache() -> Path:
+    """Where the user's downloads and what is costly to compute are kept between runs; by this process alone for a user
+    without a home directory."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
+    except RuntimeError:  # no HOME, and no entry for the user
+        return Path(_own_cache().name)
+
+
+@functools.cache
+def _own_cache() -> tempfile.TemporaryDirectory:
+    terminal.say("warning: no home directory, so nothing is cached: XDG_CACHE_HOME may name a place", to_stderr=True)
+    return tempfile.TemporaryDirectory(prefix="sgflow_jax-")
+
+
+def check_writable(*files: Path) -> None:
+    """InputError unless each of the files can be written by `write_atomically`. Writes nothing."""
+    for file in files:
+        try:
+            _part(file).exists()  # raises OSError for a name that is too long
+            above = next(path for path in file.absolute().parents if path.exists())
+            if file.is_dir():
+                raise InputError(f"{file} is a directory: use another name")
+            if not above.is_dir():
+                raise InputError(f"{above} is a file: give a directory")
+            if not os.access(above, os.W_OK | os.X_OK):
+                raise InputError(f"{above} is not writable: use another directory")
+        except OSError as error:
+            raise InputError(f"{file} cannot be written ({error.strerror}): use another name") from error
+
+
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text says; json.JSONDecodeError also for one that is nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise json.JSONDecodeError("nested too deep", "", 0) from error
+
+
+def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """These arrays of an .npz file. InputError if it, or one of them, is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[name] for name in names]
+    except Exception as error:  # what np.load raises depends on which byte is damaged
+        raise InputError(f"{path} is damaged: remove it") from error
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an .npz file as `write_atomically` does."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader, or a kill, finds the old content or the new, never a part. InputError if not."""
+    part = _part(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_parts(path.parent, glob.escape(path.name) + ".*", older_than=_FORGOTTEN)
+        part.unlink(missing_ok=True)
+        with part.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # or a crash of the machine may keep the new name and lose the content
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written ({error.strerror}): use a place you can write to") from error
+
+
+def _part(path: Path) -> Path:
+    """Where a file is while it is written: two processes, of two hosts even, may write one."""
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}{_PART}")
+
+
+def remove_parts(directory: Path, pattern: str = "*", older_than: float = 0) -> None:
+    """Removes what writing was killed in the middle of, from a directory. older_than: seconds."""
+    for part in directory.glob(pattern + _PART):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime >= older_than:
+                part.unlink()
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory and those above it; InputError if it cannot be made or written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} is not writable ({error.strerror}): use another --workdir") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{path} is not writable: use another --workdir")

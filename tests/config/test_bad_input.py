@@ -1,0 +1,427 @@
+"""Bad input to every command: exit code 2, one line on stderr with the fault and the remedy, and nothing written.
+
+Each case is the command itself, in a fork of a process that has imported the libraries but started no backend of JAX:
+a fresh interpreter would import for seconds. What a case is given is told by its id.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import pytest
+
+from tests import rows
+from tests.commands import ROOT
+
+# What the commands import, without the commands: each defines its flags, and some of the same names.
+PRELOADED = """ml_collections.config_flags sgflow_jax.cli sgflow_jax.trainer sgflow_jax.sample_run scipy.stats
+    sklearn.datasets eval.tables.store eval.page.gallery eval.scores.selfcheck eval.features eval.machine.gradient_cost eval.machine.ready_step"""
+# Reads [arguments, environment, file for stdout, file for stderr] a line, and answers with the exit code.
+SERVER = """
+import gc, importlib, json, os, runpy, signal, sys
+
+for name in sys.argv[1].split():
+    importlib.import_module(name)
+gc.freeze()  # the end of a child would go through, and so copy, all that it shares
+for line in sys.stdin:
+    arguments, environment, *outputs = json.loads(line)
+    child = os.fork()
+    if child:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    signal.alarm(60)  # no case may hang
+    for fd, place in enumerate([os.devnull, *outputs]):
+        os.dup2(os.open(place, os.O_RDWR | os.O_CREAT), fd)
+    os.environ.update(environment)
+    is_module = arguments[0] == "-m"
+    sys.argv = arguments[is_module:]
+    run = runpy.run_module if is_module else runpy.run_path
+    run(sys.argv[0], run_name="__main__", **{"alter_sys": True} if is_module else {})
+    break
+"""
+
+QUICK = "main.py --config=configs/quickstart.py --workdir={}/run"
+POINTS = "main.py --config=configs/mixture1d.py --workdir={}/run"
+# The run in {line} is the one of conftest; ids leave its fields out.
+FIELDS = (
+    " --config.data.batch_size=16 --config.model.width=8 --config.model.depth=1 --config.objective.warmup_steps=0"
+    " --config.objective.ramp_steps=0 --config.train.num_steps=6"
+)
+LINE = f"main.py --config=configs/mixture1d.py --workdir={{line}}{FIELDS}"
+NEW = LINE.replace("{line}", "{}/run")
+SAMPLE = f"{LINE} --mode=sample --out={{}}/x.npz"
+SWEEP = "-m eval.fid_sweep --workdir={line}"
+REFERENCE = "-m eval.reference --config=configs/quickstart.py"
+COST = "-m eval.cost --config=configs/quickstart.py --out={}/x"
+PROFILE = "-m eval.profile --config=configs/quickstart.py"
+REPORT = "-m eval.report --workdirs={}/run"
+MEASURED = {"run/eval/fid.jsonl": json.dumps(rows.row().flat())}
+STATIONARITY = "-m eval.stationarity --out={}/out"
+TOY = "-m eval.toy_table --out={}/out"
+ABLATIONS = "-m eval.ablations --out={}/out"
+CONFIGS = [f"line/checkpoints/{step}/config/metadata" for step in (2, 4, 6)]
+MINE = "main.py --config={}/mine.py --workdir={}/run"
+# A locked configuration without a network.
+BARE = "from configs import base\n\ndef get_config():\n    config = base.get_config(); return config.lock()"
+
+
+class Case(NamedTuple):
+    """A command, and what its error must say: parts, with " ... " between them, in this order.
+
+    {} in the command is the test's own directory, {line} and {digits} a run in it. files: what is put there first, by
+    path; None is a directory.
+    """
+
+    command: str
+    says: str
+    files: dict[str, str | bytes | None] = {}
+
+    @property
+    def id(self) -> str:
+        return " ".join(
+            [self.command.replace(FIELDS, ""), *(f"({name}: {content!r:.20})" for name, content in self.files.items())]
+        )
+
+
+CASES = [
+    # Flags.
+    Case("main.py --workdir={}/run", "--config is missing: give --config="),
+    Case("main.py --config=configs/quickstart.py", "--workdir is missing: give --workdir="),
+    Case("main.py --config=configs/quickstart.py --workdir=", "--workdir is missing"),
+    Case("main.py --config=configs/quickstart.py --workdir=gs://bucket/run", "--workdir=gs://bucket/run is an address"),
+    Case("-m eval.fid_sweep --workdirs=gs://bucket/run", "gs://bucket/run is an address (gs) ... give a path"),
+    Case(f"{QUICK} --config.data.data_dir=gs://bucket", "data_dir=gs://bucket is an address (gs)"),
+    Case(f"{REPORT} --out={{}}/{'x' * 300}", "--out has a name of more than 255 bytes"),
+    Case(f"main.py --config={'x' * 300} --workdir={{}}/run", "there is no file xxx"),
+    Case(f"{QUICK} --nosuch=1", "nosuch ... --help"),
+    Case(f"{QUICK} stray", "unexpected argument 'stray' ... --name=value"),
+    Case(f"{QUICK} --mode=play", "<train|sample>"),
+    Case(f"{QUICK} --coordinator=localhost:1", "give all three, as --coordinator=HOST:PORT"),
+    Case(f"{QUICK} --coordinator=localhost --num_processes=1 --process_id=0", "give all three"),
+    Case(f"{QUICK} --coordinator=localhost:1 --num_processes=2 --process_id=2", "on each, --process_id=0 to N-1"),
+    Case(f"{QUICK} --process_id=x", "process_id=x ... see --help"),
+    # The file of the configuration.
+    Case(
+        "main.py --config=configs/nope.py --workdir={}/run", "no file configs/nope.py ... use one of configs/cifar10.py"
+    ),
+    Case(f"{QUICK} --config=configs/nope.py", "no file configs/nope.py"),
+    Case("main.py --config=configs --workdir={}/run", "no file configs; use one of"),
+    Case("main.py --config=configs/base.py --workdir={}/run", "not complete ... must return a locked ConfigDict"),
+    Case("main.py --config=docs/demo_curve.png --workdir={}/run", "not a working config ... SyntaxError"),
+    Case(
+        MINE,
+        "mine.py is not a working config (ModuleNotFoundError: No module named 'nosuch')",
+        {"mine.py": "import nosuch"},
+    ),
+    Case(MINE, "(KeyError: 'get_config')", {"mine.py": "config = 3"}),
+    Case("main.py --config=configs/quickstart.py:nope --workdir={}/run", "unknown objective 'nope': use one of sgflow"),
+    # Its fields.
+    Case(f"{QUICK} --config.nosuch=0", "config has no field nosuch ... train"),
+    Case(f"{QUICK} --config.train.nosuch=0", "config.train has no field nosuch ... num_steps"),
+    Case(f"{QUICK} --config.train=0", "use one of its fields ... num_steps"),
+    Case(f"{QUICK} --config.train.num_steps=abc", "num_steps=abc: use an integer"),
+    Case(f"{QUICK} --config.train.num_steps=0", "config.train.num_steps is 0: use a positive integer"),
+    Case(f"{QUICK} --config.train.steps_per_dispatch=7", "num_steps is 1500: use a multiple ... 7"),
+    Case(f"{QUICK} --config.train.max_abs_loss=nan", "--config.train.max_abs_loss=nan: use a finite number"),
+    Case(f"{QUICK} --config.optim.learning_rate=1e400", "--config.optim.learning_rate=inf: use a finite number"),
+    Case(f"{QUICK} --config.optim.ema_decay=1", "ema_decay is 1.0: use a number in [0, 1)"),
+    Case(f"{QUICK} --config.optim.schedule=linear", "schedule 'linear': use one of constant, cosine"),
+    Case(f"{QUICK} --config.seed=2147483648", "config.seed is 2147483648: use an integer of at most 2147483647"),
+    Case(f"{QUICK} --config.eval.num_samples=1", "config.eval.num_samples is 1: use 2 to 10000000"),
+    Case(f"{QUICK} --config.data.batch_size=63", "not divisible by 2 ... use a multiple of 2"),
+    Case(f"{QUICK} --config.data.name=mnist", "unknown data set 'mnist': use one of digits"),
+    Case(f"{QUICK} --config.data.name=mixture1d", "'unet', for images, and the data are points (1,): use mlp"),
+    Case(f"{POINTS} --config.data.flip", "points and cannot be flipped: set data.flip to False"),
+    Case(f"{POINTS} --config.model.num_classes=2", "num_classes is 2: use 0: the data has no labels"),
+    Case(f"{QUICK} --config.model.channel_mult=(1,", "channel_mult=(1,: use integers like (1,2,2)"),
+    Case(f"{QUICK} --config.model.channels=18", "channels is 18: use a multiple of 4"),
+    Case(f"{QUICK} --config.model.dtype=float16", "dtype is 'float16': use one of float32, bfloat16"),
+    Case(f"{QUICK} --config.objective.name=esd", "esd has no option correction ... its options are"),
+    Case(f"{QUICK} --config.objective.prob_diagonal=nan", "--config.objective.prob_diagonal=nan: use a finite number"),
+    Case(f"{QUICK} --config.objective.weight=adaptive", "'adaptive': use one of none, residual"),
+    Case(f"{QUICK} --config.teacher.step=3", "config.teacher.step is 3: use 0 ... teacher.workdir"),
+    Case(f"{QUICK} --config.teacher.workdir={{}}/none", "none has no checkpoint: train first, or name"),
+    Case(
+        "main.py --config=configs/cifar10.py --workdir={}/run --config.data.data_dir={}/none",
+        "cifar10 is not prepared in ... none ... make data",
+    ),
+    # The directory of a run.
+    Case(NEW, "not writable ... use another --workdir", {"run": "a file"}),
+    Case(NEW, "not writable ... use another --workdir", {"run/checkpoints": "a file"}),
+    Case(NEW, "config.json is damaged: remove it", {"run/config.json": "{"}),
+    Case(NEW, "config.json is damaged: remove it", {"run/config.json": "[]"}),
+    Case(NEW, "config.json is damaged: remove it", {"run/config.json": b"\xff\xfe"}),
+    Case(NEW, "config.json cannot be read ... use another --workdir", {"run/config.json": None}),
+    Case(f"{LINE} --config.seed=3", "another configuration ... seed (there 0, here 3): give the same values"),
+    Case(f"{LINE} --config.train.num_steps=4", "checkpoint of step 6 ... num_steps is 4: raise it"),
+    Case(f"{LINE} --config.teacher.workdir={{digits}}", "teacher.workdir (there '', here"),
+    Case(
+        f"{NEW} --config.teacher.workdir={{digits}}",
+        "trained on examples of shape (8, 8, 1), not (1,): use another run",
+    ),
+    # --mode=sample.
+    Case(f"{LINE} --mode=sample", "--out is missing"),
+    Case(f"{SAMPLE} --dry_run", "--dry_run is for training: leave it out"),
+    Case(f"{SAMPLE} --config.eval.batch_size=0", "config.eval.batch_size is 0: use a positive integer"),
+    Case(f"{NEW} --mode=sample --out={{}}/x.npz", "no checkpoint: train first, or name the directory of a run"),
+    Case(f"{LINE} --mode=sample --out={{}}/x.txt", "use a name that ends in .npz"),
+    Case(f"{LINE} --mode=sample --out={{}}/none/x.npz", "in a directory that exists"),
+    Case(SAMPLE, "x.png is a directory: use another name", {"x.png": None}),
+    Case(f"{SAMPLE} --steps=1,,2", "--steps=1,,2: use integers from 1"),
+    Case(f"{SAMPLE} --steps=0", "--steps=0: use integers from 1"),
+    Case(f"{SAMPLE} --steps=3 --method=heun", "heun cannot spend 3 ... use a positive multiple of 2"),
+    Case(f"{SAMPLE} --method=rk4", "unknown sampling method 'rk4': use one of flow_map"),
+    Case(f"{SAMPLE} --method=consistency", "consistency cannot sample it: use flow_map"),
+    Case(f"{SAMPLE} --grid=linear", "unknown grid 'linear': use one of uniform"),
+    Case(f"{SAMPLE} --seed=-1", "not an integer in the range [0, 2147483647]"),
+    Case(f"{SAMPLE} --num_samples=0", "not an integer in the range [1, 10000000]"),
+    Case(f"{SAMPLE} --interpolate", "mixture1d is points: leave it out"),
+    Case(f"{SAMPLE} --config.seed=3", "another configuration ... seed (there 0, here 3)"),
+    # The evaluation.
+    Case("-m eval.fid_sweep --workdir=", "--workdir is missing"),
+    Case("-m eval.fid_sweep --workdirs={}/run,,{}/other", "empty part: give --workdir=DIR"),
+    Case("-m eval.fid_sweep --workdir={}/run", "no checkpoint: train first"),
+    Case("-m eval.fid_sweep --workdir={}/run --num_processes=2", "give all three"),
+    Case(f"{SWEEP},{{digits}}", "of different data (digits, mixture1d): measure them apart"),
+    Case(f"{SWEEP} --steps=1,0", "integers from 1"),
+    Case(f"{SWEEP} --num_samples=1", "--num_samples=1: use 2 to"),
+    Case(f"{SWEEP} --seeds=2147483648", "use integers from 0 to 2147483647"),
+    Case(f"{SWEEP} --checkpoint=3", "no checkpoint of step 3: it has 2, 4, 6"),
+    Case(f"{SWEEP} --features=vgg", "<pixels|classifier"),
+    Case(f"{SWEEP} --features=inception", "features of images: use --features=pixels"),
+    Case(f"{SWEEP} --resize=tf1", "pixels has no resize ... leave it out"),
+    Case(f"{SWEEP} --reference={{}}/none.npz", "none.npz is missing: make it with python -m eval.reference"),
+    Case(f"{SWEEP} --reference={{}}/r.npz", "r.npz is damaged: make it again", {"r.npz": "PK"}),
+    Case(SWEEP, "fid.jsonl, line 1, is not a row of this version: remove it", {"line/eval/fid.jsonl": "{}\n"}),
+    Case(SWEEP, "fid.jsonl cannot be read ... remove it", {"line/eval/fid.jsonl": b"\xff"}),
+    Case(SWEEP, "eval is a file: give a directory", {"line/eval": "a file"}),
+    Case(f"{SWEEP} --checkpoint=6", "checkpoints/6 is damaged (", {CONFIGS[-1]: "{"}),
+    Case(
+        "-m eval.fid_sweep --workdir={digits} --features=inception --inception_weights={}/w.pth",
+        "not a weight file of PyTorch: download it again (SHA-256 expected",
+        {"w.pth": "not weights"},
+    ),
+    Case(REFERENCE.replace("quickstart", "nope"), "no file configs/nope.py"),
+    Case(f"{REFERENCE} --split=test", "no split 'test': use train"),
+    Case(f"{REFERENCE} --config.eval.features=vgg", "unknown features 'vgg': use one of pixels"),
+    Case(f"{REFERENCE} --features=inception --inception_weights={{}}/none", "none is missing: download it"),
+    Case(f"{REFERENCE} --selfcheck --num_samples=3", "3 is not integer >= 4"),
+    Case(REPORT, "--out is missing"),
+    Case("-m eval.report --workdir={}/run --out={}/page", "no measured rows: run python -m eval.fid_sweep"),
+    Case(f"{REPORT} --out={{}}/taken", "taken is a file: give a directory", {**MEASURED, "taken": "a file"}),
+    Case(f"{REPORT} --out={{}}/page", "config.json is damaged: remove it", {**MEASURED, "run/config.json": "{"}),
+    Case(
+        f"{REPORT} --out={{}}/page",
+        "line that is not of a log ([]): remove it",
+        {**MEASURED, "run/metrics.jsonl": "[]"},
+    ),
+    Case("-m eval.map_error --workdir={}/run", "no checkpoint: train first"),
+    Case("-m eval.map_error --workdir={digits}", "map of digits is not known: use mixture1d"),
+    Case(f"{STATIONARITY} --objectives=esd(nope=1)", "esd has no option 'nope': its options are"),
+    Case(f"{STATIONARITY} --laws=nope", "--laws=nope: use mixture, gaussian"),
+    Case(f"{STATIONARITY} --row={{", "is not JSON ... copy what a file under rows/ begins with"),
+    Case(f"{STATIONARITY} --row=[]", "objective is None; use a value of type str"),
+    Case(f"{TOY} --num_steps=150", "--num_steps=150: use a multiple of 100"),
+    Case(f"{TOY} --budgets=", "--budgets=: use steps, seconds"),
+    Case(TOY, "out is a file: give a directory", {"out": "a file"}),
+    Case(f"{ABLATIONS} --toy_steps=7", "--toy_steps=7: use a multiple of 50"),
+    Case(f"{ABLATIONS} --seeds=-1", "--seeds=-1: use integers from 0"),
+    Case("-m eval.table1 --results={}", "stationarity.json cannot be read ... run python -m eval.stationarity"),
+    # What was once a traceback, was taken for something else, or was refused only after the work.
+    Case("main.py", "--config is missing: give --config="),
+    Case("-m eval.reference", "--config is missing"),
+    Case("main.py --config= --workdir={}/run", "--config is missing: give --config=FILE.py"),
+    Case("-m eval.reference --config=", "--config is missing"),
+    Case("-m eval.table1 --config=", "--config is missing"),
+    Case("main.py --config=configs/nope.py --config=configs/quickstart.py --workdir={}/run", "no file configs/nope"),
+    Case("main.py --config=configs/quickstart.py: --workdir={}/run", "error: unknown objective '': use one of sgflow"),
+    Case(
+        MINE,
+        "mine.py is not a working config (SystemExit: 3)",
+        {"mine.py": "raise SystemExit(3)"},
+    ),
+    Case(MINE, "not complete: config.model.name is None: use one of unet, mlp", {"mine.py": BARE}),
+    Case(
+        MINE,
+        "mine.py is not complete: config.optim.b1 is missing: change values of configs/base.py",
+        {"mine.py": BARE.replace("return", "config.model = base.mlp(); del config.optim; return")},
+    ),
+    Case(
+        MINE,
+        "config.train.num_step is no field",
+        {"mine.py": BARE.replace("return", "config.model = base.mlp(); config.train.num_step = 3; return")},
+    ),
+    Case(f"{QUICK} --flagfile={{}}/none", "none ... see --help"),
+    Case(f"{QUICK} --config.train.num_steps", "num_steps has no value: use an integer"),
+    Case(f"{QUICK} --config.eval.features=vgg", "features is 'vgg': use one of pixels"),
+    Case(f"{QUICK} --config.optim.warmup_steps=99999999999", "warmup_steps is 99999999999: use an integer of at most"),
+    Case(f"{QUICK} --config.data.batch_size=99999999999999999998", "batch_size is 99999999999999999998: use an"),
+    Case(f"{QUICK} --config.model.channel_mult=(1,True)", "channel_mult is (1, True): use integers"),
+    Case(f"{QUICK} --config.train.keep_every=-2", "keep_every is -2: use a positive integer, 0 for none, or -1"),
+    Case(f"{QUICK} --config.train.on_divergence=retry", "on_divergence is 'retry': use 'stop' or 'rollback'"),
+    Case(f"{QUICK} --config.train.divergence_factor=0.5", "divergence_factor is 0.5: use a number above 1, or 0"),
+    Case(f"{QUICK} --config.train.rollback_factor=0", "rollback_factor is 0.0: use a number in (0, 1]"),
+    Case(f"{QUICK} --config.data.num_workers=-1", "num_workers is -1: use a positive integer, or 0"),
+    Case(f"{QUICK} --config.mesh.data=3", "mesh.data is 3 ... product is 1"),
+    Case(f"{QUICK} --config.mesh.fsdp=2", "mesh.fsdp is 2 ... product is 1"),
+    Case(f"{QUICK} --config.mesh.fsdp=0", "mesh.fsdp is 0: use positive integers, or -1"),
+    Case(
+        "main.py --config=configs/imagenet64.py --workdir={}/run --config.data.data_dir={}/none",
+        "imagenet64 is not prepared in ... none ... make data",
+    ),
+    Case(NEW, "config.json is damaged: remove it", {"run/config.json": "null"}),
+    Case(NEW, "config.json is damaged: remove it", {"run/config.json": "[" * 9999}),
+    Case(NEW, "differs in ... teacher.step (there 'absent', here 0)", {"run/config.json": '{"seed": 0}'}),
+    Case(NEW, "metrics.jsonl is not a file: remove it", {"run/metrics.jsonl": None}),
+    Case(NEW, "events.jsonl is not a file", {"run/events.jsonl": None}),
+    Case(NEW, "lock is not a file", {"run/lock": None}),
+    Case(NEW, "tensorboard is not a directory", {"run/tensorboard": "a file"}),
+    Case(NEW, "previews is not a directory", {"run/previews": "a file"}),
+    Case(f"{LINE} --mode=sample --out={{}}/{'x' * 250}.npz", "cannot be written (File name too long): use another"),
+    Case(f"{LINE} --mode=sample --out={{}}/taken/x.npz", "in a directory that exists", {"taken": "a file"}),
+    Case(f"{SAMPLE} --steps=99999999999999999999", "--steps=99999999999999999999: use integers from 1 to"),
+    Case(f"{SAMPLE} --steps=2000000000", "cannot spend 2000000000 network calls ... up to 1000000"),
+    Case(f"{SAMPLE} --num_samples=99999999999999", "num_samples ... 10000000"),
+    Case(f"{SWEEP} --num_samples=99999999999999", "--num_samples=99999999999999: use 2 to 10000000"),
+    Case(f"{SWEEP} --steps=1 --out={{}}/taken", "taken is a file: give a directory", {"taken": "a file"}),
+    Case(f"{SWEEP} --steps=1", "samples is a file", {"line/eval/samples": "a file"}),
+    Case(SWEEP, "no checkpoint that can be read (", {name: "[]" for name in CONFIGS}),
+    Case(f"{SWEEP} --checkpoint=6", "checkpoints/6 is damaged ( ... use another step", {CONFIGS[-1]: "{}"}),
+    Case(f"{SWEEP} --checkpoint=6", "checkpoints/6 is damaged (", {CONFIGS[-1]: "[" * 9999}),
+    Case(SWEEP, "fid.jsonl, line 1, is not a row", {"line/eval/fid.jsonl": "[" * 9999}),
+    Case(
+        SWEEP,
+        "fid.jsonl, line 1, is not a row",
+        {"line/eval/fid.jsonl": json.dumps({**rows.row().flat(), "network": "../../x"})},
+    ),
+    Case(f"{REFERENCE} --num_samples=10", "--num_samples is for --selfcheck: add that, or leave it out"),
+    Case(f"{REPORT} --out={{}}/page", "index.html is a directory: use another", {**MEASURED, "page/index.html": None}),
+    Case(f"{REPORT} --out={{}}/page", "quality.png is a directory", {**MEASURED, "page/quality.png": None}),
+    Case("-m eval.map_error --workdir={line} --num_samples=99999999999999", "num_samples ... 10000000"),
+    Case(f"{STATIONARITY} --tolerance=nan", "--tolerance=nan: use a finite number"),
+    Case(f"{STATIONARITY} --objectives=esd(", "'esd(' is not the name of an objective: write NAME"),
+    Case(
+        f'{STATIONARITY} --row={{"objective":"esd","law":"mixture","seed":-1}}', "seed is -1; use a value of type int"
+    ),
+    Case(
+        f'{STATIONARITY} --row={{"objective":"esd","law":"mixture","seed":0,"max_samples":-5}}',
+        "max_samples is -5; use a value of type int from 32768",
+    ),
+    Case(f"{STATIONARITY} --row={'[' * 9999}", "is not JSON (nested too deep"),
+    Case(f"{STATIONARITY} --objectives=esd", "out is a file: give a directory", {"out": "a file"}),
+    Case(f"{TOY} --seconds=nan", "--seconds=nan: use a finite number"),
+    Case(f"{TOY} --seeds=0,99999999999", "use integers from 0 to 2147483647"),
+    Case(f"{ABLATIONS} --seeds=0,{'9' * 5000}", "use integers from 0 to 2147483647"),
+    Case(
+        f'{TOY} --row={{"data":"mixture1d","objective":"esd","budget":"steps","amount":1.5,"seed":0}}',
+        "amount=1.5: use a multiple of 100",
+    ),
+    Case("-m eval.table1 --doc={}/none.md", "none.md cannot be read ... name a file with the line"),
+    Case("-m eval.table1 --doc={}/a.md", "--doc has no place for the table", {"a.md": "text"}),
+    Case("-m eval.table1 --config.model.nosuch=3", "config.model has no field nosuch"),
+    Case("-m eval.table1 --config.model.channels=3", "channels is 3: use a multiple of 4"),
+    Case("-m eval.scaling --config=configs/quickstart.py --out={}/x/y.json", "x is a file", {"x": "a file"}),
+    Case("-m eval.scaling --devices=8 --out={}/x.json", "--config is missing"),
+    Case(
+        "-m eval.scaling --config=configs/mixture1d.py --devices=0 --out={}/x.json",
+        "--devices=0: use integers from 1 to 4096",
+    ),
+    Case("-m eval.scaling --config=configs/mixture1d.py --config.model.width=-1 --out={}/x.json", "model.width is -1"),
+    Case(
+        f"{QUICK} --config.profile.steps=100", "profile.steps is (100,): use the first and the last ... or () for none"
+    ),
+    Case(f"{QUICK} --config.profile.steps=5,4", "profile.steps is (5, 4): use the first and the last step, in order"),
+    Case(f"{QUICK} --config.profile.steps=1,9999", "from 1 to train.num_steps = 1500, like 100,105"),
+    Case(f"{QUICK} --config.profile.steps=a,b", "--config.profile.steps=a,b: use integers"),
+    Case(
+        f"{QUICK} --config.profile.steps=4,6 --config.train.steps_per_dispatch=5",
+        "profile.steps is (4, 6): use the step after a multiple of train.steps_per_dispatch = 5, and a multiple of it",
+    ),
+    Case(f"{QUICK} --config.train.microbatches=0", "train.microbatches is 0: use a positive integer"),
+    Case(f"{QUICK} --config.train.microbatches=3", "64, not divisible by ... x 3 of config.train.microbatches): use a"),
+    Case(f"{QUICK} --config.model.remat=all", "model.remat is 'all': use one of none, elementwise, block"),
+    Case(f"{QUICK} --config.objective.tangents=two", "tangents of SGFlow is 'two': use one of linearize, vmap"),
+    Case(f"{COST} --stages=count,walk", "--stages=count,walk: use some of count,compile,run,sample"),
+    Case(f"{COST} --objectives=nope", "unknown objective 'nope'"),
+    Case(f"{COST} --remat=all", "model.remat is 'all': use one of"),
+    Case(f"{COST} --dtypes=float16", "dtype is 'float16': use one of float32, bfloat16"),
+    Case(f"{COST} --microbatches=0", "--microbatches=0: use integers from 1"),
+    Case(f"{COST} --doc={{}}/no.md", "no.md cannot be read (FileNotFoundError): name a file with the line <!-- python"),
+    Case(f"{COST} --out={{}}/x/y", "x is a file", {"x": "a file"}),
+    Case(f"{COST} --row=3", "objective is None; use a value of type str"),
+    Case("-m eval.cost --config=configs/mixture1d.py --out={}/x --remat=block", "--remat=block is for the unet"),
+    Case("-m eval.rounding", "--workdir is missing"),
+    Case("-m eval.rounding --workdir={}/none", "none"),
+    Case("-m eval.rounding --workdir={line} --objectives=nope", "unknown objective 'nope'"),
+    Case("-m eval.rounding --workdir={line} --checkpoint=5", "5"),
+    Case("-m eval.profile", "--config is missing"),
+    Case(f"{PROFILE} --steps=0", "--steps ... 0 ... [1, 10000]"),
+    Case(f"{PROFILE} --top=x", "--top"),
+    Case(f"{PROFILE} --config.data.batch_size=63", "not divisible by 2"),
+    Case(f"{PROFILE} --out={{}}/x/y.json", "x is a file: give a directory", {"x": "a file"}),
+    Case(f"{PROFILE} --process_id=0", "give all three"),
+    # A file's escape sequences are not for the terminal.
+    Case(f"{REPORT} --out={{}}/page", '("?31m"): remove it', {**MEASURED, "run/metrics.jsonl": '"\x9b31m"'}),
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Runs commands as the module says: server(arguments, environment, folder) is the exit code and stderr."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+    start = [sys.executable, "-c", SERVER, PRELOADED]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(start, cwd=ROOT, env=environment, **pipes) as process:
+
+        def run(arguments: list[str], environment: dict[str, str], folder: Path) -> tuple[int, str]:
+            job = [arguments, environment, *(str(folder / name) for name in ("stdout", "stderr"))]
+            print(json.dumps(job), file=process.stdin, flush=True)
+            return int(process.stdout.readline()), (folder / "stderr").read_text()
+
+        yield run
+
+
+def _contents(folder: Path) -> dict[str, str | None]:
+    """The SHA-256 of every file below a folder, by path; None for a directory."""
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_bad_input_is_one_line_and_code_2_and_writes_nothing(case, server, tmp_path, request):
+    given = tmp_path / "given"
+    given.mkdir()
+    for run in ("line", "digits"):
+        if f"{{{run}}}" in case.command:
+            shutil.move(request.getfixturevalue(f"{run}_run"), given / run)
+    for name, content in case.files.items():
+        place = given / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            place.mkdir()
+        else:
+            place.write_bytes(content if isinstance(content, bytes) else content.encode())
+    places = {"{}": given, "{line}": given / "line", "{digits}": given / "digits"}
+    command = case.command
+    for name, place in places.items():
+        command = command.replace(name, str(place))
+
+    before = _contents(given)
+    code, stderr = server(command.split(), {"XDG_CACHE_HOME": str(given / "cache")}, tmp_path)
+
+    assert code == 2, stderr
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1 and stderr.endswith("\n"), stderr
+    said = stderr
+    for part in case.says.split(" ... "):
+        _, found, said = said.partition(part)
+        assert found, f"{part!r} is not in {stderr}"
+    assert _contents(given) == before

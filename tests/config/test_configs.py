@@ -1,0 +1,46 @@
+import importlib
+
+import pytest
+
+from sgflow_jax import build, objectives
+from sgflow_jax.config.check import check_config
+from sgflow_jax.interfaces import InputError
+
+NAMES = ["cifar10", "imagenet32", "imagenet64", "mixture1d", "quickstart", "toy2d"]
+
+
+def _module(name):
+    return importlib.import_module(f"configs.{name}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("objective", objectives.names())
+def test_every_config_is_sound_with_every_objective(name, objective):
+    config = _module(name).get_config(objective)
+    check_config(config)
+    assert config.is_locked and config.objective.name == objective
+    with pytest.raises(AttributeError):
+        config.train.nosteps = 1
+    with pytest.raises(TypeError):
+        config.train.num_steps = "many"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_objective_is_named(name):
+    with pytest.raises(InputError, match="'nope'"):
+        _module(name).get_config("nope")
+
+
+def test_options_are_those_of_the_dataclass():
+    config = _module("mixture1d").get_config("sgflow")
+    assert set(config.objective) == {"name", *objectives.default_options("sgflow")}
+    config.objective.estimator, config.objective.warmup_steps = "split", 7
+    objective = build.objective(config)
+    assert (objective.estimator, objective.warmup_steps) == ("split", 7)
+
+
+def test_the_papers_task():
+    config = _module("cifar10").get_config()
+    assert (config.train.num_steps, config.model.channels, config.model.channel_mult) == (200_000, 128, (1, 2, 2))
+    assert config.objective.name == "sgflow" and config.objective.prob_diagonal == 0.5 and config.data.flip
+    assert config.model.attention_sizes == (16,) and config.model.time_scale == 10

@@ -1,0 +1,40 @@
+from eval.page import runs
+from eval.scores import plots
+from tests import tiny
+from tests.rows import digits_row, finished_run
+
+
+def test_labels_are_the_shortest_that_differ(tmp_path):
+    one, two, three = (tmp_path / name for name in ("a/run", "b/run", "b/other"))
+    for folder, objective in ((one, "sgflow"), (two, "sgflow"), (three, "mean_flow")):
+        finished_run(folder, [digits_row(1, 1.0, objective=objective)])
+    label = lambda *folders: [run.label for run in runs.read([str(folder) for folder in folders])]  # noqa: E731
+    assert label(one, three, one) == ["sgflow", "mean_flow"]
+    assert label(one, three, two) == ["a/run", "b/other", "b/run"]
+    assert label(one, one.parent / ".." / "a" / "run") == ["sgflow"]
+    assert label(two, three) == ["sgflow", "mean_flow"]
+    for folder, rate in ((one, 1e-3), (two, 2e-3)):
+        config = tiny.digits("sgflow")
+        config.optim.learning_rate = rate
+        finished_run(folder, [digits_row(1, 1.0)], config)
+    assert label(one, two) == ["lr 0.001", "lr 0.002"]
+
+
+def test_of_several_settings_the_newest_averaged_and_uniform_are_shown(tmp_path):
+    wanted = [digits_row(1, 1.0, seed=2), digits_row(1, 1.0, seed=5), digits_row(4, 1.0, seed=2, grid="quadratic")]
+    others = [
+        digits_row(1, 1.0, seed=2, parameters="raw"),
+        digits_row(1, 1.0, seed=2, grid="quadratic"),
+        digits_row(2, 1.0, checkpoint_step=3),
+        digits_row(1, 1.0, num_samples=50),
+    ]
+    (run,) = runs.read([finished_run(tmp_path / "run", [*others, *reversed(wanted)])])
+    assert run.chosen(plots.measured(wanted[0].identity)) == {1: wanted[:2]}
+
+
+def test_of_two_methods_the_one_with_more_steps_is_shown_alone(tmp_path):
+    euler, heun = (
+        [digits_row(n, 1.0, method=m) for n in steps] for m, steps in (("euler", (2, 8, 16)), ("heun", (2, 4)))
+    )
+    (run,) = runs.read([finished_run(tmp_path / "run", [*heun, *euler])])
+    assert run.chosen(plots.measured(euler[0].identity)) == {row.identity.steps: [row] for row in euler}

@@ -1,0 +1,49 @@
+import pytest
+
+from eval.scores.labels import differences, labels
+from tests import tiny
+
+
+def _config(objective="sgflow", **changed):
+    config = tiny.mixture(objective)
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changed.items()})
+    return config.to_dict()
+
+
+FIRST = _config()
+
+
+@pytest.mark.parametrize(
+    "configs, expected",
+    [
+        ([FIRST, _config("psd")], ["sgflow", "psd"]),
+        ([FIRST, _config(optim__learning_rate=0.004)], ["lr 0.002", "lr 0.004"]),
+        (
+            [FIRST, _config(optim__learning_rate=0.004), _config("mean_flow")],
+            ["sgflow, lr 0.002", "sgflow, lr 0.004", "mean_flow"],
+        ),
+        ([FIRST, _config(seed=1, train__num_steps=8)], ["seed 0, steps 6", "seed 1, steps 8"]),
+        ([FIRST, _config(train__num_steps=8, train__keep_every=4)], ["steps 6", "steps 8"]),
+        # What does not change what is trained names no run.
+        ([FIRST, _config(train__log_every=1, eval__num_samples=7)], ["x/a", "y/a"]),
+        ([FIRST, FIRST], ["x/a", "y/a"]),
+        ([FIRST, None], ["x/a", "y/a"]),
+        ([FIRST, _config(seed=1, model__width=9, model__depth=2, optim__b1=0.5)], ["x/a", "y/a"]),
+    ],
+)
+def test_names_are_what_differs(configs, expected):
+    folders = ["z/x/a", "z/y/a", "z/y/b"][: len(configs)]
+    objectives = ["sgflow" if config is None else config["objective"]["name"] for config in configs]
+    assert labels(folders, objectives, configs) == expected
+
+
+def test_directories_are_the_last_names():
+    assert labels(["runs/a", "runs/b"], ["sgflow", "sgflow"], [None, None]) == ["a", "b"]
+
+
+def test_fields_that_differ_have_a_value_for_every_run():
+    found = differences([FIRST, _config("flow_matching", optim__learning_rate=1e-4), None])
+    assert found["optim.learning_rate"] == ["0.002", "0.0001", ""]
+    assert found["objective.name"] == ["sgflow", "flow_matching", ""]
+    assert found["objective.prob_diagonal"] == ["0.5", "", ""]
+    assert not differences([FIRST, _config()])

@@ -1,0 +1,223 @@
+"""Imports run one way: each module imports only from those before it in the list."""
+
+import ast
+from pathlib import Path
+
+from tests.commands import ROOT
+
+ORDER = """
+sgflow_jax.interfaces
+sgflow_jax.interpolant
+sgflow_jax.times
+sgflow_jax.flow_map
+sgflow_jax.oracles.runge_kutta
+sgflow_jax.oracles.base
+sgflow_jax.oracles.gaussian
+sgflow_jax.oracles.mixture
+sgflow_jax.oracles
+sgflow_jax.models.embeddings
+sgflow_jax.models.mlp
+sgflow_jax.models.unet
+sgflow_jax.models
+sgflow_jax.objectives.base
+sgflow_jax.objectives.consistency
+sgflow_jax.objectives.ctm
+sgflow_jax.objectives.eulerian
+sgflow_jax.objectives.flow_matching
+sgflow_jax.objectives.fmm
+sgflow_jax.objectives.lagrangian
+sgflow_jax.objectives.mean_flow
+sgflow_jax.objectives.progressive
+sgflow_jax.objectives.sgflow
+sgflow_jax.objectives.shortcut
+sgflow_jax.objectives
+sgflow_jax.sampling
+sgflow_jax.optim
+sgflow_jax.terminal
+sgflow_jax.files
+sgflow_jax.files.disk
+sgflow_jax.files.locks
+sgflow_jax.files.places
+sgflow_jax.devices
+sgflow_jax.devices.fetch
+sgflow_jax.devices.provenance
+sgflow_jax.devices.processes
+sgflow_jax.devices.sharding
+sgflow_jax.data.fingerprint
+sgflow_jax.data.prepared
+sgflow_jax.data.source
+sgflow_jax.data.memory
+sgflow_jax.data.points
+sgflow_jax.data.records
+sgflow_jax.data
+sgflow_jax.guard
+sgflow_jax.train_step
+sgflow_jax.config
+sgflow_jax.config.fields
+sgflow_jax.config.check
+sgflow_jax.config.help
+sgflow_jax.run
+sgflow_jax.run.layout
+sgflow_jax.run.integrity
+sgflow_jax.run.ownership
+sgflow_jax.run.checkpoint
+sgflow_jax.run.preemption
+sgflow_jax.run.record
+sgflow_jax.config.flag
+sgflow_jax.run.resume
+sgflow_jax.run.step_trace
+sgflow_jax.run.stopwatch
+sgflow_jax.run.tensorboard
+sgflow_jax.build
+sgflow_jax.generate
+sgflow_jax.display
+sgflow_jax.display.figures
+sgflow_jax.run.metric_log
+sgflow_jax.display.phase
+sgflow_jax.display.preview
+sgflow_jax.preparation
+sgflow_jax.display.banner
+sgflow_jax.display.dry_run
+sgflow_jax.trainer
+sgflow_jax.sample_run
+sgflow_jax.cli
+configs
+configs.base
+configs.cifar10
+configs.imagenet32
+configs.imagenet64
+configs.quickstart
+configs.toy2d
+configs.mixture1d
+eval.tables
+eval.tables.document
+eval.tables.store
+eval.tables.variants
+eval.features.download
+eval.features.interface
+eval.features.network
+eval.features.pixels
+eval.features.resize
+eval.features.torch_file
+eval.features.weights
+eval.features.efficientnet
+eval.features.inception
+eval.frechet
+eval.figure
+eval.scores
+eval.scores.background
+eval.scores.kernel
+eval.scores.labels
+eval.scores.manifold
+eval.scores.progress
+eval.features.classifier
+eval.features
+eval.scores.real
+eval.scores.results
+eval.scores.measure
+eval.scores.plots
+eval.scores.selfcheck
+eval.exact
+eval.exact.audit
+eval.exact.errors
+eval.exact.plots
+eval.exact.toy_runs
+eval.machine
+eval.machine.gradient_cost
+eval.machine.cost_table
+eval.machine.hardware
+eval.machine.plots
+eval.machine.ready_step
+eval.machine.trace
+eval.page
+eval.page.runs
+eval.page.neighbours
+eval.page.gallery
+eval.page.embed
+eval.page.training_section
+eval
+eval.cost
+eval.map_error
+eval.profile
+eval.reference
+eval.scores.summary
+eval.scores.measuring
+eval.scores.while_training
+eval.fid_sweep
+eval.ablations
+eval.report
+eval.rounding
+eval.scaling
+eval.stationarity
+eval.table1
+eval.toy_table
+main
+""".split()
+
+
+# All that comes before the optimiser.
+MATHEMATICS = ORDER[: ORDER.index("sgflow_jax.optim")]
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _modules() -> dict[str, Path]:
+    files = [ROOT / "main.py", *(f for d in ("sgflow_jax", "configs", "eval") for f in (ROOT / d).rglob("*.py"))]
+    return {_name(f): f for f in files}
+
+
+def _imports(path: Path, known: set[str]) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in known else node.module)
+    return found & known
+
+
+def test_every_module_has_its_place():
+    assert set(_modules()) - {"sgflow_jax"} == set(ORDER)
+
+
+def test_imports_run_one_way():
+    modules = _modules()
+    for position, name in enumerate(ORDER):
+        later = _imports(modules[name], set(modules)) & set(ORDER[position:])
+        assert not later, f"{name} imports {later}, which come after it"
+
+
+def test_only_flow_map_differentiates_along_tangents():
+    for name, path in _modules().items():
+        calls = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert name == "sgflow_jax.flow_map" or not calls & {"jvp", "linearize"}, name
+
+
+def test_only_the_terminal_is_printed_to_and_by_one_module():
+    for name, path in _modules().items():
+        tree = list(ast.walk(ast.parse(path.read_text())))
+        used = {ast.unparse(node) for node in tree if isinstance(node, ast.Name | ast.Attribute)}
+        assert name == "sgflow_jax.terminal" or not used & {
+            "print",
+            "tqdm.write",
+            "sys.stdout",
+            "sys.stderr",
+        }, name
+
+
+def test_the_mathematics_reads_no_flag_file_or_device():
+    forbidden = {"absl", "ml_collections", "os", "pathlib", "orbax"}
+    for name, path in _modules().items():
+        if name in MATHEMATICS:
+            tree = ast.walk(ast.parse(path.read_text()))
+            heads = {
+                (n.module if isinstance(n, ast.ImportFrom) else n.names[0].name).split(".")[0]
+                for n in tree
+                if isinstance(n, ast.Import | ast.ImportFrom)
+            }
+            assert not heads & forbidden, name

@@ -1,0 +1,172 @@
+"""What saves memory leaves the gradient as it is: computing again, parts of a batch, tangents together."""
+
+import collections
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from eval import rounding
+from sgflow_jax import build, data, sampling
+from sgflow_jax.models import BoundNet
+from sgflow_jax.train_step import Examples
+from tests import tiny
+
+CASES = {
+    "flow_matching": {},
+    "sgflow": {},
+    "sgflow-split": {"estimator": "split", "prob_diagonal": 0.75},  # an odd number in a group is off the diagonal
+    "mean_flow": {"weight": "adaptive"},
+    "psd": {"split": "uniform"},
+    "shortcut": {},
+    "fmm": {"velocity_target": "batch"},  # needs the data of the whole batch in every part
+    "consistency": {"velocity_target": "batch"},
+}
+
+
+def _gradient(config):
+    """((loss, metrics), gradient) at parameters none of which is zero."""
+    step = build.train_step(config)
+    batch = build.source(config).batch(0, 0, config.data.batch_size, slice(None))
+    state = jax.jit(lambda key: step.init(key, data.shape(config.data.name)))(jax.random.key(0))
+    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), state.params)
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(step.gradient, compiler_options=quick)(params, state, batch, jax.random.key(1))
+
+
+def _difference(a, b):
+    """Relative, over all numbers of two trees."""
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
+    assert np.linalg.norm(b) > 0.1
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_parts_of_a_batch_have_the_gradient_of_the_whole(case):
+    config = tiny.mixture(case.split("-")[0])
+    config.unlock()
+    config.objective.update(CASES[case])
+    config.data.batch_size = 32
+    whole = _gradient(config)
+    config.train.microbatches = 4
+    assert _difference(_gradient(config), whole) < 1e-6
+
+
+@pytest.mark.parametrize("objective, remat", [("sgflow", "elementwise"), ("mean_flow", "block")])
+def test_what_is_computed_again_changes_nothing(objective, remat):
+    """Nor how two tangents are taken, nor microbatches, though there is dropout."""
+    config = tiny.digits(objective)
+    config.model.attention_sizes = (8,)
+    config.model.dropout = 0.2
+    plain = _gradient(config)
+    config.model.remat, config.train.microbatches = remat, 2
+    if objective == "sgflow":
+        config.objective.tangents = "vmap"
+    assert _difference(_gradient(config), plain) < 1e-6
+
+
+def test_a_part_has_whole_groups_from_all_over_the_batch():
+    one_each, every_other = np.arange(12), np.arange(6)
+    parts = Examples(one_each, one_each, {"on": every_other}, None, None).parts(3, 2)
+    np.testing.assert_array_equal(parts.x1, [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]])
+    np.testing.assert_array_equal(parts.times["on"], [[0, 3], [1, 4], [2, 5]])
+
+
+def _step(config):
+    """The training step, and what its gradient takes."""
+    step = build.train_step(config)
+    state = jax.eval_shape(lambda key: step.init(key, data.shape(config.data.name)), jax.random.key(0))
+    batch = data.batch_like(config.data.name, config.data.batch_size)
+    return step, (state.params, state, batch, jax.random.key(0))
+
+
+def _types_of_convolutions(config):
+    step, args = _step(config)
+    text = str(jax.make_jaxpr(step.gradient)(*args))
+    return collections.Counter(re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated", text))
+
+
+def _products(lowered):
+    """How many products of a program have each (type, precision)."""
+    found = collections.Counter()
+    for line in lowered.as_text().splitlines():
+        if "dot_general" in line or "stablehlo.convolution" in line:
+            (rounding,) = set(re.findall(r"HIGHEST|HIGH|DEFAULT", line)) or {"none"}
+            found[re.findall(r"(bf16|f\d+)>", line)[0], rounding] += 1
+    return found
+
+
+def _gradient_products(config):
+    step, args = _step(config)
+    return _products(jax.jit(step.gradient).lower(*args))
+
+
+@pytest.mark.parametrize(
+    "make, objective, options",
+    [
+        (tiny.digits, "sgflow", {"tangents": "vmap"}),
+        (tiny.mixture, "sgflow", {"velocity_target": "batch"}),
+        (tiny.mixture, "fmm", {"velocity_target": "batch"}),
+        (tiny.mixture, "esd", {"stopgrad": "none"}),
+        (tiny.mixture, "ctm", {}),
+    ],
+)
+def test_float32_products_of_a_step_are_float32_on_every_device(make, objective, options):
+    config = make(objective)
+    config.objective.update(options)
+    if make is tiny.digits:
+        config.model.attention_sizes, config.model.remat = (8,), "elementwise"
+    with jax.default_matmul_precision("bfloat16"):  # whatever the user's own default is
+        found = _gradient_products(config)
+    assert set(found) == {("f32", "HIGHEST")} and found.total() > 5
+
+
+def test_with_less_precision_only_the_layers_that_are_always_exact_are():
+    """As with bfloat16, whose exact layers are the same."""
+    config = tiny.digits("flow_matching")
+    exact = _gradient_products(config).total()
+    config.model.precision = "default"
+    less = _gradient_products(config)
+    config.model.dtype, config.model.precision = "bfloat16", "highest"
+    half = _gradient_products(config)
+    assert set(less) == {("f32", "HIGHEST"), ("f32", "DEFAULT")} and less.total() == half.total() == exact
+    assert half == {("f32", "HIGHEST"): less["f32", "HIGHEST"], ("bf16", "DEFAULT"): less["f32", "DEFAULT"]}
+
+
+@pytest.mark.parametrize("precision, expected", [("highest", {"HIGHEST"}), ("high", {"HIGH"})])
+def test_a_sampling_step_has_the_precision_of_its_network(precision, expected):
+    config = tiny.mixture()
+    config.model.precision = rounding
+    step, (params, *_) = _step(config)
+    x = jax.ShapeDtypeStruct((4, 1), np.float32)
+    lowered = jax.jit(lambda params, x: sampling.sample(BoundNet(step.model, params), x, np.array([0.0, 1.0])))
+    assert {rounding for _, rounding in _products(lowered.lower(params, x))} == expected
+
+
+def test_in_bfloat16_the_blocks_compute_and_both_ends_stay_exact():
+    config = tiny.digits("flow_matching")
+    found = _types_of_convolutions(config)
+    assert set(found) == {"f32"}
+    config.model.dtype = "bfloat16"
+    half = _types_of_convolutions(config)
+    # Stem and head: the value of each, its gradient to the parameters, and the head's to its input.
+    assert half == {"f32": 5, "bf16": found["f32"] - 5}
+
+
+def test_bfloat16_changes_the_gradient_little():
+    config = tiny.digits("mean_flow")
+    config.data.batch_size = 16
+    exact = _gradient(config)
+    config.model.dtype = "bfloat16"
+    half = _gradient(config)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(half))
+    assert 1e-4 < _difference(half, exact) < 0.01
+
+
+def test_errors_of_rounding_by_hand():
+    """Two batches, with gradients of norm 1 that are 0.1 and 0.3 off in one direction."""
+    exact, off = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), np.array([[0.0, 0.0, 0.1], [0.0, 0.0, 0.3]])
+    found = rounding.compare(exact, exact + off)
+    np.testing.assert_allclose(found.each, [0.1, 0.3])
+    np.testing.assert_allclose([found.shared, found.noise], [0.2, 1.0])
