@@ -17,25 +17,29 @@ from sgflow_jax import cli
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 
 _CONFIG = cli.define_config(
-    "FILE.py[:OBJECTIVE], like configs/cifar10.py:mean_flow, and --config.FIELD=VALUE for any field of it. Without it, "
+    "FILE.py[:OBJECTIVE], like configs/cifar10.py:mean_flow; --config.FIELD=VALUE changes any field of it. By default, "
     "the configuration of the run in --workdir.",
     of_run=True,
 )
 _WORKDIR = cli.define_run("workdir", "Directory of the run.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "train: check everything, print the configuration and what a step takes, and stop."
+    "dry_run", False, "train: check everything, print the configuration and the cost of a step, and stop."
 )
-_OUT = cli.define_path("out", None, "sample: the .npz file to write; a picture, NAME.png, comes beside it.")
+_OUT = cli.define_path("out", None, "sample: the .npz file to write; a picture, NAME.png, is written beside it.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "sample: examples for each number of steps.", 1, MAX_SAMPLES)
-_STEPS = flags.DEFINE_list("steps", None, "sample: numbers of steps (network calls); by default of 1,2,4,10.")
-_METHOD = flags.DEFINE_string(
-    "method", None, "sample: flow_map, euler, heun or consistency; the objective's own by default."
+_STEPS = flags.DEFINE_list(
+    "steps", None, "sample: numbers of steps (network calls); by default those of 1,2,4,10 that the run can take."
 )
-_GRID = flags.DEFINE_string("grid", "uniform", "sample: times of the steps: uniform, quadratic or cosine.")
-_INTERPOLATE = flags.DEFINE_bool("interpolate", False, "sample: also NAME_interpolation.png, between images.")
+_METHOD = flags.DEFINE_string(
+    "method", None, "sample: flow_map, euler, heun or consistency; by default the objective's own."
+)
+_GRID = flags.DEFINE_string("grid", "uniform", "sample: spacing of the steps in time: uniform, quadratic or cosine.")
+_INTERPOLATE = flags.DEFINE_bool(
+    "interpolate", False, "sample: also write NAME_interpolation.png, interpolations between images."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEED)
-_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step of the checkpoint; the newest by default.", 1)
+_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step of the checkpoint; by default the newest.", 1)
 _PARAMETERS = flags.DEFINE_enum(
     "parameters", "ema", ["ema", "raw"], "sample: the averaged parameters, or the last ones."
 )

@@ -1,3 +1,3 @@
-"""What a config file of your own begins with: `from configs import base`. See sgflow_jax/config/fields.py."""
+"""The start of your own config file: `from configs import base`. The fields are in sgflow_jax/config/fields.py."""
 
 from sgflow_jax.config.fields import get_config, mlp, set_objective, unet  # noqa: F401

@@ -1,6 +1,6 @@
 """Unconditional ImageNet at 32x32, 200,000 steps of 512: configs/imagenet32.py[:OBJECTIVE].
 
-49,784,707 parameters: the network of cifar10.py with one more level, and attention there too.
+49,784,707 parameters: the network of cifar10.py with one more level, and attention at that level too.
 """
 
 from sgflow_jax.config import fields

@@ -1,7 +1,7 @@
 """Unconditional ImageNet at 64x64, 400,000 steps of 512: configs/imagenet64.py[:OBJECTIVE]. For several accelerators.
 
 262,383,171 parameters: the widths of ADM's network for these images (Dhariwal & Nichol 2021), attention at 16 and 8. No
-dropout: 160 epochs are too few to learn images by heart.
+dropout: 160 epochs are too few to memorise images.
 """
 
 from sgflow_jax.config import fields

@@ -1,4 +1,4 @@
-"""A Gaussian mixture on the line, where the exact flow map is known. configs/mixture1d.py[:OBJECTIVE]."""
+"""A Gaussian mixture on the line, whose exact flow map is known. configs/mixture1d.py[:OBJECTIVE]."""
 
 from configs import toy2d
 

@@ -1,4 +1,8 @@
-"""What the commands share: faults of the input become one line and exit code 2, never a traceback."""
+"""What all commands share. Invalid input ends a command with one line and exit code 2, not a traceback.
+
+A command defines its flags in a function `define_flags`, which only the program calls: commands share the names of
+flags, and absl would not let a test import two modules that define the same flag.
+"""
 
 import math
 import re
@@ -10,7 +14,6 @@ from typing import Any
 import jax
 import ml_collections
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from sgflow_jax import terminal
 from sgflow_jax.config import fields, flag, help
@@ -18,7 +21,7 @@ from sgflow_jax.devices import processes
 from sgflow_jax.files import disk, places
 from sgflow_jax.interfaces import MAX_SEED, InputError
 
-# What a run's numbers depend on: its configuration, its seed, and these settings of JAX, whatever the environment says.
+# Settings of JAX that change the numbers of a run. They are fixed, so that its configuration alone decides them.
 PINNED = {
     "jax_enable_x64": False,
     "jax_default_prng_impl": "threefry2x32",
@@ -32,22 +35,22 @@ PINNED = {
     "jax_disable_jit": False,
 }
 
-# Flags that may differ between the processes of a command; data that differ are noticed when they are read.
+# Flags that may differ between the processes of a command. Data that differ are noticed when they are read.
 EACH_ITS_OWN = ("process_id", "data_dir", "config.data.data_dir")
 
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of the first of several processes. TPU slices and SLURM need none of these three."
+    "coordinator", None, "HOST:PORT of the first of several processes. On TPU slices and SLURM leave out all three."
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are, with --coordinator.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run, with --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0, with --coordinator.")
-_PLACES: dict[str, Callable[[str, str], str]] = {}  # the flags that name one, and what makes a path of their text
+_PLACES: dict[str, Callable[[str, str], str]] = {}  # flags that name a file or directory: how to make their text a path
 
 
 def run(main: Callable) -> None:
     """Runs main(argv) as the program: flags are parsed first, and an InputError ends it with code 2.
 
-    Libraries log nothing (orbax tells a page at each checkpoint, and a hundred when a disk is full); what they raise is
-    reported, and --verbosity=0 shows everything.
+    Library logging is off (orbax prints a page per checkpoint, a hundred when a disk is full). Errors still surface;
+    --verbosity=0 turns logging on.
     """
 
     def whole(argv):
@@ -61,74 +64,65 @@ def run(main: Callable) -> None:
 
 
 def define_config(what: str, default: str | None = None, of_run: bool = False) -> flags.FlagHolder:
-    """The flags --config and --config.FIELD, checked first: as they are defined they read the command line.
-
-    default, of_run: what stands for --config where it is not given, see `config_flag.check`.
-    """
+    """The flags --config and --config.FIELD. See `config.flag.define` for default and of_run."""
 
     def define():
-        line = flags.FLAGS.read_flags_from_files(sys.argv)
-        recorded = flag.check(help.split(line)[1], default, of_run)
-        if recorded is not None:
-            return config_flags.DEFINE_config_dict("config", recorded, what)
-        return config_flags.DEFINE_config_file("config", default, what)
+        return flag.define(help.split(sys.argv)[1], what, default, of_run)
 
     return _with_one_line(define)()
 
 
 def require(**values) -> None:
-    """InputError unless every flag has a value."""
+    """InputError if a flag has no value."""
     for name, value in values.items():
         if value in (None, ""):
             raise InputError(f"--{name} is missing: give --{name}=...")
 
 
 def define_path(name: str, default: str | None, what: str) -> flags.FlagHolder:
-    """A flag that names a file or a directory: its value is what `places.path` makes of the text."""
+    """A flag that names a file or a directory, made a path by `places.path`."""
     _PLACES[name] = places.path
     return flags.DEFINE_string(name, default, what)
 
 
 def define_run(name: str, what: str) -> flags.FlagHolder:
-    """As `define_path`, for the directory of a run (`places.run`)."""
+    """A flag that names the directory of a run, made a path by `places.run`."""
     _PLACES[name] = places.run
     return flags.DEFINE_string(name, None, what)
 
 
-def directories(flag: str, items: list[str] | None) -> tuple[str, ...]:
-    """The items of a list flag as directories of runs, each once. InputError if there is none, or one cannot be."""
+def directories(name: str, items: list[str] | None) -> tuple[str, ...]:
+    """The items of the list flag `name` as directories of runs, without repeats. InputError if one is empty."""
     if not items or not all(item.strip() for item in items):
-        raise InputError(f"--{flag} is missing or has an empty part: give --{flag}=DIR or --{flag}=DIR,DIR")
+        raise InputError(f"--{name} is missing or has an empty part: give --{name}=DIR or --{name}=DIR,DIR")
     found = {}
     for item in items:
-        directory = places.run(f"--{flag}", item.strip())
+        directory = places.run(f"--{name}", item.strip())
         found.setdefault(Path(directory).resolve(), directory)
     return tuple(found.values())
 
 
-def integers(flag: str, items: list[str] | None, least: int = 0, most: int = MAX_SEED) -> tuple[int, ...] | None:
-    """The items of a list flag as integers from least to most, in order and without repeats; None for a flag that is
-    not given.
+def integers(name: str, items: list[str] | None, least: int = 0, most: int = MAX_SEED) -> tuple[int, ...] | None:
+    """The items of the list flag `name` as integers, in order and without repeats; None if the flag is not given.
 
-    InputError for anything else.
+    InputError unless they are integers from least to most.
     """
     if items is None:
         return None
     numbers = [int(item) if re.fullmatch(r"\s*\d{1,18}\s*", item) else -1 for item in items]
     if not items or min(numbers) < least or max(numbers) > most:
-        raise InputError(f"--{flag}={','.join(items)}: use integers from {least} to {most}, like --{flag}=1,2,4,10")
+        raise InputError(f"--{name}={','.join(items)}: use integers from {least} to {most}, like --{name}=1,2,4,10")
     return tuple(dict.fromkeys(numbers))
 
 
 def start_jax(alone: bool = False, saves: bool = False) -> None:
-    """Settings every command wants, before the first use of a device; joins the processes of a run, if it has several,
-    which must have been given the same flags.
+    """Sets JAX up before the first use of a device, and joins the processes of a run if it has several. All of them
+    must have the same flags.
 
-    alone: the command is for one process; InputError if there are others. saves: SIGTERM is for `preemption`; without,
-    it ends the command.
+    alone: InputError if there are several processes. saves: SIGTERM is left to `run.preemption`; otherwise it ends the
+    command.
 
-    The persistent compilation cache is on: in JAX_COMPILATION_CACHE_DIR if set, else in the user's cache directory.
-    Settings of JAX that change numbers are those of PINNED.
+    The persistent compilation cache is on, in JAX_COMPILATION_CACHE_DIR or else in the user's cache directory.
     """
     terminal.ready()
     if not jax.config.jax_compilation_cache_dir:
@@ -140,10 +134,10 @@ def start_jax(alone: bool = False, saves: bool = False) -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"JAX finds no device ({error}): install the jax for this machine, or set JAX_PLATFORMS=cpu"
+            f"JAX finds no device ({error}): install jax for this machine, or set JAX_PLATFORMS=cpu"
         ) from error
     if alone and jax.process_count() > 1:
-        raise InputError(f"this command is for one process, and {jax.process_count()} were started: start it once")
+        raise InputError(f"this command runs in one process, but {jax.process_count()} were started: start it once")
     processes.check_same(_given())
 
 
@@ -159,16 +153,16 @@ def _cache_programs(folder: Path) -> None:
 def _pin() -> None:
     others = []
     for name, value in PINNED.items():
-        found = getattr(jax.config, name, value)  # a setting that this JAX lacks cannot differ
+        found = getattr(jax.config, name, value)  # this version of JAX may lack the setting
         if getattr(found, "value", found) != value:
             jax.config.update(name, value)
             others.append(name.upper())
     if others:
-        terminal.say(f"warning: {', '.join(others)} would change the numbers of a run, and is not used", to_stderr=True)
+        terminal.say(f"warning: ignoring {', '.join(others)}, which would change the numbers of a run", to_stderr=True)
 
 
 def _given() -> dict[str, Any]:
-    """The command's flags and the fields of its configuration, but not those of EACH_ITS_OWN."""
+    """The command's flags and the fields of its configuration, without EACH_ITS_OWN."""
     found = {}
     for name, value in flags.FLAGS.flag_values_dict().items():
         if isinstance(value, ml_collections.ConfigDict):
@@ -180,9 +174,9 @@ def _given() -> dict[str, Any]:
 
 def _parse(argv: list[str]) -> list[str]:
     asks_help, argv = help.split(argv)
-    rest = flags.FLAGS(argv)
+    rest = flag.parse(argv)
     if asks_help:
-        named = any(arg.lstrip("-").partition("=")[0] == "config" for arg in argv[1:])
+        named, _ = flag.take(argv, "config")
         doc = sys.modules["__main__"].__doc__ or ""
         terminal.say(help.of_config(flags.FLAGS.config) if named else help.of_command(doc))
         sys.exit(0)
@@ -201,7 +195,7 @@ def _with_one_line(function: Callable) -> Callable:
         try:
             return function(*args)
         except (InputError, flags.Error) as error:
-            line = " ".join(str(error).split()) + ": see --help for what there is" * isinstance(error, flags.Error)
+            line = " ".join(str(error).split()) + ": see --help for the flags" * isinstance(error, flags.Error)
             terminal.say(f"error: {line}", to_stderr=True)
             processes.leave_soon(2)
             sys.exit(2)

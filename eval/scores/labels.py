@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sgflow_jax.config import fields
-from sgflow_jax.run import record
 
 MOST = 3  # fields that a name may be made of
 # Fields with which a run may continue, and what it keeps, say nothing of what it has learned, but how long it has.
-_ASIDE = {*record.MAY_CHANGE, "train.keep_every"} - {"train.num_steps"}
+_ASIDE = {*fields.MAY_CHANGE, "train.keep_every"} - {"train.num_steps"}
 _SHORT = {"optim.learning_rate": "lr", "train.num_steps": "steps", "data.batch_size": "batch"}
 
 Config = dict[str, Any] | None  # as in config.json; None where there is none

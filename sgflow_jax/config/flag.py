@@ -1,121 +1,116 @@
-"""Checks --config and --config.FIELD=VALUE before they are parsed, so that a fault is named with what is allowed."""
+"""--config=FILE[:OBJECTIVE] and its overrides, --config.FIELD=VALUE.
 
-import ast
+The file is executed once, before absl parses the command line: only its result says which overrides exist.
+"""
+
 import difflib
 import os
+import re
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import ml_collections
+from absl import flags
+from ml_collections import config_flags
 
 from sgflow_jax.config import fields
-from sgflow_jax.config.check import ALLOWED, check_fields, completed
+from sgflow_jax.config.check import check_fields, completed
 from sgflow_jax.files import places
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import record
 
+_OVERRIDE = re.compile(r"--?(?:no)?(config\.[^=]*)")
 
-def check(argv: list[str], default: str | None = None, of_run: bool = False) -> ml_collections.ConfigDict | None:
-    """InputError for an unknown file, argument or field, or a value of the wrong type, in a command line.
 
-    default: stands for --config where that is not given. of_run: without --config, the configuration is that of the run
-    in --workdir, which is returned; otherwise None.
+def define(
+    argv: Sequence[str],
+    what: str,
+    default: str | None = None,
+    of_run: bool = False,
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder:
+    """Defines the flag "config", whose value is a ConfigDict, and the overrides in argv; None without a configuration.
+
+    what: its help. default: the FILE if --config is not given. of_run: if it is not given, the configuration is that
+    saved in --workdir. InputError for an invalid file, or an unknown objective or field.
     """
-    given = _assignments(argv[1:])
-    configs = [_load(text) for name, text in [("config", default)] * bool(default) + given if name == "config"]
-    recorded = _of_run(dict(given).get("workdir")) if of_run and not configs else None
-    if recorded:
-        configs = [recorded]
-    if not configs:
-        if field := next((name for name, _ in given if name.startswith("config.")), None):
+    given, rest = take(flag_values.read_flags_from_files(list(argv)), "config")
+    workdirs, _ = take(rest, "workdir")
+    config = None
+    if given or default:
+        config = load(given[-1] if given else default)
+    elif of_run and workdirs and (saved := record.recorded(places.run("--workdir", workdirs[-1]))):
+        config = completed(saved).lock()
+    overrides = [found[1] for arg in rest if (found := _OVERRIDE.match(arg))]
+    if config is None:
+        if overrides:
             raise InputError(
-                f"--{field} changes no configuration, as there is none: give --config=FILE.py, or the "
-                "--workdir of a run"
+                f"--{overrides[0]} has no configuration to change: give --config=FILE.py, or the --workdir of a run"
             )
-        return None  # said elsewhere, if it is needed
-    for name, text in given:
-        if name.startswith("config."):
-            _check_type(name, text, _field(configs[-1], name))
-    return recorded
+        return flags.DEFINE_string("config", None, what, flag_values)
+    for name in overrides:
+        _check_name(config, name)
+    return config_flags.DEFINE_config_dict("config", config, what, flag_values, sys_argv=rest)
 
 
-def _of_run(workdir: str | None) -> ml_collections.ConfigDict | None:
-    """The configuration that was written down in a directory; None without one."""
-    saved = record.recorded(places.run("--workdir", workdir)) if workdir else None
-    return completed(saved).lock() if saved else None
+def parse(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parses a command line after `define`; returns the arguments that are not flags. InputError, with the valid
+    values, for a wrong value of a field."""
+    try:
+        return flag_values(take(flag_values.read_flags_from_files(list(argv)), "config")[1])
+    except flags.IllegalFlagValueError as error:
+        found = re.match(r"flag --config\.([^=]*)(=.*?): ", str(error), re.DOTALL)
+        if not found:
+            raise
+        config = flag_values["config"].value
+        field = fields.complete(config.objective.name, config.model.name)[found[1]]
+        raise InputError(f"--config.{found[1]}{found[2]}: use {field.allowed}") from error
 
 
-def _assignments(args: list[str]) -> list[tuple[str, str | None]]:
-    """--name=value and --name value as (name, value); --name alone, a switch, as (name, None)."""
-    given = []
-    for arg, following in zip(args, [*args, "-"][1:], strict=True):
-        if arg.startswith("-"):
-            name, equals, value = arg.lstrip("-").partition("=")
-            is_switch = following.startswith("-") and not following[1:2].isdigit()
-            given.append((name, value if equals else None if is_switch else following))
-    return given
+def take(argv: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """The values of a flag in a command line, --name=VALUE or --name VALUE, and the other arguments."""
+    values, rest, args = [], [], iter(argv)
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if flag in (f"-{name}", f"--{name}"):
+            values.append(value if equals else next(args, ""))
+        else:
+            rest.append(arg)
+    return values, rest
 
 
-def _load(text: str | None) -> ml_collections.ConfigDict:
-    if not text:
+def load(text: str) -> ml_collections.ConfigDict:
+    """The configuration in FILE[:OBJECTIVE]. InputError unless the file returns a complete one."""
+    path, colon, objective = text.partition(":")
+    if not path:
         raise InputError("--config is missing: give --config=FILE.py, like configs/cifar10.py")
-    path, colon, argument = text.partition(":")
     if not os.path.isfile(path):
         there = ", ".join(sorted(str(p) for p in Path("configs").glob("[!_]*.py") if p.stem != "base"))
         raise InputError(f"--config={text}: there is no file {path}; use one of {there or 'your own'}")
     try:
-        config = runpy.run_path(path)["get_config"](*([argument] if colon else []))
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:  # the file is a program of the user's and may fail in any way
-        raise InputError(
-            f"--config={text}: {path} is not a working config ({type(error).__name__}: {error})"
-        ) from error
-    if not isinstance(config, ml_collections.ConfigDict) or not config.is_locked:
-        raise InputError(f"--config={text}: {path} is not complete: its get_config must return a locked ConfigDict")
-    try:
+        config = runpy.run_path(path)["get_config"](*([objective] if colon else []))
+        if not isinstance(config, ml_collections.ConfigDict) or not config.is_locked:
+            raise InputError("get_config must return a locked ConfigDict")
         check_fields(config)
     except InputError as error:
-        raise InputError(f"--config={text}: {path} is not complete: {error}") from error
+        raise InputError(f"--config={text}: {error}") from error
+    except (Exception, SystemExit) as error:  # the file is a program of the user's and may fail in any way
+        raise InputError(f"--config={text}: {path} fails with {type(error).__name__}: {error}") from error
     return config
 
 
-def _field(config: ml_collections.ConfigDict, name: str) -> Any:
-    """The default value of config.a.b."""
-    node = config
-    parts = name.split(".")
+def _check_name(config: ml_collections.ConfigDict, name: str) -> None:
+    """InputError unless `name`, as config.a.b, is a field."""
+    node, parts = config, name.split(".")
     for i, part in enumerate(parts[1:], start=1):
-        if not isinstance(node, ml_collections.ConfigDict) or part not in node:
-            parent = ".".join(parts[:i])
-            allowed = (
-                f"{parent} has {', '.join(node)}" if isinstance(node, ml_collections.ConfigDict) else "it has none"
-            )
+        parent = ".".join(parts[:i])
+        if not isinstance(node, ml_collections.ConfigDict):
+            raise InputError(f"--{name}: {parent} is a field without parts: use --{parent}=VALUE")
+        if part not in node:
             near = difflib.get_close_matches(name.removeprefix("config."), fields.flatten(config.to_dict()), n=1)
             meant = f"did you mean --config.{near[0]}? " if near else ""
-            raise InputError(f"--{name}: {parent} has no field {part}; {meant}{allowed}")
+            raise InputError(f"--{name}: {parent} has no field {part}; {meant}{parent} has {', '.join(node)}")
         node = node[part]
-    return node
-
-
-def _check_type(name: str, text: str | None, default: Any) -> None:
-    """ConfigDict converts integers to floats and takes literals for tuples; everything else must be of the type."""
-    if text is None and isinstance(default, bool):
-        return
-    try:
-        if text is None or isinstance(default, ml_collections.ConfigDict):
-            raise ValueError
-        if isinstance(default, bool):
-            if text.lower() not in ("true", "false", "1", "0", "t", "f"):
-                raise ValueError
-        elif isinstance(default, int | float):
-            type(default)(text)
-        elif isinstance(default, tuple):
-            value = ast.literal_eval(text)
-            if not all(isinstance(item, int) for item in (value if isinstance(value, tuple) else (value,))):
-                raise ValueError
-    except (ValueError, SyntaxError) as error:
-        is_group = isinstance(default, ml_collections.ConfigDict)
-        allowed = f"one of its fields, {', '.join(default)}" if is_group else ALLOWED[type(default)]
-        given = f"--{name} has no value" if text is None else f"--{name}={text}"
-        raise InputError(f"{given}: use {allowed}") from error
+    if isinstance(node, ml_collections.ConfigDict):
+        raise InputError(f"--{name} is a group of fields: use one of {', '.join(node)}")

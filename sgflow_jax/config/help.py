@@ -1,4 +1,4 @@
-"""What --help prints: the flags of a command by group, or every field of a configuration with its comment."""
+"""What --help prints: the flags of a command by group, or every field of a configuration with its meaning."""
 
 import dataclasses
 import inspect
@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import ml_collections
 from absl import flags
 
-from sgflow_jax import objectives
+from sgflow_jax import models, objectives
 from sgflow_jax.config import fields
-from sgflow_jax.config.fields import flatten
 
 ASKS = ("-h", "-help", "--help")
 WIDTH = 100
@@ -37,6 +36,7 @@ def of_command(doc: str) -> str:
             for flag in found:
                 title, text = _title_and_text(flag)
                 groups.setdefault(title, []).append(text)
+    groups["Flags"].sort(key=lambda text: not text.startswith("  --config "))
     if "Several processes" in groups:  # last: few need it
         groups["Several processes"] = groups.pop("Several processes")
     listed = "\n\n".join("\n".join([f"{title}:", *lines]) for title, lines in groups.items() if lines)
@@ -45,15 +45,18 @@ def of_command(doc: str) -> str:
 
 
 def of_config(config: ml_collections.ConfigDict) -> str:
-    """Every field of a configuration: its value and its comment, and what the objective's options mean."""
-    comments = _comments(fields.get_config, "") | _comments(fields.NETWORKS[config.model.name], "model.")
+    """Every field of a configuration with its value and meaning, then the options of its objective and network."""
     lines = []
-    for name, value in flatten(config.to_dict()).items():
+    for name, value in fields.flatten(config.to_dict()).items():
         given = f"--config.{name}={','.join(map(str, value)) or '()' if isinstance(value, tuple) else value}"
-        lines.append(_entry(given, comments.get(name, ""), column=44))
-    classes = [cls for cls in type(objectives.make(**config.objective)).__mro__ if dataclasses.is_dataclass(cls)]
-    options = "\n\n".join(f"{cls.__name__}: {inspect.cleandoc(cls.__doc__)}" for cls in classes)
-    return "\n".join(lines) + f"\n\nThe options of --config.objective:\n\n{options}"
+        field = fields.FIELDS.get(name, fields.Field(value))
+        choices = f" ({field.allowed})" if field.choices else ""
+        lines.append(_entry(given, field.text + choices, column=44))
+    objective = [cls for cls in type(objectives.make(**config.objective)).__mro__ if dataclasses.is_dataclass(cls)]
+    for section, classes in {"objective": objective, "model": [type(models.make(**config.model))]}.items():
+        lines.append(f"\nThe options of --config.{section}:")
+        lines += [f"\n{cls.__name__}: {inspect.cleandoc(cls.__doc__)}" for cls in classes]
+    return "\n".join(lines)
 
 
 def _title_and_text(flag: flags.Flag) -> tuple[str, str]:
@@ -75,10 +78,3 @@ def _entry(name: str, text: str, column: int = COLUMN) -> str:
     wrapped = textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
     head = f"  {name}"
     return f"{head:<{column}}{wrapped[column:]}".rstrip() if len(head) < column - 1 else f"{head}\n{wrapped}".rstrip()
-
-
-def _comments(function, prefix: str) -> dict[str, str]:
-    """The comments at the fields that a function of configs/base.py sets."""
-    line = re.compile(r'\s*(?:config\.([\w.]+) =|"(\w+)":) .*?  # (.*)')
-    found = map(line.fullmatch, inspect.getsource(function).splitlines())
-    return {prefix + (match[1] or match[2]): match[3] for match in found if match}

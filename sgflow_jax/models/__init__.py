@@ -16,31 +16,44 @@ _DTYPES = ("float32", "bfloat16")
 _PRECISIONS = ("highest", "high", "default")
 
 
+def names() -> tuple[str, ...]:
+    """Every registered network."""
+    return tuple(_MODELS)
+
+
 def make(name: str, **options: Any) -> nn.Module:
-    """The network called `name`; InputError names an unknown network, option, compute type or precision."""
-    if name not in _MODELS:
-        raise InputError(f"unknown model {name!r}: use one of {', '.join(_MODELS)}")
-    allowed = [f.name for f in dataclasses.fields(_MODELS[name]) if f.name not in ("parent", "name")]
-    if set(options) != set(allowed):
-        wrong = sorted(set(options) ^ set(allowed))
+    """The network called `name`. All options are required; InputError names a missing, unknown or invalid one."""
+    allowed = default_options(name)
+    if wrong := sorted(options.keys() ^ allowed.keys()):
         raise InputError(f"model {name}: {', '.join(wrong)} missing or unknown: its options are {', '.join(allowed)}")
     for option, known in {"dtype": _DTYPES, "precision": _PRECISIONS}.items():
         if options[option] not in known:
-            raise InputError(f"model {option} is {options[option]!r}: use one of {', '.join(known)}")
+            raise InputError(f"model.{option} is {options[option]!r}: use one of {', '.join(known)}")
+    if not options["time_scale"] > 0:
+        raise InputError(f"model.time_scale is {options['time_scale']}: use a number > 0")
     return _MODELS[name](**options)
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """The options of a network with their defaults. InputError if there is no such network."""
+    if name not in _MODELS:
+        raise InputError(f"unknown model {name!r}: use one of {', '.join(_MODELS)}")
+    # Flax adds two fields of its own.
+    return {f.name: f.default for f in dataclasses.fields(_MODELS[name]) if f.name not in ("parent", "name")}
 
 
 @flax.struct.dataclass
 class BoundNet:
     """A network bound to its parameters: net(t, u, x, label=None) -> like x. A pytree, so it can be passed to jit.
 
-    Its float32 products, and those of its derivatives, have the network's `precision`, whatever JAX's own default is,
-    unless a layer asks for more: "highest" is float32 on every device, "default" the device's fastest (on CPU float32,
-    on an NVIDIA GPU TF32, on a TPU bfloat16), "high" one in between. With dtype "bfloat16" only the layers that stay
-    float32 have such products, and those ask for "highest" themselves.
+    Float32 matrix products in the network and its derivatives use the network's `precision`, whatever JAX's own default
+    is, unless a layer asks for more: "highest" is float32 on every device, "default" the device's fastest (float32 on
+    CPU, TF32 on an NVIDIA GPU, bfloat16 on a TPU), "high" in between. With dtype "bfloat16" the only float32 products
+    are in layers that stay float32, and these ask for "highest" themselves.
 
-    label: [B] int32; None for a network without labels. dropout_keys: [B], training mode when given. One key is one
-    mask, so that the network and its derivatives see the same, and an example has its own in any part of a batch.
+    label: [B] int32; None for a network without labels. dropout_keys: [B]; if given, the network is in training mode.
+    Each key fixes one mask, so the network and its derivatives see the same mask, whichever part of a batch the example
+    is in.
     """
 
     model: nn.Module = flax.struct.field(pytree_node=False)
@@ -59,6 +72,6 @@ class BoundNet:
             return self.model.apply({"params": self.params}, t, u, x, label, self.dropout_keys)
 
     def restrict(self, select) -> "BoundNet":
-        """The network for the examples that `select` ([B, ...] -> [b, ...]) keeps: labels and masks go with them."""
+        """The network for the examples kept by `select` ([B, ...] -> [b, ...]), with their labels and dropout keys."""
         label, dropout_keys = jax.tree.map(select, (self.label, self.dropout_keys))
         return self.replace(label=label, dropout_keys=dropout_keys)

@@ -10,27 +10,30 @@ from sgflow_jax.models.embeddings import time_features
 class MLP(nn.Module):
     """F(t, u, x) for points: t, u [B], x [B, D], label [B] int32 or None -> like x, in the dtype of x.
 
-    width, depth: hidden layers. time_dim: features for each of the two times, see `embeddings.time_features` for
-    time_scale. num_classes: 0 for no label. dtype: compute type, "float32" or "bfloat16"; parameters are float32.
-    precision: of float32 products, see `BoundNet`.
+    width, depth: units per hidden layer, and how many hidden layers.
+    time_dim: features of each of the two times.
+    time_scale: highest frequency of these features, radians per unit of time, see `embeddings.time_features`.
+    num_classes: classes of the data; 0: train without labels.
+    dtype: type of the computation, "float32" or "bfloat16"; parameters stay float32.
+    precision: of float32 products: "highest" (float32), "high" or "default" (TF32 on a GPU), see `BoundNet`.
     """
 
-    width: int
-    depth: int
-    time_dim: int
-    time_scale: float
-    num_classes: int
-    dtype: str
-    precision: str
+    width: int = 128
+    depth: int = 3
+    time_dim: int = 32
+    time_scale: float = 10.0
+    num_classes: int = 0
+    dtype: str = "float32"
+    precision: str = "highest"
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """InputError unless the fields are in range and fit examples of `shape`."""
+        """InputError unless the options are in range and suit examples of `shape`."""
         if len(shape) != 1:
-            raise InputError(f"model.name is 'mlp', for points, and the data are images {shape}: use unet")
+            raise InputError(f"model.name is 'mlp', for points, but the data are images {shape}: use unet")
         if min(self.width, self.depth) < 1 or self.time_dim < 2 or self.time_dim % 2:
             raise InputError(
                 f"model.width is {self.width}, depth {self.depth}, time_dim {self.time_dim}: use positive integers, "
-                "the last one even"
+                "time_dim even"
             )
 
     @nn.compact

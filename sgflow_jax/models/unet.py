@@ -10,23 +10,23 @@ import jax.numpy as jnp
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models.embeddings import EXACT, TimeEmbedding
 
-MAX_GROUPS = 32  # of a normalisation, as in the published U-Nets,
-CHANNELS_PER_GROUP = 4  # and the fewest channels in one, for narrow networks
-# Of the sum that runs through the blocks of a level, and of the layers at both ends, whatever the type of the rest:
-# their rounding to bfloat16 is most of a gradient's error (docs/cost.md). Their products are EXACT.
+MAX_GROUPS = 32  # of a normalisation, as in the published U-Nets
+CHANNELS_PER_GROUP = 4  # at least, for narrow networks
+# Dtype of the residual stream and of the first and last layers, whatever the dtype of the rest: rounding them to
+# bfloat16 would cause most of a gradient's error (docs/cost.md). Their products are EXACT.
 STREAM = jnp.float32
-CHANNELS_PER_HEAD = 64  # of the attention, where the width is a multiple of it; else there is one head
+CHANNELS_PER_HEAD = 64  # of the attention, if it divides the width; else there is one head
 
 
 def _is_product(primitive, *inputs, **options) -> bool:
-    """Whether an operation multiplies with parameters: a convolution, or a product without a batch dimension."""
+    """Whether an operation multiplies by parameters: a convolution, or a product without a batch dimension."""
     return primitive.name == "conv_general_dilated" or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(
         primitive, *inputs, **options
     )
 
 
-# What the backward pass computes again, block by block, instead of keeping it (`jax.checkpoint`; Chen et al. 2016):
-# nothing; all but convolutions and other products with parameters, which take nearly all of the time; everything.
+# What the backward pass recomputes in each block instead of storing (`jax.checkpoint`; Chen et al. 2016): nothing;
+# everything except convolutions and other products with parameters, which take nearly all of the time; everything.
 REMAT = {
     "none": lambda block: block,
     "elementwise": functools.partial(nn.remat, policy=_is_product),
@@ -35,8 +35,8 @@ REMAT = {
 
 
 def norm_groups(channels: int) -> int:
-    """The groups a normalisation splits its channels into, a multiple of 4: a quarter of them, at most 32, or the next
-    smaller number of groups of one size (132 channels: 22 groups of 6)."""
+    """How many groups a normalisation splits `channels` (a multiple of 4) into: a quarter of them, at most 32, or the
+    next smaller number that divides them (132 channels: 22 groups of 6)."""
     most = min(MAX_GROUPS, channels // CHANNELS_PER_GROUP)
     return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
@@ -53,15 +53,15 @@ def _conv(features, dtype, kernel=3, stride=1, zero=False, precision=None, name=
 
 
 def dropout(h: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
-    """Zeroes a share of each example by a key of its own [B], so that its mask is the same in any part of a batch."""
+    """Zeroes a share `rate` of each example by its own key [B], so its mask is the same in any part of a batch."""
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, h.shape[1:]))(keys)
     return jnp.where(kept, h / (1 - rate), 0)
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, convolution, twice, the condition [B, E] added in between. [B, H, W, C] -> features.
+    """Twice GroupNorm, SiLU and convolution, with the condition [B, E] added in between. [B, H, W, C] -> features.
 
-    keys: [B] of random numbers for the dropout; None for none. skip: more channels of x, if any.
+    keys: [B], for dropout; None: no dropout. skip: further channels to append to x, if any.
     """
 
     features: int
@@ -73,7 +73,7 @@ class ResidualBlock(nn.Module):
         self, x: jax.Array, condition: jax.Array, keys: jax.Array | None = None, skip: jax.Array | None = None
     ) -> jax.Array:
         if skip is not None:
-            x = jnp.concatenate([x, skip], axis=-1)  # here, so that with remat it is not kept a second time
+            x = jnp.concatenate([x, skip], axis=-1)  # here, so that remat does not store it twice
         h = _conv(self.features, self.dtype, name="conv_in")(nn.silu(_normalised(x, self.dtype, "norm_in")))
 
         condition = nn.Dense(self.features, dtype=STREAM, precision=EXACT, name="condition")(nn.silu(condition))
@@ -110,35 +110,38 @@ class AttentionBlock(nn.Module):
 class UNet(nn.Module):
     """F(t, u, x) for images: t, u [B], x [B, H, W, C], label [B] int32 or None -> like x, in the dtype of x.
 
-    channels: width of the first level, a multiple of 4. channel_mult: its multiple at each level; each level halves the
-        size. num_blocks: residual blocks a level on the way down (one more on the way up).
-    attention_sizes: heights, in pixels, of the levels with self-attention; with any, the middle has it too.
-    dropout: share of activations dropped in training. time_scale: see `embeddings.time_features`.
-    num_classes: 0 for no label. dtype: compute type, "float32" or "bfloat16"; parameters are float32.
-    precision: of float32 products, see `BoundNet`.
-    remat: what the backward pass computes again instead of keeping it, see REMAT.
+    channels: width of the first level, a multiple of 4.
+    channel_mult: multiple of that width at each level; each level halves the image.
+    num_blocks: residual blocks per level on the way down; one more on the way up.
+    attention_sizes: heights, in pixels, of the levels with self-attention; the middle then has it too. (): none.
+    dropout: share of activations dropped in training.
+    time_scale: highest frequency of the time embedding, radians per unit of time, see `embeddings.time_features`.
+    num_classes: classes of the data; 0: train without labels.
+    dtype: type of the computation, "float32" or "bfloat16"; parameters stay float32.
+    precision: of float32 products: "highest" (float32), "high" or "default" (TF32 on a GPU), see `BoundNet`.
+    remat: what the backward pass computes again, "none", "elementwise" or "block", see REMAT and docs/cost.md.
     """
 
-    channels: int
-    channel_mult: tuple[int, ...]
-    num_blocks: int
-    attention_sizes: tuple[int, ...]
-    dropout: float
-    time_scale: float
-    num_classes: int
-    dtype: str
-    precision: str
-    remat: str
+    channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 2)
+    num_blocks: int = 3
+    attention_sizes: tuple[int, ...] = (16,)
+    dropout: float = 0.0
+    time_scale: float = 10.0
+    num_classes: int = 0
+    dtype: str = "float32"
+    precision: str = "highest"
+    remat: str = "none"
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """InputError unless the fields are in range and fit examples of `shape`."""
+        """InputError unless the options are in range and suit examples of `shape`."""
         if len(shape) != 3:
-            raise InputError(f"model.name is 'unet', for images, and the data are points {shape}: use mlp")
+            raise InputError(f"model.name is 'unet', for images, but the data are points {shape}: use mlp")
         halvings = len(self.channel_mult) - 1
         if halvings < 0 or min(self.channel_mult) < 1 or any(size % 2**halvings for size in shape[:2]):
             raise InputError(
-                f"model.channel_mult is {self.channel_mult}: use positive integers, so few that the "
-                f"{shape[0]} x {shape[1]} pixels can be halved between them"
+                f"model.channel_mult is {self.channel_mult}: use positive integers, and few enough "
+                f"that {shape[0]} x {shape[1]} pixels can be halved between levels"
             )
         sizes = [shape[0] // 2**level for level in range(halvings + 1)]
         if not set(self.attention_sizes) <= set(sizes):
@@ -152,7 +155,7 @@ class UNet(nn.Module):
         if self.num_blocks < 1 or not 0 <= self.dropout < 1:
             raise InputError(
                 f"model.num_blocks is {self.num_blocks} and dropout {self.dropout}: use 1 or more, and "
-                "a share in [0, 1)"
+                "a number >= 0 and < 1"
             )
 
     @nn.compact
@@ -200,7 +203,7 @@ class UNet(nn.Module):
 
         def head(module, h):
             h = nn.silu(_normalised(h, STREAM, "norm_out"))
-            # Zero at the start: F = 0, the map is the identity and every derivative of it is tame.
+            # Zero at the start: F = 0, so the map is the identity and its derivatives are small.
             return _conv(x.shape[-1], STREAM, zero=True, precision=EXACT, name="out")(h)
 
         return REMAT[self.remat](head)(self, h).astype(out_dtype)
