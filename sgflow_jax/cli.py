@@ -43,7 +43,7 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run, with --coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0, with --coordinator.")
-_PLACES: dict[str, Callable[[str, str], str]] = {}  # flags that name a file or directory: how to make their text a path
+_PLACES: dict[str, Callable[[str, str], str]] = {}  # turn the text of these flags into a path
 
 
 def run(main: Callable) -> None:

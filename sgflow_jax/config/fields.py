@@ -124,9 +124,7 @@ FIELDS = {
     "train.rollback_factor": Field(0.5, "factor on the learning rate at each rollback", above=0, most=1),
     "train.log_every": Field(100, "steps between lines of metrics.jsonl", least=1, resume=True),
     "train.preview_every": Field(10_000, "steps between sample grids; 0: none", least=0, resume=True),
-    "train.checkpoint_every": Field(
-        5_000, "steps between checkpoints; the last step always has one", least=1, resume=True
-    ),
+    "train.checkpoint_every": Field(5_000, "steps between checkpoints; the last step has one", least=1, resume=True),
     "train.keep_checkpoints": Field(3, "how many of the newest checkpoints to keep", least=1, resume=True),
     "train.keep_every": Field(
         -1, "steps between checkpoints kept for good; 0: none; -1: a tenth of the run", least=-1, resume=_fewer

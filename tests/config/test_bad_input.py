@@ -21,7 +21,8 @@ from tests.commands import ROOT
 
 # What the commands import, without the commands: each defines its flags, and some of the same names.
 PRELOADED = """ml_collections.config_flags sgflow_jax.cli sgflow_jax.trainer sgflow_jax.sample_run scipy.stats
-    sklearn.datasets eval.tables.store eval.page.gallery eval.scores.selfcheck eval.features eval.machine.gradient_cost eval.machine.ready_step"""
+    sklearn.datasets eval.tables.store eval.page.gallery eval.scores.selfcheck eval.features eval.machine.gradient_cost
+    eval.machine.ready_step"""
 # Reads [arguments, environment, file for stdout, file for stderr] a line, and answers with the exit code.
 SERVER = """
 import gc, importlib, json, os, runpy, signal, sys
@@ -67,8 +68,6 @@ TOY = "-m eval.toy_table --out={}/out"
 ABLATIONS = "-m eval.ablations --out={}/out"
 CONFIGS = [f"line/checkpoints/{step}/config/metadata" for step in (2, 4, 6)]
 MINE = "main.py --config={}/mine.py --workdir={}/run"
-# A locked configuration without a network.
-BARE = "from configs import base\n\ndef get_config():\n    config = base.get_config(); return config.lock()"
 
 
 class Case(NamedTuple):
@@ -110,42 +109,18 @@ CASES = [
     Case(
         "main.py --config=configs/nope.py --workdir={}/run", "no file configs/nope.py ... use one of configs/cifar10.py"
     ),
-    Case(f"{QUICK} --config=configs/nope.py", "no file configs/nope.py"),
     Case("main.py --config=configs --workdir={}/run", "no file configs; use one of"),
-    Case("main.py --config=configs/base.py --workdir={}/run", "not complete ... must return a locked ConfigDict"),
-    Case("main.py --config=docs/demo_curve.png --workdir={}/run", "not a working config ... SyntaxError"),
-    Case(
-        MINE,
-        "mine.py is not a working config (ModuleNotFoundError: No module named 'nosuch')",
-        {"mine.py": "import nosuch"},
-    ),
-    Case(MINE, "(KeyError: 'get_config')", {"mine.py": "config = 3"}),
     Case("main.py --config=configs/quickstart.py:nope --workdir={}/run", "unknown objective 'nope': use one of sgflow"),
     # Its fields.
-    Case(f"{QUICK} --config.nosuch=0", "config has no field nosuch ... train"),
     Case(f"{QUICK} --config.train.nosuch=0", "config.train has no field nosuch ... num_steps"),
-    Case(f"{QUICK} --config.train=0", "use one of its fields ... num_steps"),
     Case(f"{QUICK} --config.train.num_steps=abc", "num_steps=abc: use an integer"),
-    Case(f"{QUICK} --config.train.num_steps=0", "config.train.num_steps is 0: use a positive integer"),
-    Case(f"{QUICK} --config.train.steps_per_dispatch=7", "num_steps is 1500: use a multiple ... 7"),
+    Case(f"{QUICK} --config.train.num_steps=0", "config.train.num_steps is 0: use an integer from 1"),
     Case(f"{QUICK} --config.train.max_abs_loss=nan", "--config.train.max_abs_loss=nan: use a finite number"),
-    Case(f"{QUICK} --config.optim.learning_rate=1e400", "--config.optim.learning_rate=inf: use a finite number"),
-    Case(f"{QUICK} --config.optim.ema_decay=1", "ema_decay is 1.0: use a number in [0, 1)"),
-    Case(f"{QUICK} --config.optim.schedule=linear", "schedule 'linear': use one of constant, cosine"),
-    Case(f"{QUICK} --config.seed=2147483648", "config.seed is 2147483648: use an integer of at most 2147483647"),
-    Case(f"{QUICK} --config.eval.num_samples=1", "config.eval.num_samples is 1: use 2 to 10000000"),
     Case(f"{QUICK} --config.data.batch_size=63", "not divisible by 2 ... use a multiple of 2"),
     Case(f"{QUICK} --config.data.name=mnist", "unknown data set 'mnist': use one of digits"),
-    Case(f"{QUICK} --config.data.name=mixture1d", "'unet', for images, and the data are points (1,): use mlp"),
+    Case(f"{QUICK} --config.data.name=mixture1d", "'unet', for images, but the data are points (1,): use mlp"),
     Case(f"{POINTS} --config.data.flip", "points and cannot be flipped: set data.flip to False"),
-    Case(f"{POINTS} --config.model.num_classes=2", "num_classes is 2: use 0: the data has no labels"),
-    Case(f"{QUICK} --config.model.channel_mult=(1,", "channel_mult=(1,: use integers like (1,2,2)"),
-    Case(f"{QUICK} --config.model.channels=18", "channels is 18: use a multiple of 4"),
-    Case(f"{QUICK} --config.model.dtype=float16", "dtype is 'float16': use one of float32, bfloat16"),
     Case(f"{QUICK} --config.objective.name=esd", "esd has no option correction ... its options are"),
-    Case(f"{QUICK} --config.objective.prob_diagonal=nan", "--config.objective.prob_diagonal=nan: use a finite number"),
-    Case(f"{QUICK} --config.objective.weight=adaptive", "'adaptive': use one of none, residual"),
-    Case(f"{QUICK} --config.teacher.step=3", "config.teacher.step is 3: use 0 ... teacher.workdir"),
     Case(f"{QUICK} --config.teacher.workdir={{}}/none", "none has no checkpoint: train first, or name"),
     Case(
         "main.py --config=configs/cifar10.py --workdir={}/run --config.data.data_dir={}/none",
@@ -237,40 +212,14 @@ CASES = [
     Case("main.py", "--config is missing: give --config="),
     Case("-m eval.reference", "--config is missing"),
     Case("main.py --config= --workdir={}/run", "--config is missing: give --config=FILE.py"),
-    Case("-m eval.reference --config=", "--config is missing"),
-    Case("-m eval.table1 --config=", "--config is missing"),
-    Case("main.py --config=configs/nope.py --config=configs/quickstart.py --workdir={}/run", "no file configs/nope"),
-    Case("main.py --config=configs/quickstart.py: --workdir={}/run", "error: unknown objective '': use one of sgflow"),
     Case(
         MINE,
-        "mine.py is not a working config (SystemExit: 3)",
+        "mine.py fails with SystemExit: 3",
         {"mine.py": "raise SystemExit(3)"},
     ),
-    Case(MINE, "not complete: config.model.name is None: use one of unet, mlp", {"mine.py": BARE}),
-    Case(
-        MINE,
-        "mine.py is not complete: config.optim.b1 is missing: change values of configs/base.py",
-        {"mine.py": BARE.replace("return", "config.model = base.mlp(); del config.optim; return")},
-    ),
-    Case(
-        MINE,
-        "config.train.num_step is no field",
-        {"mine.py": BARE.replace("return", "config.model = base.mlp(); config.train.num_step = 3; return")},
-    ),
     Case(f"{QUICK} --flagfile={{}}/none", "none ... see --help"),
-    Case(f"{QUICK} --config.train.num_steps", "num_steps has no value: use an integer"),
-    Case(f"{QUICK} --config.eval.features=vgg", "features is 'vgg': use one of pixels"),
-    Case(f"{QUICK} --config.optim.warmup_steps=99999999999", "warmup_steps is 99999999999: use an integer of at most"),
-    Case(f"{QUICK} --config.data.batch_size=99999999999999999998", "batch_size is 99999999999999999998: use an"),
-    Case(f"{QUICK} --config.model.channel_mult=(1,True)", "channel_mult is (1, True): use integers"),
-    Case(f"{QUICK} --config.train.keep_every=-2", "keep_every is -2: use a positive integer, 0 for none, or -1"),
-    Case(f"{QUICK} --config.train.on_divergence=retry", "on_divergence is 'retry': use 'stop' or 'rollback'"),
-    Case(f"{QUICK} --config.train.divergence_factor=0.5", "divergence_factor is 0.5: use a number above 1, or 0"),
-    Case(f"{QUICK} --config.train.rollback_factor=0", "rollback_factor is 0.0: use a number in (0, 1]"),
-    Case(f"{QUICK} --config.data.num_workers=-1", "num_workers is -1: use a positive integer, or 0"),
+    Case(f"{QUICK} --config.train.num_steps", "Missing value for flag --config.train.num_steps: see --help"),
     Case(f"{QUICK} --config.mesh.data=3", "mesh.data is 3 ... product is 1"),
-    Case(f"{QUICK} --config.mesh.fsdp=2", "mesh.fsdp is 2 ... product is 1"),
-    Case(f"{QUICK} --config.mesh.fsdp=0", "mesh.fsdp is 0: use positive integers, or -1"),
     Case(
         "main.py --config=configs/imagenet64.py --workdir={}/run --config.data.data_dir={}/none",
         "imagenet64 is not prepared in ... none ... make data",
@@ -333,20 +282,6 @@ CASES = [
         "--devices=0: use integers from 1 to 4096",
     ),
     Case("-m eval.scaling --config=configs/mixture1d.py --config.model.width=-1 --out={}/x.json", "model.width is -1"),
-    Case(
-        f"{QUICK} --config.profile.steps=100", "profile.steps is (100,): use the first and the last ... or () for none"
-    ),
-    Case(f"{QUICK} --config.profile.steps=5,4", "profile.steps is (5, 4): use the first and the last step, in order"),
-    Case(f"{QUICK} --config.profile.steps=1,9999", "from 1 to train.num_steps = 1500, like 100,105"),
-    Case(f"{QUICK} --config.profile.steps=a,b", "--config.profile.steps=a,b: use integers"),
-    Case(
-        f"{QUICK} --config.profile.steps=4,6 --config.train.steps_per_dispatch=5",
-        "profile.steps is (4, 6): use the step after a multiple of train.steps_per_dispatch = 5, and a multiple of it",
-    ),
-    Case(f"{QUICK} --config.train.microbatches=0", "train.microbatches is 0: use a positive integer"),
-    Case(f"{QUICK} --config.train.microbatches=3", "64, not divisible by ... x 3 of config.train.microbatches): use a"),
-    Case(f"{QUICK} --config.model.remat=all", "model.remat is 'all': use one of none, elementwise, block"),
-    Case(f"{QUICK} --config.objective.tangents=two", "tangents of SGFlow is 'two': use one of linearize, vmap"),
     Case(f"{COST} --stages=count,walk", "--stages=count,walk: use some of count,compile,run,sample"),
     Case(f"{COST} --objectives=nope", "unknown objective 'nope'"),
     Case(f"{COST} --remat=all", "model.remat is 'all': use one of"),

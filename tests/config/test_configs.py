@@ -14,19 +14,15 @@ def _module(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("objective", objectives.names())
-def test_every_config_is_sound_with_every_objective(name, objective):
-    config = _module(name).get_config(objective)
-    check_config(config)
-    assert config.is_locked and config.objective.name == objective
+def test_every_config_is_valid_with_every_objective(name):
+    for objective in objectives.names():
+        config = _module(name).get_config(objective)
+        check_config(config)
+        assert config.is_locked and config.objective.name == objective
     with pytest.raises(AttributeError):
         config.train.nosteps = 1
     with pytest.raises(TypeError):
         config.train.num_steps = "many"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_objective_is_named(name):
     with pytest.raises(InputError, match="'nope'"):
         _module(name).get_config("nope")
 
