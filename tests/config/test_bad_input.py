@@ -1,7 +1,8 @@
 """Bad input to every command: exit code 2, one line on stderr with the fault and the remedy, and nothing written.
 
-Each case is the command itself, in a fork of a process that has imported the libraries but started no backend of JAX:
-a fresh interpreter would import for seconds. What a case is given is told by its id.
+Each case runs the command in a fork of a process that has imported the libraries but started no backend of JAX, as a
+fresh interpreter takes seconds to import them. Faults of a configuration alone are in test_fields and test_flag; here
+is one of each kind.
 """
 
 import hashlib
@@ -19,24 +20,24 @@ import pytest
 from tests import rows
 from tests.commands import ROOT
 
-# What the commands import, without the commands: each defines its flags, and some of the same names.
+# What the commands import. Not the commands themselves: some define the same flags.
 PRELOADED = """ml_collections.config_flags sgflow_jax.cli sgflow_jax.trainer sgflow_jax.sample_run scipy.stats
     sklearn.datasets eval.tables.store eval.page.gallery eval.scores.selfcheck eval.features eval.machine.gradient_cost
     eval.machine.ready_step"""
-# Reads [arguments, environment, file for stdout, file for stderr] a line, and answers with the exit code.
+# Reads [arguments, environment, file for stdout, file for stderr] from each line and answers with the exit code.
 SERVER = """
 import gc, importlib, json, os, runpy, signal, sys
 
 for name in sys.argv[1].split():
     importlib.import_module(name)
-gc.freeze()  # the end of a child would go through, and so copy, all that it shares
+gc.freeze()  # otherwise collecting garbage at a child's end touches, and so copies, all shared memory
 for line in sys.stdin:
     arguments, environment, *outputs = json.loads(line)
     child = os.fork()
     if child:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
-    signal.alarm(60)  # no case may hang
+    signal.alarm(60)  # so that no case hangs
     for fd, place in enumerate([os.devnull, *outputs]):
         os.dup2(os.open(place, os.O_RDWR | os.O_CREAT), fd)
     os.environ.update(environment)
@@ -49,7 +50,7 @@ for line in sys.stdin:
 
 QUICK = "main.py --config=configs/quickstart.py --workdir={}/run"
 POINTS = "main.py --config=configs/mixture1d.py --workdir={}/run"
-# The run in {line} is the one of conftest; ids leave its fields out.
+# The fields of the run in {line}, which is that of conftest; ids omit them.
 FIELDS = (
     " --config.data.batch_size=16 --config.model.width=8 --config.model.depth=1 --config.objective.warmup_steps=0"
     " --config.objective.ramp_steps=0 --config.train.num_steps=6"
@@ -71,10 +72,10 @@ MINE = "main.py --config={}/mine.py --workdir={}/run"
 
 
 class Case(NamedTuple):
-    """A command, and what its error must say: parts, with " ... " between them, in this order.
+    """A command, and the parts of its error in order, with " ... " between them.
 
-    {} in the command is the test's own directory, {line} and {digits} a run in it. files: what is put there first, by
-    path; None is a directory.
+    {} in the command is the test's own directory; {line} and {digits} are runs in it. files: contents by path, written
+    there first; None is a directory.
     """
 
     command: str
@@ -208,7 +209,7 @@ CASES = [
     Case(f"{ABLATIONS} --toy_steps=7", "--toy_steps=7: use a multiple of 50"),
     Case(f"{ABLATIONS} --seeds=-1", "--seeds=-1: use integers from 0"),
     Case("-m eval.table1 --results={}", "stationarity.json cannot be read ... run python -m eval.stationarity"),
-    # What was once a traceback, was taken for something else, or was refused only after the work.
+    # Inputs that once ended in a traceback, were misread, or were rejected only after the work.
     Case("main.py", "--config is missing: give --config="),
     Case("-m eval.reference", "--config is missing"),
     Case("main.py --config= --workdir={}/run", "--config is missing: give --config=FILE.py"),
@@ -301,14 +302,14 @@ CASES = [
     Case(f"{PROFILE} --config.data.batch_size=63", "not divisible by 2"),
     Case(f"{PROFILE} --out={{}}/x/y.json", "x is a file: give a directory", {"x": "a file"}),
     Case(f"{PROFILE} --process_id=0", "give all three"),
-    # A file's escape sequences are not for the terminal.
+    # Escape sequences in a file do not reach the terminal.
     Case(f"{REPORT} --out={{}}/page", '("?31m"): remove it', {**MEASURED, "run/metrics.jsonl": '"\x9b31m"'}),
 ]
 
 
 @pytest.fixture(scope="module")
 def server():
-    """Runs commands as the module says: server(arguments, environment, folder) is the exit code and stderr."""
+    """Runs a command in a fork: server(arguments, environment, folder) -> exit code and stderr."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
     start = [sys.executable, "-c", SERVER, PRELOADED]
@@ -324,7 +325,7 @@ def server():
 
 
 def _contents(folder: Path) -> dict[str, str | None]:
-    """The SHA-256 of every file below a folder, by path; None for a directory."""
+    """The SHA-256 of every file below a folder by its path; None for a directory."""
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
         for path in folder.rglob("*")

@@ -24,7 +24,7 @@ def test_steps():
 
 
 def _noise():
-    """As a sweep draws it."""
+    """Noise as a sweep draws it."""
     return generate._start(3, np.arange(4), None, (2,), 0)[0]
 
 
@@ -92,7 +92,7 @@ def test_train_sample_and_sweep_from_the_command_line(tmp_path):
     assert done.stdout.splitlines()[-3:] == drawn
 
 
-def test_a_directory_counts_once_whatever_it_is_called(tmp_path, monkeypatch):
+def test_a_directory_counts_once_under_any_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "link").symlink_to("run")

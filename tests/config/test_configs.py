@@ -27,7 +27,7 @@ def test_every_config_is_valid_with_every_objective(name):
         _module(name).get_config("nope")
 
 
-def test_options_are_those_of_the_dataclass():
+def test_an_objectives_options_come_from_its_dataclass():
     config = _module("mixture1d").get_config("sgflow")
     assert set(config.objective) == {"name", *objectives.default_options("sgflow")}
     config.objective.estimator, config.objective.warmup_steps = "split", 7

@@ -81,7 +81,7 @@ def test_fields_that_do_not_go_together(change, match):
     assert "\n" not in str(error.value)
 
 
-def test_images_without_labels_have_no_classifier():
+def test_options_of_the_unet_and_the_classifier_on_images():
     config = tiny.digits()
     config.model.remat = "all"
     with pytest.raises(InputError, match="model.remat is 'all': use one of none, elementwise, block"):

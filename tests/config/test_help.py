@@ -28,7 +28,7 @@ def test_every_option_of_an_objective_and_a_network_is_explained():
             assert re.search(rf"^(?:[\w, ]*, )?{option}(?:, [\w, ]*)?:", text, re.MULTILINE), option
 
 
-def test_help_shows_a_commands_own_flags_and_two_examples():
+def test_help_lists_only_a_commands_own_flags_in_groups_and_two_examples():
     done = subprocess.run([sys.executable, "main.py", "-h"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert {"--config", "--workdir", "--mode=train", "--dry_run"} <= set(done.stdout.split())

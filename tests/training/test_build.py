@@ -165,9 +165,9 @@ def test_a_shortcut_run_can_teach(tmp_path):
         ("sgflow", {"teacher.workdir": "nowhere"}, "nowhere has no checkpoint"),
         ("sgflow", {"teacher.step": 5}, "no checkpoint of step 5: it has 2, 4, 6"),
         ("sgflow", {"teacher.step": -1}, "teacher.step is -1"),
-        ("psd", {}, "teacher.workdir is '.*use '', psd uses no velocity"),
-        ("flow_matching", {}, "teacher.workdir is '.*use '', flow_matching uses no velocity"),
-        ("fmm", {}, "teacher.workdir is '.*use '', fmm uses no velocity"),
+        ("psd", {}, "teacher.workdir is '.*use '', as psd takes no velocity"),
+        ("flow_matching", {}, "teacher.workdir is '.*use '', as flow_matching takes no velocity"),
+        ("fmm", {}, "teacher.workdir is '.*use '', as fmm takes no velocity"),
     ],
 )
 def test_a_teacher_that_is_not_there_or_of_no_use_is_refused(objective, fields, match, finished, tmp_path):
