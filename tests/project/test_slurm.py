@@ -82,7 +82,7 @@ def test_job_whose_tasks_alone_were_told_of_a_preemption_is_requeued(slurm, tmp_
 def test_fewer_tasks_than_gpus_are_rejected():
     found = run(SLURM, *AWKWARD, SLURM_JOB_ID=7, SLURM_TASKS_PER_NODE="1(x2)", SLURM_GPUS_ON_NODE=8)
     assert found.returncode == 2
-    assert "8 GPU(s) a node for 1 task(s)" in found.stderr and len(found.stderr.splitlines()) == 1
+    assert "8 GPU(s) per node for 1 task(s)" in found.stderr and len(found.stderr.splitlines()) == 1
 
 
 def test_dry_run_prints_the_commands():

@@ -152,15 +152,15 @@ def test_a_job_on_all_workers_of_a_slice(tpu):
     tpu.wait_for("arguments")
     assert [json.loads((worker / "arguments").read_text()) for worker in tpu.workers] == [tpu.main] * 2
     said = tpu("status").stdout
-    assert said.startswith("run1 is READY\n") and said.count(": main.py runs\n") == 2 and said.count("two\n") == 2
+    assert said.startswith("run1 is READY\n") and said.count(": main.py is running\n") == 2 and said.count("two\n") == 2
     again = tpu("run")
-    assert again.returncode == 1 and again.stderr.count("main.py runs already") == 2
+    assert again.returncode == 1 and again.stderr.count("main.py is already running") == 2
 
     for worker in tpu.workers:  # as when a terminal closes
         os.kill(int((worker / "main.pid").read_text()), signal.SIGHUP)
     assert not tpu("stop").returncode
     tpu.wait_for("saved")
-    wait_until(lambda: tpu("status").stdout.count("does not run") == 2)
+    wait_until(lambda: tpu("status").stdout.count("is not running") == 2)
     assert not tpu("install").returncode
     assert not tpu("run").returncode
     wait_until(lambda: [lines(worker / "main.log") for worker in tpu.workers] == [["two", "three"]] * 2)
