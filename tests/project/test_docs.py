@@ -55,3 +55,8 @@ def test_commands_in_the_documents_exist():
             assert importlib.util.find_spec(module), (file.name, module)
         for path in re.findall(r"`((?:sgflow_jax|eval|tests|configs|scripts)/[\w/]+\.(?:py|sh))`", file.read_text()):
             assert (ROOT / path).exists() or path == "sgflow_jax/objectives/both_ends.py", (file.name, path)
+    files = {
+        file.name for folder in ("configs", "sgflow_jax", "eval", "tests") for file in (ROOT / folder).rglob("*.py")
+    }
+    named = set(re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", (ROOT / "README.md").read_text()))
+    assert named and named <= files, named - files
