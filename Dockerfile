@@ -6,18 +6,18 @@
 #   docker run --user="$(id -u):$(id -g)" -v "$PWD/runs:/runs" --entrypoint=python sgflow \
 #     -m eval.fid_sweep --workdir=/runs/one
 #
-# CIFAR-10, prepared by `make data`: -v "$TFDS_DATA_DIR:/data" -e TFDS_DATA_DIR=/data. `docker stop -t 180` lets a run
-# save; the same docker run then continues it.
+# For CIFAR-10, prepared by `make data`, add -v "$TFDS_DATA_DIR:/data" -e TFDS_DATA_DIR=/data. `docker stop -t 180` lets a
+# run save; the same docker run continues it.
 
-# The Python of the tests, and so the same versions of all packages.
+# The Python that runs the tests, so the same versions of all packages.
 FROM python:3.11.14-slim-bookworm
 
-# The user of --user may have no home; /cache is anyone's.
+# The user given by --user may have no home directory; anyone can write to /cache.
 ENV PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache MPLCONFIGDIR=/cache/matplotlib
 RUN useradd --uid=1000 --create-home sgflow && mkdir --mode=1777 /cache
 WORKDIR /sgflow_jax
 
-# Before the source, so that a change of it does not install everything again.
+# Before the source, so that changing it does not reinstall everything.
 COPY requirements.txt ./
 ARG VARIANT=cpu
 RUN case "$VARIANT" in \
@@ -29,5 +29,5 @@ RUN case "$VARIANT" in \
 
 COPY . .
 USER 1000
-# No shell between, so that SIGTERM reaches Python.
+# No shell in between, so that SIGTERM reaches Python.
 ENTRYPOINT ["python", "main.py"]

@@ -1,28 +1,29 @@
-.PHONY: help quickstart report-demo test soak lint audit data
+.PHONY: help quickstart report-demo test test-all soak lint audit data
 PYTHON ?= python3
 BIN := .venv/bin
 
 help:
-	@echo 'make quickstart    install into .venv, train on digits, measure, draw the curve: 2 to 4 minutes on 2 cores'
+	@echo 'make quickstart    install into .venv, train on digits, evaluate, plot: about 3 minutes on 2 cores'
 	@echo 'make report-demo   train three objectives and compare them on one page: 6 to 8 minutes on 2 cores'
 	@echo 'make data          download and prepare CIFAR-10 (DATASET=... for others); installs TensorFlow into .venv'
-	@echo 'make test          the tests'
-	@echo 'make lint          ruff'
-	@echo 'make audit         known vulnerabilities of the requirements; needs the network'
+	@echo 'make test          run the quick tests'
+	@echo 'make test-all      run all tests, the slow ones too, as CI does'
+	@echo 'make lint          run ruff'
+	@echo 'make audit         check the requirements for known vulnerabilities; needs the network'
 	@echo 'make soak          kill a run 50 times and compare it with an undisturbed one: 15 minutes'
 	@echo
-	@echo 'python main.py --help and python -m eval.fid_sweep --help show the commands behind them.'
+	@echo 'Each command lists its options: python main.py --help, python -m eval.fid_sweep --help.'
 
 quickstart: .venv/installed
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 	$(BIN)/python -m eval.fid_sweep --workdir=runs/quickstart --steps=1,2,4,10
 	@echo
 	@echo 'Digits in 1, 2, 4 and 10 steps from the same noise: runs/quickstart/previews/step_0001500.png'
-	@echo 'Their distance to the real digits against steps:    runs/quickstart/eval/fid_curve.png'
-	@echo 'FD-classifier is a Frechet distance in the features of a classifier of digits: 0.5 between halves of the real'
-	@echo 'digits, lower is better.'
+	@echo 'Distance to the real digits against steps:          runs/quickstart/eval/fid_curve.png'
+	@echo 'FD-classifier is the Frechet distance in the features of a digit classifier. Lower is better; two halves of'
+	@echo 'the real digits are 0.5 apart.'
 
-# Three objectives side by side: trained, swept, and one page, runs/demo/report/index.html.
+# Trains and sweeps three objectives and writes one page, runs/demo/report/index.html.
 DEMO := sgflow mean_flow flow_matching
 comma := ,
 DEMO_RUNS := $(subst $() ,$(comma),$(DEMO:%=runs/demo/%))
@@ -33,10 +34,14 @@ report-demo: .venv/installed
 	$(BIN)/python -m eval.fid_sweep --workdirs=$(DEMO_RUNS) --steps=1,2,4,10,50 --seeds=0,1,2
 	$(BIN)/python -m eval.report --workdirs=$(DEMO_RUNS) --out=runs/demo/report
 
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST) -m 'not slow'
 
-# A quick-start run killed 50 times, and one left in peace: a quarter of an hour on 2 cores.
+test-all: .venv/installed
+	$(PYTEST)
+
+# Kills a quick-start run 50 times and compares it with one left alone: 15 minutes on 2 cores.
 soak: .venv/installed
 	$(BIN)/python scripts/soak.py --kills=50 --out=docs/soak.txt
 
@@ -44,19 +49,18 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Known vulnerabilities in what requirements.txt asks for. Needs the network: PyPI's advisories, which a mirror of its
-# packages lacks. pip-audit skips what it cannot look up and calls the rest clean; --strict ends it instead (code 3).
+# Looks for known vulnerabilities in requirements.txt. Needs PyPI's advisories, which package mirrors lack. By default
+# pip-audit skips packages it cannot look up and reports success; --strict makes it fail (code 3).
 audit: .venv/audit/installed
 	@log=$$(.venv/audit/bin/pip-audit --strict --progress-spinner=off -r requirements.txt 2>&1); code=$$?; \
 	case "$$code $$log" in \
 	  0*) echo "$$log" ;; \
 	  *"Found "*" known vulnerabilit"*) echo "$$log"; exit 1 ;; \
-	  *) echo "audit: nothing was checked, PyPI's advisories are out of reach: run it where there is a network" \
+	  *) echo "audit: nothing was checked, PyPI's advisories are unreachable: run it with network access" \
 	    "($$(echo "$$log" | tail -n 1))" >&2; exit 3 ;; \
 	esac
 
-# The first download and preparation of CIFAR-10, into TFDS_DATA_DIR or TFDS's default directory; README has the other
-# data sets.
+# Downloads and prepares CIFAR-10 into TFDS_DATA_DIR or TFDS's default directory. For ImageNet see docs/running.md.
 DATASET ?= cifar10
 data: .venv/prepare
 	$(BIN)/python -c 'import tensorflow_datasets as tfds; tfds.builder("$(DATASET)", file_format="array_record").download_and_prepare()'

@@ -1,32 +1,33 @@
 #!/usr/bin/env bash
-# Batch jobs on Cloud TPU VM slices, through gcloud only.
+# Runs batch jobs on Cloud TPU VM slices, using only gcloud.
 set -euo pipefail
 
 usage() {
   cat <<'END'
 scripts/tpu_vm.sh COMMAND SLICE [--OPTION=VALUE ...] [-- ARGUMENTS OF main.py]
 
-  create    makes a slice
-  install   puts the repository and its .venv on all workers
-  run       starts main.py on all workers and leaves it running; its output goes to ~/sgflow_jax/main.log of each
-  resume    creates, installs and runs again if the slice was preempted or is gone; leaves one that is READY alone
-  status    says what the slice and its workers do
-  stop      sends main.py SIGTERM: it saves at the next step and ends
-  delete    deletes the slice, without waiting for main.py: stop it first
+  create    creates a slice
+  install   installs the repository and its .venv on all workers
+  run       starts main.py on all workers in the background; it writes to ~/sgflow_jax/main.log on each
+  resume    recreates a preempted or deleted slice, installs and runs; leaves a READY slice alone
+  status    prints the state of the slice, and of main.py on each worker
+  stop      sends main.py SIGTERM: it saves at the next step and exits
+  delete    deletes the slice without waiting for main.py: stop it first
 
-  --repo=URL --revision=NAME   what to install: a git repository that the workers can read; a branch, tag or commit
-  --setup=COMMAND              run on all workers by install, before all else: to mount what --workdir is on
+  --repo=URL --revision=NAME   what to install: a git repository the workers can read; a branch, tag or commit
+  --setup=COMMAND              run by install on all workers, first: to mount the storage of --workdir
   --accelerator=TYPE           v5litepod-8 by default
-  --version=NAME               the runtime; by default the one for the accelerator
-  --spot                       cheaper, and may be preempted at any time
+  --version=NAME               the runtime; by default chosen for the accelerator
+  --spot                       cheaper; may be preempted at any time
   --zone=ZONE --project=ID     by default gcloud's own
-  --dry-run                    prints the commands, one a line, and runs nothing
+  --dry-run                    prints the commands, one per line, and runs nothing
 
-In place of an option: SGFLOW_REPO, SGFLOW_REVISION, SGFLOW_SETUP, SGFLOW_ACCELERATOR, SGFLOW_TPU_VERSION,
-CLOUDSDK_COMPUTE_ZONE, CLOUDSDK_CORE_PROJECT. What follows -- reaches main.py word for word; its processes find each
-other, and the same arguments again continue the run. --workdir must be in a directory that all workers share and that
-outlives the slice: a mount of Filestore (NFS), not gs://, as files are used as files; a bucket mounted by gcsfuse must
-have a hierarchical namespace. A slice of several workers wants your key: ssh-add ~/.ssh/google_compute_engine.
+Environment variables for the options: SGFLOW_REPO, SGFLOW_REVISION, SGFLOW_SETUP, SGFLOW_ACCELERATOR, SGFLOW_TPU_VERSION,
+CLOUDSDK_COMPUTE_ZONE, CLOUDSDK_CORE_PROJECT. Arguments after -- are passed to main.py unchanged; its processes find
+each other, and the same arguments continue the run. --workdir must be in a directory that all workers share and that
+outlives the slice: a mount of Filestore (NFS), not gs://, since main.py needs a file system. A bucket mounted by
+gcsfuse must have a hierarchical namespace. A slice of several workers needs your key: ssh-add
+~/.ssh/google_compute_engine.
 
   export SGFLOW_REPO=https://HOST/NAME.git SGFLOW_REVISION=v1 SGFLOW_ACCELERATOR=v5litepod-16
   export SGFLOW_SETUP='sudo mkdir -p /mnt/shared && sudo mount -t nfs FILESTORE:/share /mnt/shared'
@@ -41,7 +42,7 @@ fail() {
   exit 2
 }
 
-# The words as a POSIX shell reads them back.
+# Quotes words so that a POSIX shell reads them back unchanged.
 quoted() {
   local word quote="'" escaped="'\\''" line=
   for word; do
@@ -53,7 +54,7 @@ quoted() {
   printf '%s' "$line"
 }
 
-# tpu VERB [ARGUMENT...]: gcloud for the slice, or the words of the call.
+# tpu VERB [ARGUMENT...]: calls gcloud for the slice, or prints the call.
 tpu() {
   local call=(gcloud compute tpus tpu-vm "$1" "$slice" "${common[@]}" "${@:2}")
   if $dry_run; then
@@ -72,7 +73,7 @@ create() {
   tpu create "${options[@]}"
 }
 
-# uv, because the Python of most runtimes is too old; newer ones let pip install nothing unless told so.
+# uv brings its own Python: that of most runtimes is too old. PIP_BREAK_SYSTEM_PACKAGES: newer ones refuse pip without it.
 install() {
   on_workers "set -e; bash -c $(quoted "$setup"); git init -q sgflow_jax; cd sgflow_jax; \
 git fetch -q --tags $(quoted "$repo") '+refs/heads/*:refs/remotes/origin/*'; \
@@ -82,17 +83,17 @@ test -x .venv/bin/python || python3 -m uv venv -q --seed --python=3.11 .venv; \
 .venv/bin/pip install -q -r requirements.txt 'jax[tpu]'"
 }
 
-# nohup becomes main.py, so that main.pid is main.py's; after a reboot the number may be another program's.
+# nohup becomes main.py, so main.pid holds the id of main.py. After a reboot another program may have that id.
 readonly RUNNING='pgrep --pidfile main.pid --full main.py >/dev/null 2>&1'
 
 run() {
   local shared=${workdir%/*}
-  on_workers "cd sgflow_jax || exit; if $RUNNING; then echo 'main.py runs already: stop it first' >&2; exit 1; fi; \
-test -d $(quoted "${shared:-/}") || { echo 'the directory of --workdir is not there: see --setup' >&2; exit 1; }; \
+  on_workers "cd sgflow_jax || exit; if $RUNNING; then echo 'main.py is already running: stop it first' >&2; exit 1; fi; \
+test -d $(quoted "${shared:-/}") || { echo 'the directory of --workdir does not exist: see --setup' >&2; exit 1; }; \
 nohup .venv/bin/python main.py $(quoted "${arguments[@]}") >>main.log 2>&1 </dev/null & echo \$! >main.pid"
 }
 
-# look IF_DRY: sets state, in a dry run to IF_DRY.
+# look IF_DRY: sets state; in a dry run, to IF_DRY.
 look() {
   if $dry_run; then
     state=$1
@@ -106,7 +107,7 @@ status() {
   look READY
   $dry_run || echo "$slice is $state"
   [ "$state" != READY ] || on_workers "cd sgflow_jax || exit; tail -n 3 main.log; \
-if $RUNNING; then echo \"\$(uname -n): main.py runs\"; else echo \"\$(uname -n): main.py does not run\"; fi"
+if $RUNNING; then echo \"\$(uname -n): main.py is running\"; else echo \"\$(uname -n): main.py is not running\"; fi"
 }
 
 stop() { on_workers 'pkill --signal TERM --pidfile sgflow_jax/main.pid --full main.py'; }
@@ -114,9 +115,9 @@ stop() { on_workers 'pkill --signal TERM --pidfile sgflow_jax/main.pid --full ma
 delete() { tpu delete; }
 
 resume() {
-  look PREEMPTED || state=gone # if it is there after all, create refuses
+  look PREEMPTED || state=gone # if it exists after all, create fails
   case $state in
-    READY) echo "$slice is READY: left alone, see status" && return ;;
+    READY) echo "$slice is READY: nothing to do, see status" && return ;;
     PREEMPTED | TERMINATED) delete ;;
     gone) ;;
     *) echo "error: $slice is $state: try again later, or delete it" >&2 && exit 1 ;;
@@ -133,7 +134,7 @@ case $command in
   *) fail "unknown command '$command': use create, install, run, resume, status, stop or delete; see --help" ;;
 esac
 slice=${2:-}
-[[ $slice =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || fail "'$slice' cannot name a slice: give lower-case letters, digits, -"
+[[ $slice =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || fail "'$slice' is not a slice name: use lower-case letters, digits and -"
 shift 2
 
 accelerator=${SGFLOW_ACCELERATOR:-v5litepod-8} version=${SGFLOW_TPU_VERSION:-}
@@ -150,13 +151,13 @@ while [ $# -gt 0 ]; do
     --spot) spot=true ;;
     --dry-run) dry_run=true ;;
     --) shift && arguments=("$@") && break ;;
-    *) fail "unexpected argument '$1': options are written --name=value, those of main.py after --; see --help" ;;
+    *) fail "unexpected argument '$1': write options as --name=value, and those of main.py after --; see --help" ;;
   esac
   shift
 done
 
 case "$setup${arguments[*]-}" in
-  *$'\n'*) fail "an argument has a line break: give one without" ;;
+  *$'\n'*) fail "an argument has a line break: remove it" ;;
 esac
 if [ -z "$version" ]; then
   case $accelerator in
@@ -182,11 +183,11 @@ case $command in
       esac
     done
     workdir=${workdir%/}
-    [ -n "$config" ] || fail "main.py is given no --config: add -- --config=FILE.py"
-    [[ $workdir = /* ]] || fail "--workdir='$workdir' is no shared directory: mount one, and add -- --workdir=/DIR"
+    [ -n "$config" ] || fail "main.py needs --config: add -- --config=FILE.py"
+    [[ $workdir = /* ]] || fail "--workdir='$workdir' is not an absolute path: mount a shared directory and add -- --workdir=/DIR"
     ;;
-  *) [ ${#arguments[@]} = 0 ] || fail "$command runs no main.py: leave out -- and what follows" ;;
+  *) [ ${#arguments[@]} = 0 ] || fail "$command does not run main.py: remove -- and what follows it" ;;
 esac
-$dry_run || command -v gcloud >/dev/null || fail "there is no gcloud: install the Google Cloud CLI, or add --dry-run"
+$dry_run || command -v gcloud >/dev/null || fail "gcloud was not found: install the Google Cloud CLI, or add --dry-run"
 
 "$command"

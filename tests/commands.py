@@ -1,4 +1,4 @@
-"""Shell scripts, run with stand-ins for the programs of clusters."""
+"""Runs shell scripts with stand-ins for the programs of clusters."""
 
 import os
 import shutil
@@ -22,13 +22,13 @@ def linter(name: str) -> str:
 
 
 def environment(**more) -> dict[str, str]:
-    """Of a user who is on no cluster and has set nothing."""
+    """The environment of a user on no cluster, with no option set."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SGFLOW_", "CLOUDSDK_"))}
     return kept | {"PYTHON": sys.executable} | {name: str(value) for name, value in more.items()}
 
 
 def run(script: Path, *args: str, **env) -> subprocess.CompletedProcess:
-    # By its path, as PATH may have nothing.
+    # bash by its path, since PATH may be empty.
     command = [shutil.which("bash"), script, *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment(**env), cwd=ROOT)
 
@@ -46,5 +46,5 @@ def lines(file: Path) -> list[str]:
 def wait_until(true) -> None:
     end = time.monotonic() + SECONDS
     while not true():
-        assert time.monotonic() < end, "it did not come"
+        assert time.monotonic() < end, f"not within {SECONDS} seconds"
         time.sleep(0.02)

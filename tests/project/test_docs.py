@@ -1,9 +1,8 @@
 """What the documents tell readers to write works as written."""
 
-import importlib
+import importlib.util
 import re
-
-import pytest
+from pathlib import Path
 
 from eval.exact import audit
 from sgflow_jax import objectives
@@ -29,8 +28,35 @@ def test_the_example_of_an_added_objective(monkeypatch, x64):
     assert audit.verdict({**settings, **audit.measure(settings)}) == "stops"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/objectives.md", "docs/evaluation.md"])
-def test_links_lead_somewhere(document):
-    file = DOCS.parent / document
-    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text()):
-        assert link.startswith("https://") or (file.parent / link).exists(), link
+def test_links_lead_somewhere():
+    for file in (ROOT / "README.md", *DOCS.glob("*.md")):
+        text = re.sub(r"```.*?```|`[^`]*`", "", file.read_text(), flags=re.DOTALL)
+        for link, heading in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
+            if not link.startswith("https://"):
+                target = file.parent / link if link else file
+                assert target.exists(), (file.name, link)
+                assert not heading or heading in _headings(target), (file.name, heading)
+
+
+def _headings(file: Path) -> list[str]:
+    """The anchors GitHub makes of a document's headings."""
+    titles = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def test_the_readme_fits_in_one_reading():
+    assert len((ROOT / "README.md").read_text().split()) < 1400
+
+
+def test_commands_in_the_documents_exist():
+    """Each `python -m eval.NAME` names a module, and each path of the code a file."""
+    for file in (ROOT / "README.md", *DOCS.glob("*.md")):
+        for module in re.findall(r"python -m (eval\.\w+)", file.read_text()):
+            assert importlib.util.find_spec(module), (file.name, module)
+        for path in re.findall(r"`((?:sgflow_jax|eval|tests|configs|scripts)/[\w/]+\.(?:py|sh))`", file.read_text()):
+            assert (ROOT / path).exists() or path == "sgflow_jax/objectives/both_ends.py", (file.name, path)
+    files = {
+        file.name for folder in ("configs", "sgflow_jax", "eval", "tests") for file in (ROOT / folder).rglob("*.py")
+    }
+    named = set(re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", (ROOT / "README.md").read_text()))
+    assert named and named <= files, named - files

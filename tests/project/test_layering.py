@@ -120,6 +120,7 @@ eval.scores.selfcheck
 eval.exact
 eval.exact.audit
 eval.exact.errors
+eval.exact.method_plots
 eval.exact.plots
 eval.exact.toy_runs
 eval.machine
@@ -138,6 +139,7 @@ eval.page.training_section
 eval
 eval.cost
 eval.map_error
+eval.method_figures
 eval.profile
 eval.reference
 eval.scores.summary
