@@ -1,4 +1,4 @@
-.PHONY: help quickstart report-demo test soak lint audit data
+.PHONY: help quickstart report-demo test test-all soak lint audit data
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -6,7 +6,8 @@ help:
 	@echo 'make quickstart    install into .venv, train on digits, measure, draw the curve: 2 to 4 minutes on 2 cores'
 	@echo 'make report-demo   train three objectives and compare them on one page: 6 to 8 minutes on 2 cores'
 	@echo 'make data          download and prepare CIFAR-10 (DATASET=... for others); installs TensorFlow into .venv'
-	@echo 'make test          the tests'
+	@echo 'make test          the tests, without the slow ones'
+	@echo 'make test-all      all tests, as CI runs them'
 	@echo 'make lint          ruff'
 	@echo 'make audit         known vulnerabilities of the requirements; needs the network'
 	@echo 'make soak          kill a run 50 times and compare it with an undisturbed one: 15 minutes'
@@ -34,6 +35,9 @@ report-demo: .venv/installed
 	$(BIN)/python -m eval.report --workdirs=$(DEMO_RUNS) --out=runs/demo/report
 
 test: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-all: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # A quick-start run killed 50 times, and one left in peace: a quarter of an hour on 2 cores.
