@@ -137,7 +137,7 @@ def _workers(of=None):
 def test_workers_end_with_a_run_that_is_killed(folder):
     code = f"""
 import numpy as np
-from sgflow_jax import data, fingerprint
+from sgflow_jax import data
 if __name__ == "__main__":
     batches = data.make("imagenet64", {folder!r}, num_workers=2).batches(0, 0, 4, np.arange(4))
     next(batches), next(batches)

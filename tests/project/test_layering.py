@@ -100,7 +100,7 @@ eval.features.pixels
 eval.features.resize
 eval.features.torch_file
 eval.features.weights
-eval.features.efficientnet
+eval.features.efficientnet_lite0
 eval.features.inception
 eval.frechet
 eval.figure
