@@ -6,7 +6,7 @@ Supports the zip archives of torch >= 1.6 and the older sequence of pickles and 
 import io
 import math
 import os
-import pickle  # noqa: S403 - _Unpickler creates tensors and nothing else; test_torch_file.py proves it
+import pickle  # noqa: TID251 - _Unpickler makes tensors and nothing else, as its tests prove
 import pickletools
 import zipfile
 from pathlib import Path

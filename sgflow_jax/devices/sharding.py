@@ -50,8 +50,8 @@ def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
 
 
 def spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-    """Splits a trained array over fsdp devices along its largest dimension that fsdp divides (the last of equals). Arrays
-    without one, or with fewer than MIN_SHARDED elements, are replicated."""
+    """Splits a trained array over fsdp devices along its largest dimension divisible by fsdp (of equals, the last).
+    Arrays without one, or with fewer than MIN_SHARDED elements, are replicated."""
     able = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
     if fsdp == 1 or not able or np.prod(shape) < MIN_SHARDED:
         return PartitionSpec()

@@ -35,9 +35,10 @@ def test_pixels_are_scaled_to_plus_minus_one_and_points_unchanged():
 
 
 def test_the_classifier_learns_digits_and_is_cached(digits, monkeypatch):
-    # Fewer steps of a narrower network.
-    monkeypatch.setattr(classifier, "STEPS", 100)
-    monkeypatch.setattr(classifier, "LEARNING_RATE", 5e-3)
+    # A narrower network with fewer, smaller and longer steps.
+    monkeypatch.setattr(classifier, "STEPS", 200)
+    monkeypatch.setattr(classifier, "BATCH", 64)
+    monkeypatch.setattr(classifier, "LEARNING_RATE", 1e-2)
     monkeypatch.setattr(classifier, "Classifier", functools.partial(classifier.Classifier, widths=(8, 16, 32)))
     first = features.make("classifier", labelled=digits)
     assert first.classes == 10 and first(digits.images[:3]).shape == (3, 64)
