@@ -30,8 +30,9 @@ from sgflow_jax.interfaces import InputError
 
 
 def write(workdirs: Sequence[str], out: str) -> Path:
-    """Writes the page and its pictures; returns the page's path. InputError, before writing anything, if the runs are not
-    comparable or out is not a directory."""
+    """Writes the page and its pictures; returns the page's path.
+
+    InputError, before anything is written, if the runs are not comparable or out is not a directory."""
     runs = read(workdirs)
     folder = Path(out)
     disk.check_writable(folder / "index.html")

@@ -26,8 +26,8 @@ class Picture(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """by_steps: the pictures for each number of steps. seed: seed of the noise; None if the runs share none. missing: runs
-    and steps without stored examples."""
+    """by_steps: the pictures for each number of steps. seed: seed of the noise; None if the runs share none.
+    missing: runs and steps without stored examples."""
 
     by_steps: dict[int, list[Picture]]
     seed: int | None

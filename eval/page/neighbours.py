@@ -95,7 +95,7 @@ def spread(training: np.ndarray) -> float:
 
 
 class Memorisation(NamedTuple):
-    """Distances from generated images to the nearest training image, relative to that between training images (`spread`).
+    """Distances from generated images to the nearest training image, relative to the `spread` of training images.
 
     median: near 1 if both are equal. close: share of generated images nearer than CLOSE."""
 

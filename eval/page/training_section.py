@@ -22,8 +22,8 @@ CLOCKS = ("wall_seconds", "device_seconds")  # since the start of the run
 CAPTIONS = {
     "loss": "The minimised loss, with weights and ramp: compare it only within one objective. It may be negative.",
     "diagonal_loss": (
-        "Flow matching on u = t, before weights: comparable across objectives with the same data, interpolant, distribution "
-        "of times and dropout."
+        "Flow matching on u = t, before weights: comparable across objectives with the same data, interpolant, "
+        "distribution of times and dropout."
     ),
     "off_diagonal_loss": "Before weights and ramp: compare it only within one objective.",
     "residual_norm_sq": (
