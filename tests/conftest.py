@@ -1,4 +1,4 @@
-"""Settings for every test: four CPU devices; implicit rank and dtype promotion are errors."""
+"""Settings for every test: four CPU devices, and implicit rank promotion is an error."""
 
 import fcntl
 import os
@@ -20,7 +20,6 @@ if QUICK_TO_COMPILE not in os.environ.get("XLA_FLAGS", ""):
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Compiled programs are cached in the checkout between runs of the suite.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -88,6 +88,7 @@ this.Network(this.filtered, this.KERNEL, batch_size=6)(this.some_images(11)).tof
 """
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
