@@ -1,10 +1,10 @@
-"""Statistics of real examples.
+"""Computes reference statistics of real examples.
 
     python -m eval.reference --config=configs/cifar10.py --features=efficientnet_lite0
     python -m eval.reference --config=configs/quickstart.py --selfcheck
 
-Computed once by the code that measures generated examples, and kept in the user's cache under a name that holds all
-they depend on. --selfcheck says what distances mean: real examples against other real ones, and against damaged ones.
+Uses the same code as for generated examples, and caches the statistics under a name that contains everything they
+depend on. --selfcheck calibrates the distances: real examples against other real ones, and against damaged ones.
 """
 
 import contextlib
@@ -36,17 +36,17 @@ CIFAR10_FID = 3.15  # of all training images to all test images
 
 
 class Target(NamedTuple):
-    """What generated examples are compared with. statistics: reads or computes them; the first process has them, the
-    others get None. InputError if the data do not vary."""
+    """The reference of generated examples. statistics: reads or computes them on the first process, None on the others;
+    InputError if the data are constant."""
 
     identity: ReferenceIdentity
     statistics: Callable[[], Reference | None]
 
 
 def extractor(config: ml_collections.ConfigDict, name: str, weights: str | None, resize: str | None) -> Features:
-    """The features for a run's data; InputError for those that cannot be."""
+    """The features for a run's data; InputError if they do not fit the data."""
     if len(data.shape(config.data.name)) == 1 and name in features.names() and name != "pixels":
-        raise InputError(f"{config.data.name} are points, and {name} are features of images: use --features=pixels")
+        raise InputError(f"{config.data.name} consists of points, but {name} needs images: use --features=pixels")
     labelled = None
     if name == "classifier" and data.num_classes(config.data.name):
         train = build.source(config)
@@ -55,7 +55,7 @@ def extractor(config: ml_collections.ConfigDict, name: str, weights: str | None,
 
 
 def of_data(config: ml_collections.ConfigDict, extract: Features, split: str = "train") -> Target:
-    """A split of a run's data; InputError if it is not there."""
+    """Target from a split of a run's data; InputError if the data are missing."""
     source = build.source(config, split)
     identity = ReferenceIdentity(
         version=VERSION,
@@ -71,31 +71,31 @@ def of_data(config: ml_collections.ConfigDict, extract: Features, split: str = "
 
 
 def of_file(file: str, config: ml_collections.ConfigDict, extract: Features) -> Target:
-    """What a file of `save` holds; InputError unless it is of the run's data set, in these features."""
+    """Target from a file of `save`; InputError unless it matches the run's data set and these features."""
     identity, statistics = load(Path(file))
     theirs = [identity.data, identity.features, identity.weights, identity.resize, identity.version]
     ours = [config.data.name, extract.name, extract.weights, extract.resize, VERSION]
-    # Where the data are at hand, they must be those; where they are not, the file stands in for them.
+    # If the data are available, the fingerprint must match; otherwise the file replaces them.
     with contextlib.suppress(InputError):
         ours.append(fingerprint.of_examples(build.source(config, identity.split)))
         theirs.append(identity.fingerprint)
     if theirs != ours:
         described = [" ".join(str(part) for part in parts if part) for parts in (theirs, ours)]
         raise InputError(
-            f"reference {file} is of {described[0]}, and what is measured is {described[1]}: leave --reference out, or "
-            "give one that fits"
+            f"reference {file} is of {described[0]}, but the run needs {described[1]}: leave out --reference, or "
+            "give a matching one"
         )
     return Target(identity, lambda: statistics)
 
 
 def cached(identity: ReferenceIdentity) -> Path:
-    """Where statistics are kept: the name tells everything they depend on."""
+    """The cache file of statistics, whose name contains everything they depend on."""
     name = "-".join(str(part) for part in dataclasses.astuple(identity) if part != "")
     return disk.cache() / "reference" / f"{name}.npz"
 
 
 def save(file: Path, identity: ReferenceIdentity, reference: Reference) -> None:
-    """Writes statistics and what they are of."""
+    """Writes statistics and their identity."""
     arrays = {"mean": reference.gaussian.mean, "cov": reference.gaussian.cov, "features": reference.features}
     if reference.halves is not None:
         arrays |= {"halves": np.array([reference.halves.distance, *reference.halves.counts])}
@@ -103,7 +103,7 @@ def save(file: Path, identity: ReferenceIdentity, reference: Reference) -> None:
 
 
 def load(file: Path) -> tuple[ReferenceIdentity, Reference]:
-    """What `save` wrote; InputError if the file is not that."""
+    """Reads a file of `save`; InputError if it is missing or damaged."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             identity = ReferenceIdentity(**json.loads(str(arrays["identity"])))
@@ -115,9 +115,9 @@ def load(file: Path) -> tuple[ReferenceIdentity, Reference]:
             return identity, Reference(gaussian, arrays["features"], halves)
     except FileNotFoundError as error:
         raise InputError(f"reference {file} is missing: make it with python -m eval.reference") from error
-    # What np.load raises depends on which byte is damaged.
+    # The exception of np.load depends on the damaged byte.
     except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, InputError) as error:
-        raise InputError(f"reference {file} is damaged: make it again with python -m eval.reference") from error
+        raise InputError(f"reference {file} is damaged: recreate it with python -m eval.reference") from error
 
 
 def _from_cache_or_data(identity: ReferenceIdentity, source: data.Source, extract: Features) -> Reference | None:
@@ -133,13 +133,13 @@ def _from_cache_or_data(identity: ReferenceIdentity, source: data.Source, extrac
     if found:
         try:
             save(file, identity, found)
-        except InputError as error:  # what was computed serves all the same
-            terminal.say(f"warning: the statistics are not kept: {error}", to_stderr=True)
+        except InputError as error:  # the statistics can still be used
+            terminal.say(f"warning: the statistics were not cached: {error}", to_stderr=True)
     return found
 
 
 def _from_cache(file: Path, identity: ReferenceIdentity) -> Reference | None:
-    """None if there is nothing, or nothing sound."""
+    """None if the file is missing or damaged."""
     try:
         found, reference = load(file)
     except InputError:
@@ -148,25 +148,25 @@ def _from_cache(file: Path, identity: ReferenceIdentity) -> Reference | None:
 
 
 def halves(identity: ReferenceIdentity) -> Halves | None:
-    """How far the halves of a reference are apart, if its statistics are in the cache; nothing is computed."""
+    """Distance between two halves of a reference, if its statistics are cached; computes nothing."""
     reference = _from_cache(cached(identity), identity)
     return reference and reference.halves
 
 
 def define_flags() -> None:
-    """Only for the program."""
-    cli.define_config("FILE.py, like configs/cifar10.py: names the data.")
+    """Defines the flags of the command."""
+    cli.define_config("FILE.py, like configs/cifar10.py; determines the data.")
     features.define_flags()
-    flags.DEFINE_enum("split", "train", data.SPLITS, "Which part of the data.")
-    flags.DEFINE_bool("selfcheck", False, "Compare real examples with each other and with damaged ones instead.")
-    flags.DEFINE_integer("num_samples", None, "selfcheck: examples of each split; all by default.", lower_bound=4)
+    flags.DEFINE_enum("split", "train", data.SPLITS, "Split of the data.")
+    flags.DEFINE_bool("selfcheck", False, "Instead, compare real examples with each other and with damaged ones.")
+    flags.DEFINE_integer("num_samples", None, "With --selfcheck: examples per split; by default all.", lower_bound=4)
 
 
 def main(_):
     given = flags.FLAGS
     cli.require(config=given.config)
     if given.num_samples is not None and not given.selfcheck:
-        raise InputError("--num_samples is for --selfcheck: add that, or leave it out")
+        raise InputError("--num_samples needs --selfcheck: add it, or leave out --num_samples")
     cli.start_jax()
     config = given.config
     data.check_split(config.data.name, given.split)
@@ -183,7 +183,7 @@ def main(_):
 
 
 def _print_selfcheck(config: ml_collections.ConfigDict, extract: Features, num_samples: int | None) -> None:
-    """A Markdown table, a line at a time, as it takes long; by the first process."""
+    """Prints a Markdown table on the first process, line by line because each takes long."""
     say = terminal.say if jax.process_index() == 0 else lambda line: None
     sets = [real.shuffled(build.source(config, split))[:num_samples] for split in data.splits(config.data.name)]
     name = features.distance_name(extract.name, extract.weights, extract.resize)

@@ -1,10 +1,10 @@
-"""One page about runs of the same data.
+"""Writes one page about runs on the same data.
 
     python -m eval.report --workdirs=runs/quickstart --out=runs/report
     python -m eval.report --workdirs=runs/a,runs/b --out=runs/report
 
-Writes DIR/index.html, which holds all its pictures and needs nothing else, and the pictures as files beside it. Reads
-what training and eval.fid_sweep left in the workdirs, no checkpoint.
+Writes index.html, a self-contained page, and its pictures as files beside it. Reads the files that training and
+eval.fid_sweep wrote to the workdirs, but no checkpoints.
 """
 
 import importlib.metadata
@@ -30,8 +30,9 @@ from sgflow_jax.interfaces import InputError
 
 
 def write(workdirs: Sequence[str], out: str) -> Path:
-    """Writes the page and its pictures; returns the page's path. InputError, before anything is written, for runs that
-    cannot stand on one page, and for a place that is not a directory."""
+    """Writes the page and its pictures; returns the page's path.
+
+    InputError, before anything is written, if the runs are not comparable or out is not a directory."""
     runs = read(workdirs)
     folder = Path(out)
     disk.check_writable(folder / "index.html")
@@ -45,12 +46,14 @@ def write(workdirs: Sequence[str], out: str) -> Path:
 
 
 def render(runs: list[Run], files: embed.Files, command: str) -> str:
-    """The page; adds its pictures to files. command: how it was made."""
+    """Renders the page and adds its pictures to files. command: the command line shown on the page."""
     kinds = common_kinds(runs)
     training = _training_images(runs)
     place = Path(__file__).with_name("report.html")
-    options = dict(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = jinja2.Environment(**options).from_string(place.read_text())
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(place.read_text())
     return template.render(
         data=runs[0].rows[0].identity.reference.data,
         labels=[run.label for run in runs],
@@ -75,8 +78,8 @@ def _command(workdirs: Sequence[str], out: str) -> list[str]:
 
 
 def _scores(runs: list[Run], kind: str) -> dict[str, Any]:
-    """A line for each number of steps, with a cell for each run; the setting of each run, and how far real examples are
-    from real ones, if that is known here."""
+    """A table with a line per number of steps and a cell per run; the setting of each run; and the distance between
+    halves of the real examples, if cached."""
     chosen = {run.label: run.chosen(kind) for run in runs}
     lines = [
         (steps, [_cell(rows[steps]) if steps in rows else "–" for rows in chosen.values()])
@@ -97,14 +100,14 @@ def _cell(rows: list[results.Row]) -> str:
 
 
 def _setting(identity: results.Identity) -> str:
-    """How a run was sampled, as far as it is not told by the objective."""
+    """The sampling settings of a run that its objective does not imply."""
     parts = [identity.method, identity.grid * (identity.grid != "uniform")]
     parts += [identity.parameters * (identity.parameters != "ema"), f"step {identity.checkpoint_step:,}"]
     return ", ".join(filter(None, parts))
 
 
 def _quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
-    """A figure for each kind of distance that any run has; the file has them side by side."""
+    """A figure per kind of distance; the file shows them side by side."""
     tagged = [(run.label, row) for run in runs for row in run.rows]
 
     def draw(chosen, **options) -> Figure:
@@ -119,13 +122,13 @@ def _quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
             means = {steps: np.mean([row.scores.value for row in rows]) for steps, rows in sorted(points.items())}
             ends.append(f"{label}: {', '.join(f'{v:.3g} in {figures.in_steps(n)}' for n, v in means.items())}")
         name = kind.partition("\n")[0]
-        text = f"{name} against the number of sampling steps, a line for each run. {'; '.join(ends)}."
+        text = f"{name} against the number of sampling steps, one line per run. {'; '.join(ends)}."
         shown.append(embed.vector(draw(chosen, size=training_section.PANEL), text))
     return shown
 
 
 def _identity(runs: list[Run]) -> dict[str, Any]:
-    """All rows with all columns of `results.columns`, the run where it is not its objective, and the class shares."""
+    """All rows with all columns of `results.columns`, class shares, and the run's label if it is not the objective."""
     columns = results.columns()
     if counted := any(row.scores.class_counts for run in runs for row in run.rows):
         columns["class shares, %"] = lambda row: _percent(np.array(row.scores.class_counts or ()))
@@ -146,7 +149,7 @@ def _percent(counts: np.ndarray) -> str:
 
 
 def _training_images(runs: list[Run]) -> neighbours.Training | str:
-    """What the runs were trained on; a sentence that says why not, if it is not at hand."""
+    """The training images, or a sentence that says why they are unavailable."""
     try:
         return neighbours.training(runs)
     except training_section.OTHER_VERSION as error:  # an InputError too
@@ -154,7 +157,7 @@ def _training_images(runs: list[Run]) -> neighbours.Training | str:
 
 
 def _samples(runs: list[Run], kind: str, training: neighbours.Training | str, files: embed.Files) -> dict[str, Any]:
-    """A group of pictures for each number of steps, and a row of real images."""
+    """A group of pictures per number of steps, and a row of real images."""
     found = gallery.samples(runs, kind)
     if found.by_steps:
         files["samples.png"] = figures.png(gallery.strip(found))
@@ -173,7 +176,7 @@ def _samples(runs: list[Run], kind: str, training: neighbours.Training | str, fi
 
 
 def _neighbours(runs: list[Run], kind: str, training: neighbours.Training | str, files: embed.Files) -> dict[str, Any]:
-    """A picture and a number for each run with stored images; none, with the reason, without the training images."""
+    """Nearest training images and memorisation per run with stored images, or the reason why there are none."""
     missing = {"shown": [], "shares": ""}
     if isinstance(training, str):
         return {"reason": training, **missing}
@@ -187,7 +190,7 @@ def _neighbours(runs: list[Run], kind: str, training: neighbours.Training | str,
             files[embed.file_name("neighbours", run.label, files)] = figures.png(found.picture.pixels)
             shown.append({**found._asdict(), **embed.picture(found.picture), "steps": figures.in_steps(found.steps)})
     return {
-        "reason": "" if shown else "no generated images were kept.",
+        "reason": "" if shown else "no generated images are stored.",
         "shown": shown,
         "typical": typical,
         "mirrored": training.mirrored,
@@ -201,8 +204,8 @@ def _neighbours(runs: list[Run], kind: str, training: neighbours.Training | str,
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    flags.DEFINE_list("workdirs", None, "Directories of runs of the same data that eval.fid_sweep has measured.")
+    """Defines the flags of the command."""
+    flags.DEFINE_list("workdirs", None, "Directories of runs on the same data, measured by eval.fid_sweep.")
     flags.DEFINE_alias("workdir", "workdirs")
     cli.define_path("out", None, "Directory for the page and its pictures.")
 

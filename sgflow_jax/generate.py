@@ -117,7 +117,7 @@ def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards
             which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards)), split)
             yield _made(net, plan, which, times)
 
-    for start, (examples, finite) in zip(starts, fetch.fetched(started()), strict=True):
+    for start, (examples, finite) in zip(starts, fetch.fetch_ahead(started()), strict=True):
         if not np.all(finite):
             raise NotFinite(
                 f"the network gives examples that are not finite in {plan.network_calls} steps of {plan.method}: "

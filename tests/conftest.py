@@ -1,4 +1,4 @@
-"""Settings for every test: four CPU devices, and a rank mismatch is an error instead of a broadcast."""
+"""Settings for every test: four CPU devices, and implicit rank promotion is an error."""
 
 import fcntl
 import os
@@ -12,22 +12,22 @@ import pytest
 from sgflow_jax import trainer
 from tests import tiny
 
-# The programs of tests take seconds to compile and milliseconds to run: LLVM optimises nothing (XLA still fuses). The
-# commands that tests start inherit it.
+# Test programs take seconds to compile and milliseconds to run, so LLVM optimisation is off (XLA still fuses). Commands
+# started by tests inherit this.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 if QUICK_TO_COMPILE not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiled programs are kept between runs of the suite, in the checkout.
+# Compiled programs are cached in the checkout between runs of the suite.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Nothing that an earlier run of the suite, or the user, has left is found, or left behind."""
+    """A separate cache, so that tests neither use nor change the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -35,21 +35,21 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture
 def digits_run(tmp_path_factory):
-    """The directory of a tiny run on images, the test's own."""
+    """The directory of a tiny run on images, a copy for this test."""
     return _copy_of_a_run("digits", tiny.digits("flow_matching"), tmp_path_factory)
 
 
 @pytest.fixture
 def line_run(tmp_path_factory):
-    """The directory of a tiny run on the line, the test's own."""
+    """The directory of a tiny run on the line, a copy for this test."""
     return _copy_of_a_run("line", tiny.mixture(), tmp_path_factory)
 
 
 def _copy_of_a_run(name: str, config: ml_collections.ConfigDict, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The run is trained once for all tests, and where several processes share these, by one of them for all."""
+    """A copy of a run that is trained once for all tests of all workers."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # which is the same for all
+        folder = folder.parent  # shared by all workers
     trained = folder / f"trained-{name}"
     with open(f"{trained}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -69,7 +69,7 @@ def x64():
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of prepared development data, or a skip."""
+    """The folder of prepared development data; skips the test without it."""
     folder = Path(os.environ.get("SGFLOW_SHARED", Path(__file__).parent.parent.parent / "shared"))
     if not (folder / "data" / "tfds").is_dir():
         pytest.skip(f"no prepared data in {folder}: set SGFLOW_SHARED")

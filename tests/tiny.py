@@ -1,4 +1,4 @@
-"""The smallest runs that go the whole way, for tests of everything above the mathematics."""
+"""The smallest complete runs, for tests of everything above the mathematics."""
 
 import contextlib
 import resource
@@ -33,7 +33,7 @@ def digits(objective: str = "sgflow", num_steps: int = 2) -> ml_collections.Conf
 
 
 def _short(config, num_steps):
-    # Otherwise so few steps would all be flow matching.
+    # With the default warm-up, so few steps would all be flow matching.
     fields.set_objective(config, warmup_steps=0, ramp_steps=0, doubling_steps=2)
     config.train.num_steps = num_steps
     config.train.log_every = 2
@@ -45,7 +45,7 @@ def _short(config, num_steps):
 
 @contextlib.contextmanager
 def files_of_at_most(size: int):
-    """As on a disk that fills up, every write that would make a file longer than `size` bytes fails, in part first."""
+    """Simulates a full disk: a write beyond `size` bytes of a file writes a part, then fails."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""A small data set of images in the files that TFDS prepares, written without TensorFlow."""
+"""Writes a small image data set in TFDS's prepared format, without TensorFlow."""
 
 import io
 from pathlib import Path
@@ -12,8 +12,8 @@ NAME, VERSION = "downsampled_imagenet", "2.0.0"
 
 
 def images(size: int, count: int, split: str = "train") -> np.ndarray:
-    """What `write` writes, uint8 [count, size, size, 3]: coarse noise, and in the top row the number of the image:
-    (number, 0, number // 256) at the left end and (number, 255, number // 256) at the right one."""
+    """The images of `write`, uint8 [count, size, size, 3]: coarse noise. The top row holds the number of the image, as
+    (number, 0, number // 256) at its left end and (number, 255, number // 256) at its right end."""
     rng = np.random.default_rng([count, len(split)])
     coarse = rng.integers(256, size=(count, 4, 4, 3), dtype=np.uint8)
     found = coarse.repeat(size // 4, axis=1).repeat(size // 4, axis=2)
@@ -24,17 +24,17 @@ def images(size: int, count: int, split: str = "train") -> np.ndarray:
 
 
 def write(directory: Path | str, size: int = 64, count: int = 32, test_count: int = 8) -> Path:
-    """Prepares downsampled_imagenet/{size}x{size} under `directory`, for data_dir: `count` images to train on and
-    `test_count` to test. Returns the folder of its files."""
+    """Prepares downsampled_imagenet/{size}x{size} under `directory` (the data_dir), with `count` training and
+    `test_count` test images. Returns the folder of its files."""
     splits = {"train": images(size, count), "validation": images(size, test_count, "validation")}
     return write_images(directory, size, splits)
 
 
 def write_images(directory: Path | str, size: int, splits: dict[str, np.ndarray]) -> Path:
-    """As `write`, with these images of each split, of any shapes."""
+    """Like `write`, with the given images per split, which may have any shape."""
     folder = Path(directory) / NAME / f"{size}x{size}" / VERSION
     folder.mkdir(parents=True)
-    # As TFDS declares it: the images are PNG all the same.
+    # TFDS declares jpeg although the images are PNG.
     features = tfds.features.FeaturesDict({"image": tfds.features.Image(encoding_format="jpeg")})
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder,

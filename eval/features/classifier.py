@@ -1,7 +1,7 @@
-"""Features of a small convolutional classifier trained on the run's own labelled data: what digits are judged by.
+"""Features of a small convolutional classifier trained on the run's own labelled data; used for digits.
 
-It is kept in the user's cache, by data set and seed. Distances in its features compare only between runs measured with
-the same weights, whose hash is in every row.
+It is cached by data set and seed. Its distances are comparable only between runs measured with the same weights, whose
+hash is in every row.
 """
 
 import functools
@@ -25,12 +25,12 @@ from sgflow_jax.devices import processes, sharding
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
-RECIPE = 1  # raised with every change of network or training: what was kept is then trained again
+RECIPE = 1  # increase it with every change of network or training: cached classifiers are then trained again
 SEED = 0
 STEPS = 600
 BATCH = 128
 LEARNING_RATE = 2e-3
-HELD_OUT = 10  # every HELD_OUT-th image is not trained on, for a test of what was learned
+HELD_OUT = 10  # every HELD_OUT-th image is left out of training, as test data
 
 
 class Classifier(nn.Module):
@@ -48,13 +48,13 @@ class Classifier(nn.Module):
         return features, nn.Dense(self.classes, name="head")(features)
 
 
-def make(asked: Request) -> Features:
-    """As `eval.features.make`, with asked.labelled; InputError without it."""
-    asked.refuse("weights", "resize")
-    if asked.labelled is None:
-        raise InputError(f"{asked.name} learns from labelled images: use other features for data without labels")
-    params = _restore_or_train(asked.labelled)
-    model = Classifier(data.num_classes(asked.labelled.name))
+def make(request: Request) -> Features:
+    """Trains the classifier on request.labelled, or reads it from the cache; InputError without labelled data."""
+    request.reject("weights", "resize")
+    if request.labelled is None:
+        raise InputError(f"{request.name} needs labelled images: use other features for data without labels")
+    params = _restore_or_train(request.labelled)
+    model = Classifier(data.num_classes(request.labelled.name))
 
     def classify(features):
         head = params["params"]["head"]
@@ -64,11 +64,11 @@ def make(asked: Request) -> Features:
         return model.apply(params, data.to_float(images))[0]
 
     network = Network(apply, params, batch_size=500)
-    return Features(asked.name, network, _hash(params), classify=classify, classes=model.classes)
+    return Features(request.name, network, _hash(params), classify=classify, classes=model.classes)
 
 
 def _restore_or_train(labelled: Labelled) -> dict:
-    """The parameters, the same on every process."""
+    """The parameters, equal on every process."""
     file = _file(labelled)
     model = Classifier(data.num_classes(labelled.name))
     fresh = jax.tree.map(np.asarray, _init(model, labelled.images.shape[1:]))
@@ -78,14 +78,14 @@ def _restore_or_train(labelled: Labelled) -> dict:
         try:
             if jax.process_index() == 0:
                 disk.write_arrays(file, traverse_util.flatten_dict(params, sep="/"))
-        except InputError as error:  # what was learned serves all the same
-            terminal.say(f"warning: the classifier is not kept: {error}", to_stderr=True)
-    # Another host may have another cache, or none.
+        except InputError as error:  # the trained classifier can still be used
+            terminal.say(f"warning: the classifier was not cached: {error}", to_stderr=True)
+    # Caches differ between hosts.
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(fresh if params is None else params))
 
 
 def _read(file: Path, like: dict) -> dict | None:
-    """What was kept; None if there is nothing, or nothing sound."""
+    """The cached parameters; None if there are none or they are damaged."""
     try:
         params = traverse_util.unflatten_dict(weights.read(file), sep="/")
     except InputError:
@@ -136,8 +136,8 @@ def _train(model: Classifier, labelled: Labelled) -> dict:
 
 
 def _shifted(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Each image moved by up to one pixel either way, edges repeated: without it the training images are known by
-    heart, and their features are unlike those of any other image."""
+    """Shifts each image by up to one pixel in each direction, repeating edges. Without it the classifier memorises the
+    training images, and their features differ from those of all other images."""
     height, width = images.shape[1:3]
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     top, left = rng.integers(3, size=(2, len(images), 1))

@@ -1,19 +1,27 @@
-"""InceptionV3 (Szegedy et al. 2016) with the weights of 2015 that define the FID (Heusel et al. 2017)."""
+"""InceptionV3 (Szegedy et al. 2016) with the 2015 weights that define the FID (Heusel et al. 2017)."""
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eval.features import resize, weights
+from eval.features import download, resize, weights
+from eval.features.interface import Features, Request
 from eval.features.network import Network
+from sgflow_jax.data import fingerprint
+from sgflow_jax.devices import processes
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
-SIZE = 299  # pixels a side that the network sees
-RULE = "tf1"  # of the resize by which FIDs are published: docs/evaluation.md lists whose
+# The weights that define the FID, as published by pytorch-fid.
+URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+SIZE = 299  # pixels per side of the network's input
+RULE = "tf1"  # resize of most published FIDs; docs/evaluation.md says whose
 BATCH_SIZE = 64
 
 Layer = Callable[[jax.Array], jax.Array]
@@ -112,7 +120,7 @@ def _mixed(name: str, branches: Layer) -> Layer:
     return lambda x: Mixed(branches, name=name)(x)
 
 
-# What comes before each tap, by the tap's number of features. Modules have the names of the PyTorch keys.
+# The layers before each tap, by the tap's number of features. Modules are named as in the PyTorch keys.
 _STAGES: dict[int, Layer] = {
     64: _chain(
         _conv("Conv2d_1a_3x3", 32, (3, 3), 2, "VALID"),
@@ -138,7 +146,7 @@ _STAGES: dict[int, Layer] = {
 
 
 class InceptionV3(nn.Module):
-    """Images [b, 299, 299, 3] in [-1, 1] -> means over space of four layers, {64: [b, 64], 192:, 768:, 2048:}."""
+    """Images [b, 299, 299, 3] in [-1, 1] -> spatial means of four layers, {64: [b, 64], 192:, 768:, 2048:}."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> dict[int, jax.Array]:
@@ -150,12 +158,12 @@ class InceptionV3(nn.Module):
 
 
 def _scale_then_resize(images: jax.Array) -> jax.Array:
-    """As pytorch-fid."""
+    """As in pytorch-fid."""
     return 2 * resize.resize(images.astype(jnp.float32) / 255, SIZE, "half_pixel") - 1
 
 
 def _resize_then_scale(images: jax.Array) -> jax.Array:
-    """As the first FID's TensorFlow graph and torch-fidelity."""
+    """As in the original TensorFlow graph of the FID, and in torch-fidelity."""
     return (resize.resize(images.astype(jnp.float32), SIZE, "tf1") - 128) / 128
 
 
@@ -167,15 +175,36 @@ def _apply(preprocess: Layer, params, images: jax.Array) -> jax.Array:
     return InceptionV3().apply({"params": params}, preprocess(images))[2048]
 
 
-# One object a rule, and so one compilation.
+# One function object per rule, so that each is compiled once.
 _APPLY = {rule: functools.partial(_apply, preprocess) for rule, preprocess in PREPROCESS.items()}
 
 
-def make(arrays: Mapping[str, np.ndarray], rule: str) -> Network:
-    """The FID's features, D = 2048. Scores of different resize rules do not compare.
+def make(request: Request) -> Features:
+    """The FID's features, D = 2048. Distances with different weights or resize rules are not comparable.
 
-    arrays: by PyTorch key, as `weights.read` gives. rule: of the resize, one of `resize.RULES`. InputError for another
-    rule or for arrays of another network.
+    InputError for weights that cannot be downloaded or read, those of another network, or an unknown resize rule.
+    """
+    return processes.on_all(lambda: _load(request))  # the download may fail on one host
+
+
+def _load(request: Request) -> Features:
+    if request.weights is None:
+        remedy = "download it by other means and give --inception_weights=PATH"
+        path = download.fetch(URL, SHA256, disk.cache() / "weights" / URL.rpartition("/")[2], remedy)
+    else:
+        path = Path(request.weights)
+    found, rule = download.sha256_of(path), request.resize or RULE
+    try:
+        made = network(weights.read(path), rule)
+    except InputError as error:
+        raise InputError(f"{error} (SHA-256 expected for the FID: {SHA256}, found: {found})") from error
+    return Features(request.name, made, found[: fingerprint.DIGITS], rule)
+
+
+def network(arrays: Mapping[str, np.ndarray], rule: str) -> Network:
+    """The network with weights by PyTorch key, as from `weights.read`, and a resize rule, one of `resize.RULES`.
+
+    InputError for another rule or for the weights of another network.
     """
     if rule not in _APPLY:
         raise InputError(f"unknown resize rule {rule!r}: use one of {', '.join(_APPLY)}")

@@ -1,4 +1,4 @@
-"""What every kind of features is, and what it is asked with."""
+"""The interface of all features: what is requested and what is returned."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from sgflow_jax.interfaces import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """features(examples) -> float32 [N, D], and what a distance between them must say of itself.
+    """features(examples) -> float32 [N, D], with the identity that a distance between them must carry.
 
-    extract: of uint8 images [N, H, W, C], or float32 points [N, D]. weights: the first 12 digits of the SHA-256 of the
-    network's weights, "" for none. resize: the rule images are enlarged by, "" for none. classify: from features
-    [N, D] to labels [N] of `classes` classes, where there is such a thing.
+    extract: takes uint8 images [N, H, W, C] or float32 points [N, D]. weights: first 12 digits of the SHA-256 of the
+    network's weights, "" for none. resize: rule by which images are resized, "" for none. classify: features [N, D] to
+    labels [N] of `classes` classes; None if these features have no classifier.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Features:
 
 
 class Labelled(NamedTuple):
-    """Data to train a classifier on: uint8 images [N, H, W, C] and labels [N] of the data set called `name`."""
+    """Training data of a classifier: uint8 images [N, H, W, C] and labels [N] of the data set called `name`."""
 
     name: str
     images: np.ndarray
@@ -38,16 +38,16 @@ class Labelled(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Which features. weights: path of the network's weights. resize: one of `resize.RULES`. labelled: the run's data,
-    which the classifier learns. None takes what the features have."""
+    """Requested features. weights: path of the network's weights. resize: one of `resize.RULES`. labelled: the run's
+    data, for the classifier. None means the default."""
 
     name: str
     weights: str | None = None
     resize: str | None = None
     labelled: Labelled | None = None
 
-    def refuse(self, *fields: str) -> None:
-        """InputError if one of weights and resize was given to features that have none."""
-        for field in fields:
-            if (value := getattr(self, field)) is not None:
-                raise InputError(f"{self.name} has no {field} to choose, and was given {value}: leave it out")
+    def reject(self, *options: str) -> None:
+        """InputError if one of these options, which the features lack, was given."""
+        for option in options:
+            if (value := getattr(self, option)) is not None:
+                raise InputError(f"{self.name} has no {option} to choose, but {value} was given: leave it out")

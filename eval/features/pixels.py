@@ -5,10 +5,10 @@ import numpy as np
 from eval.features.interface import Features, Request
 
 
-def make(asked: Request) -> Features:
-    """As `eval.features.make`; there are no weights to give."""
-    asked.refuse("weights", "resize")
-    return Features(asked.name, pixels)
+def make(request: Request) -> Features:
+    """Makes the features; InputError if weights or a resize are given."""
+    request.reject("weights", "resize")
+    return Features(request.name, pixels)
 
 
 def pixels(examples: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""Weight files of PyTorch, read without PyTorch and without running anything that a pickle asks for.
+"""Reads PyTorch weight files without PyTorch and without executing code from their pickles.
 
-Both formats are handled: the zip archive of torch >= 1.6, and the row of pickles and raw storages before it.
+Supports the zip archives of torch >= 1.6 and the older sequence of pickles and raw storages.
 """
 
 import io
 import math
 import os
-import pickle
+import pickle  # noqa: TID251 - _Unpickler makes tensors and nothing else, as its tests prove
 import pickletools
 import zipfile
 from pathlib import Path
@@ -29,13 +29,13 @@ STORAGES = {
 }
 LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)  # magic number, protocol number
 ZIP = b"PK\x03\x04"
-MAX_SHARING = 8  # tensors may share a storage (tied weights): bytes of all tensors, relative to those of the file
+MAX_SHARING = 8  # bytes of all tensors / bytes of the file, which exceeds 1 where tensors share a storage
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict, in the order of the file: C-contiguous, shape and dtype as saved.
+    """The tensors of a state dict in file order: C-contiguous, with the saved shape and dtype.
 
-    InputError, one line, for a file that is missing, damaged, no state dict, or that asks for other Python objects.
+    InputError if the file is missing or damaged, is not a state dict, or requests other Python objects.
     """
     try:
         with open(path, "rb") as file:
@@ -46,33 +46,33 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             elif head == LEGACY:
                 state, storages = _read_legacy(file, size)
             else:
-                raise _Fault("is not a weight file of PyTorch")
+                raise _Fault("is not a PyTorch weight file")
         return _tensors(state, storages, size)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: download it") from error
     except _Fault as fault:
         raise InputError(f"{path} {fault}") from fault
-    except Exception as error:  # damaged pickles and archives raise almost any
+    except Exception as error:  # a damaged pickle or archive may raise any exception
         fault = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{path} cannot be read ({fault:.120}): download it again") from error
 
 
 class _Fault(Exception):
-    """The rest of a sentence that begins with the name of the file."""
+    """An error message to be prefixed with the path of the file."""
 
     def __init__(self, fault: str, remedy: str = "download it again"):
         super().__init__(f"{fault}: {remedy}")
 
 
 class _Dict(dict):
-    """An OrderedDict without its attributes (`_metadata`: the versions of the modules)."""
+    """Replaces OrderedDict and ignores its attributes (`_metadata`, the module versions)."""
 
     def __setstate__(self, state):
         pass
 
 
 class _Storage(NamedTuple):
-    """A one-dimensional array, `count` elements, that the file keeps under `key`."""
+    """A one-dimensional array of `count` elements, stored under `key`."""
 
     dtype: str
     key: str
@@ -84,7 +84,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A view of a storage; offset and stride count elements."""
+    """A view of a storage; offset and strides are in elements."""
 
     storage: _Storage
     offset: int
@@ -93,7 +93,7 @@ class _Tensor(NamedTuple):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes _Tensor for tensors, and collects the `storages` that they view."""
+    """Creates a _Tensor for each tensor and collects their `storages`."""
 
     def __init__(self, file: BinaryIO):
         super().__init__(file)
@@ -103,14 +103,14 @@ class _Unpickler(pickle.Unpickler):
         match f"{module}.{name}":
             case "collections.OrderedDict":
                 return _Dict
-            # Made anew each time: a pickle may set attributes of what it gets.
+            # A new function each time, because a pickle may set attributes on it.
             case "torch._utils._rebuild_tensor_v2":
                 return lambda storage, offset, shape, stride, *_: _Tensor(storage, offset, shape, stride)
             case "torch._utils._rebuild_parameter":
                 return lambda tensor, *_: tensor
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        raise _Fault(f"asks for {f'{module}.{name}'!r:.80}", "save the state dict alone")
+        raise _Fault(f"requests {f'{module}.{name}'!r:.80}", "save only the state dict")
 
     def persistent_load(self, pid) -> _Storage:
         match pid:
@@ -119,10 +119,10 @@ class _Unpickler(pickle.Unpickler):
                 sound = dtype in STORAGES.values() and count >= 0 and rest in ([], [None])
                 if sound and self.storages.setdefault(key, storage) == storage:
                     return storage
-        raise _Fault("describes a storage in an unknown way")
+        raise _Fault("has a storage in an unknown format")
 
     def load_checked(self, file: BinaryIO):
-        """`load`, after a look through the instructions: a large memo index would allocate a table up to it."""
+        """Checks the instructions, then loads: a large memo index would allocate a table of that size."""
         start = file.tell()
         for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > number:
@@ -132,16 +132,16 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _read_zip(file: BinaryIO, size: int) -> tuple[object, dict[str, bytes]]:
-    """The state and the storages of <root>/data.pkl and <root>/data/<key>."""
+    """The state from <root>/data.pkl and the storages from <root>/data/<key>."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if any(e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size for e in entries):
-            raise _Fault("is compressed, which PyTorch does not do")
+            raise _Fault("is compressed, unlike PyTorch files")
         if sum(entry.file_size for entry in entries) > size:
-            raise _Fault("claims more data than it has")
+            raise _Fault("declares more data than it contains")
         pickles = [entry.filename for entry in entries if entry.filename.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
-            raise _Fault("is a zip archive, but not of PyTorch")
+            raise _Fault("is a zip archive, but not a PyTorch one")
         root = pickles[0].removesuffix("data.pkl")
         if root + "byteorder" in archive.namelist():
             _check_little_endian(archive.read(root + "byteorder") == b"little")
@@ -153,7 +153,7 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[object, dict[str, bytes]]:
 
 
 def _read_legacy(file: BinaryIO, size: int) -> tuple[object, dict[str, bytes]]:
-    """The state and the storages, from after the protocol number to the end of the file."""
+    """The state and the storages, which follow the protocol number and fill the file."""
     machine = _Unpickler(file).load_checked(file)
     _check_little_endian(machine["little_endian"])
     unpickler = _Unpickler(file)
@@ -161,17 +161,17 @@ def _read_legacy(file: BinaryIO, size: int) -> tuple[object, dict[str, bytes]]:
     keys = _Unpickler(file).load_checked(file)
 
     if sorted(keys) != sorted(unpickler.storages):
-        raise _Fault("lists other storages than its tensors use")
+        raise _Fault("lists storages that differ from those its tensors use")
 
     storages = {}
     for key in keys:
         storage = unpickler.storages[key]
         count = int.from_bytes(file.read(8), "little", signed=True)
         if count != storage.count or storage.nbytes > size - file.tell():
-            raise _Fault(f"is cut short, or its storage {key!r:.40} is damaged")
+            raise _Fault(f"is truncated, or its storage {key!r:.40} is damaged")
         storages[key] = file.read(storage.nbytes)
     if file.tell() != size:
-        raise _Fault("goes on after its last storage")
+        raise _Fault("has trailing bytes after its last tensor")
     return state, storages
 
 
@@ -181,23 +181,23 @@ def _check_little_endian(little: bool) -> None:
 
 
 def _tensors(state: object, storages: dict[str, bytes], size: int) -> dict[str, np.ndarray]:
-    """The views, copied. Nothing is allocated before all of them are known to fit."""
+    """Copies of the views. Allocates nothing before every view is known to fit its storage."""
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise _Fault("holds no state dict", "save the state dict alone")
+        raise _Fault("is not a state dict", "save only the state dict")
     for key, tensor in state.items():
         if not isinstance(tensor, _Tensor):
-            raise _Fault(f"holds {key!r:.80}, which is not a tensor", "save the state dict alone")
+            raise _Fault(f"contains {key!r:.80}, which is not a tensor", "save only the state dict")
         if not _fits(tensor, storages):
-            raise _Fault(f"holds the tensor {key!r:.80}, which reaches outside its storage")
+            raise _Fault(f"contains the tensor {key!r:.80}, which extends beyond its storage")
     total = sum(math.prod(tensor.shape) * np.dtype(tensor.storage.dtype).itemsize for tensor in state.values())
     if total > MAX_SHARING * size:
-        raise _Fault("repeats its storages too often", "save the tensors as contiguous copies")
+        raise _Fault("shares its storages among too many tensors", "save the tensors as contiguous copies")
 
     arrays = {}
     for key, (storage, offset, shape, stride) in state.items():
         flat = np.frombuffer(storages[storage.key], storage.dtype)[offset:]
         strides = [step * flat.itemsize for step in stride]
-        # A copy in C order; unlike np.ascontiguousarray it keeps a scalar's shape ().
+        # A copy in C order. Unlike np.ascontiguousarray, this keeps the shape () of scalars.
         arrays[key] = np.array(np.lib.stride_tricks.as_strided(flat, shape, strides), order="C")
     return arrays
 

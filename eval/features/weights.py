@@ -1,4 +1,4 @@
-"""Weights of PyTorch networks as parameters of Flax ones, every batch norm folded into its convolution."""
+"""Converts PyTorch weights to Flax parameters, folding each batch norm into its convolution."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,11 +12,11 @@ from flax import traverse_util
 from eval.features import torch_file
 from sgflow_jax.interfaces import InputError
 
-BATCH_NORM_EPS = 1e-3  # of TensorFlow's networks, from which both sets of weights come
+BATCH_NORM_EPS = 1e-3  # TensorFlow's: both sets of weights come from there
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Arrays by PyTorch key, from a .npz or a file of PyTorch. InputError for a file that cannot be read."""
+    """Arrays by PyTorch key, from an .npz or a PyTorch file. InputError for an unreadable file."""
     if path.suffix != ".npz":
         return torch_file.read(path)
     try:
@@ -24,20 +24,20 @@ def read(path: Path) -> dict[str, np.ndarray]:
             return {key: file[key] for key in file.files}
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing: check the path") from error
-    except Exception as error:  # damaged archives raise almost any
+    except Exception as error:  # a damaged archive may raise any exception
         raise InputError(
-            f"{path} is no .npz of plain arrays, or damaged ({type(error).__name__}): get it again"
+            f"{path} is damaged or not an .npz of plain arrays ({type(error).__name__}): download it again"
         ) from error
 
 
 def convert(
     model: nn.Module, size: int, arrays: Mapping[str, np.ndarray], names: Callable[[str], tuple[str, str]], unused: str
 ) -> dict:
-    """Parameters of `model`, all of whose layers are convolutions with a bias, for images [1, size, size, 3].
+    """Parameters of `model` for images [1, size, size, 3]; all its layers must be convolutions with a bias.
 
-    A convolution of 1 x 1 may be a dense layer. names: prefixes of the PyTorch keys of a convolution and of its batch
-    norm, from the dotted path of the module. unused: prefix of the keys that the model leaves out. InputError for
-    missing or unexpected keys and for wrong shapes.
+    A 1 x 1 convolution may be a dense layer. names: maps a module's dotted path to the PyTorch key prefixes of its
+    convolution and batch norm. unused: prefix of the keys the model does not use. InputError for missing or unexpected
+    keys, wrong shapes, and values that are not finite.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
     kernels = {path[:-1]: leaf for path, leaf in traverse_util.flatten_dict(shapes).items() if path[-1] == "kernel"}
@@ -58,7 +58,7 @@ def convert(
 
 
 def fold_batch_norm(arrays: Mapping[str, np.ndarray], conv: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel [height, width, in, out] and bias [out], float32, of a convolution followed by a batch norm."""
+    """Kernel [height, width, in, out] and bias [out], float32, of a convolution with its batch norm."""
     get = lambda key: np.asarray(arrays[key], np.float64)  # noqa: E731
     scale = get(f"{norm}.weight") / np.sqrt(get(f"{norm}.running_var") + BATCH_NORM_EPS)
     kernel = get(f"{conv}.weight").transpose(2, 3, 1, 0) * scale
@@ -67,15 +67,15 @@ def fold_batch_norm(arrays: Mapping[str, np.ndarray], conv: str, norm: str) -> t
 
 
 def _check(arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], unused: str) -> None:
-    """InputError naming the first key at fault and how many there are."""
+    """InputError with the first bad key and the number of bad keys."""
     counted = {key for key in arrays if not key.startswith(unused) and not key.endswith(".num_batches_tracked")}
     floats = {key for key in counted if np.issubdtype(arrays[key].dtype, np.floating)}
     numbers = {key for key in floats if np.isfinite(arrays[key]).all()}
     faults = {
         "missing": [key for key in expected if key not in counted],
         "unexpected": sorted(counted - expected.keys()),
-        "of another shape": [key for key in expected if key in counted and arrays[key].shape != expected[key]],
-        "not finite numbers": [key for key in expected if key not in numbers],
+        "with the wrong shape": [key for key in expected if key in counted and arrays[key].shape != expected[key]],
+        "with NaN or infinity": [key for key in expected if key not in numbers],
         "negative": [
             key for key in expected if key.endswith("running_var") and key in numbers and np.min(arrays[key]) < 0
         ],

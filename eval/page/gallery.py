@@ -1,4 +1,4 @@
-"""Pictures of stored examples with what they show: samples of several runs, and their nearest training images."""
+"""Pictures of stored examples: samples of several runs, and their nearest training images."""
 
 from typing import NamedTuple
 
@@ -12,13 +12,13 @@ from eval.scores import results
 from sgflow_jax import data
 from sgflow_jax.display import figures
 
-SHOWN = 8  # images in a row
+SHOWN = 8  # images per row
 NEAREST = 3  # training images below each
-FONT_SIZE, LINE = 14, 24  # of titles, in pixels
+FONT_SIZE, LINE = 14, 24  # font size and height of titles, in pixels
 
 
 class Picture(NamedTuple):
-    """pixels: uint8 [h, w, 3]. text: for who does not see them."""
+    """pixels: uint8 [h, w, 3]. text: alt text."""
 
     caption: str
     text: str
@@ -26,8 +26,8 @@ class Picture(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """by_steps: by the number of steps, pictures. seed: of the noise, None if the runs have none in common. missing:
-    runs and steps whose examples were not kept."""
+    """by_steps: the pictures for each number of steps. seed: seed of the noise; None if the runs share none.
+    missing: runs and steps without stored examples."""
 
     by_steps: dict[int, list[Picture]]
     seed: int | None
@@ -35,9 +35,9 @@ class Samples(NamedTuple):
 
 
 def samples(runs: list[Run], kind: str) -> Samples:
-    """The first examples of each run at each number of steps, from the same noise where the runs have a seed in common.
+    """The first examples of each run at each number of steps, from the same noise if the runs share a seed.
 
-    kind: of the rows, as `plots.measured`.
+    kind: of the rows, from `plots.measured`.
     """
     chosen = {run.label: run.chosen(kind) for run in runs}
     seeds = [{row.identity.seed for row in rows} for found in chosen.values() for rows in found.values()]
@@ -60,14 +60,14 @@ def samples(runs: list[Run], kind: str) -> Samples:
 
 
 def real(training: Training) -> Picture:
-    """A row of training images, spread evenly over them."""
+    """A row of evenly spaced training images."""
     shown = training.images[np.linspace(0, training.held - 1, SHOWN).astype(int)]
-    text = f"{SHOWN} real images, spread evenly over the training images."
-    return Picture("training images, spread evenly", text, figures.image_grid([shown]))
+    text = f"{SHOWN} real images, evenly spaced in the training set."
+    return Picture("evenly spaced training images", text, figures.image_grid([shown]))
 
 
 def strip(samples: Samples) -> np.ndarray:
-    """All pictures, each under its title, as one: uint8 [h, w, 3]."""
+    """One image of all pictures, each below its title: uint8 [h, w, 3]."""
     titled = [
         _titled(f"{picture.caption}, {figures.in_steps(steps)}", picture.pixels)
         for steps, pictures in samples.by_steps.items()
@@ -78,7 +78,7 @@ def strip(samples: Samples) -> np.ndarray:
 
 
 class Copies(NamedTuple):
-    """The nearest training images of a run's own. memorised: of `count` generated images."""
+    """The training images nearest to a run's samples. memorised: computed from `count` generated images."""
 
     label: str
     steps: int
@@ -88,7 +88,7 @@ class Copies(NamedTuple):
 
 
 def copies(run: Run, kind: str, training: np.ndarray, typical: float) -> Copies | None:
-    """Of the run's examples at its largest number of steps, of all seeds; None if they were not kept.
+    """Copies among the run's examples of all seeds at its largest number of steps; None without stored examples.
 
     training: uint8 [N, H, W, C]. typical: their `neighbours.spread`.
     """
@@ -114,7 +114,7 @@ def _beside(label: str, steps: int, beside: Nearest) -> str:
 
 
 def _pictures(steps: int, rows: dict[str, results.Row], examples: dict[str, np.ndarray]) -> list[Picture]:
-    """A row of images for each run, or the points of all runs on the same axes."""
+    """One row of images per run, or the points of all runs on shared axes."""
     scores = {label: f"{label}: {results.name(row.identity)} {row.scores.value:.4g}" for label, row in rows.items()}
     if next(iter(examples.values())).ndim == 2:
         text = f"Points generated in {figures.in_steps(steps)}, a panel for each run. {'; '.join(scores.values())}."

@@ -1,4 +1,4 @@
-"""Generated images beside the training images nearest to them in pixels: were they learned, or learned by heart?"""
+"""Compares generated images with their nearest training images in pixel space, to detect memorisation."""
 
 from typing import NamedTuple
 
@@ -11,16 +11,16 @@ from sgflow_jax import build, data
 from sgflow_jax.data import fingerprint
 from sgflow_jax.interfaces import InputError
 
-BLOCK = 1000  # training images held in float64 at a time
-CLOSE = 0.5  # of the distance between training images: a copy, or nearly one
-COMPARED = 1000  # training images whose distance to the other ones is taken
-MOST_BYTES = 2**28  # of training images held; of larger sets, as many as fit, spread evenly
+BLOCK = 1000  # training images in float64 at once
+CLOSE = 0.5  # relative to the distance between training images; nearer images are copies or almost
+COMPARED = 1000  # training images whose distance to the others is measured
+MOST_BYTES = 2**28  # of training images in memory; larger sets are subsampled evenly
 
 
 class Training(NamedTuple):
-    """What runs were trained on. images: uint8 [N, H, W, C], with their mirror images if mirrored: all, or as many as
-    fit. held, total: how many of how many these are, mirror images not counted. shares: of each class, [K]; of data
-    without labels, [0]."""
+    """The training images. images: uint8 [N, H, W, C], all or as many as fit, with their mirror images if mirrored.
+    held, total: the number held and in the data set, without mirror images. shares: share of each class [K]; [0] for
+    unlabelled data."""
 
     images: np.ndarray
     mirrored: bool
@@ -30,17 +30,17 @@ class Training(NamedTuple):
 
 
 def training(runs: list[Run]) -> Training:
-    """InputError, a sentence, if the images are not there or are not those the runs were measured against."""
+    """InputError, a sentence, if the images are missing or differ from those the runs were measured against."""
     name = runs[0].rows[0].identity.reference.data
     configs = [run.config for run in runs if run.config is not None]
     if len(data.shape(name)) == 1:
-        raise InputError(f"{name} are points, of which there are always new ones, and none to copy")
+        raise InputError(f"{name} consists of points that are drawn anew for every batch, so there is nothing to copy")
     if not configs:
-        raise InputError("no run has a config.json, which says where the training images are")
+        raise InputError("no run has a config.json, which names the location of the training images")
     source = build.source(configs[0])
     known = {row.identity.reference for run in runs for row in run.rows}
     if {reference.fingerprint for reference in known if reference.split == "train"} - {fingerprint.of_examples(source)}:
-        raise InputError(f"the images of {name} found here are not those the runs were measured against")
+        raise InputError(f"the images of {name} here differ from those the runs were measured against")
     classes = data.num_classes(name)
     shares = np.bincount(source.labels, minlength=classes) / source.size if classes else np.zeros(0)
     mirrored = any(config.data.flip for config in configs)
@@ -51,7 +51,7 @@ def training(runs: list[Run]) -> Training:
 
 
 class Nearest(NamedTuple):
-    """places: [n, k] in the training images, the nearest first. distances: [n, k], root mean square over pixels."""
+    """places: indices of training images [n, k], nearest first. distances: [n, k], root mean square over pixels."""
 
     places: np.ndarray
     distances: np.ndarray
@@ -60,7 +60,7 @@ class Nearest(NamedTuple):
 def nearest(images: np.ndarray, training: np.ndarray, count: int, own: np.ndarray | None = None) -> Nearest:
     """The `count` training images nearest to each image: uint8 [n, H, W, C] and [N, H, W, C], N > count.
 
-    own: [n], the place of each image itself among the training images, which does not count.
+    own: [n], the index of each image itself among the training images, which is skipped.
     """
     wanted = _flat(images)
     places = np.empty((len(wanted), 0), int)
@@ -75,27 +75,29 @@ def nearest(images: np.ndarray, training: np.ndarray, count: int, own: np.ndarra
         places = np.concatenate([places, np.broadcast_to(here, found.shape)], axis=1)
         kept = np.argsort(squared, axis=1, kind="stable")[:, :count]
         squared, places = (np.take_along_axis(array, kept, axis=1) for array in (squared, places))
-    # Once more by the difference itself, so that a copy is at 0 and not at what cancellation leaves of it.
+    # Recomputed from the differences, because of cancellation: a copy has distance exactly 0.
     mean_sq = [np.mean((wanted - _flat(training[places[:, k]])) ** 2, axis=1) for k in range(count)]
     return Nearest(places, np.sqrt(np.stack(mean_sq, axis=1)))
 
 
 def spread(training: np.ndarray) -> float:
-    """The median distance from a training image to the nearest other one, over COMPARED of them spread evenly.
+    """The median distance from a training image to its nearest other one, over COMPARED evenly spaced images.
 
-    InputError if it is 0: most images are there twice, and distances tell nothing.
+    InputError if it is 0: most images are duplicated, so distances are meaningless.
     """
     own = np.linspace(0, len(training) - 1, min(COMPARED, len(training))).astype(int)
     median = float(np.median(nearest(training[own], training, 1, own).distances))
     if median == 0:
-        raise InputError("most training images are there twice, so that distances do not show copies: remove doubles")
+        raise InputError(
+            "most training images are duplicated, so distances cannot reveal copies: remove the duplicates"
+        )
     return median
 
 
 class Memorisation(NamedTuple):
-    """Distances from generated images to the nearest training image, in units of that between training images
-    (`spread`). median: near 1 if they are as far from them as those from each other. close: the share of generated
-    images that are nearer than CLOSE."""
+    """Distances from generated images to the nearest training image, relative to the `spread` of training images.
+
+    median: near 1 if both are equal. close: share of generated images nearer than CLOSE."""
 
     median: float
     close: float

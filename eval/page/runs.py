@@ -1,4 +1,4 @@
-"""Finished runs from the files of their directories: what was logged, measured and kept. No checkpoint is read."""
+"""Reads finished runs from their directories: logs, measurements and stored examples, but no checkpoints."""
 
 import contextlib
 import dataclasses
@@ -18,8 +18,8 @@ from sgflow_jax.run import layout, record
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One workdir. label: its objective, or what else tells it from the others. rows: of fid.jsonl, one or more.
-    config: None if none is recorded. history: the logged numbers of training, by "step". events: of events.jsonl."""
+    """One workdir. label: its objective, or another property that distinguishes it. rows: of fid.jsonl, at least one.
+    config: None if not recorded. history: the lines of metrics.jsonl. events: the lines of events.jsonl."""
 
     label: str
     workdir: str
@@ -29,10 +29,10 @@ class Run:
     events: list[dict[str, Any]]
 
     def chosen(self, kind: str) -> dict[int, list[results.Row]]:
-        """By number of steps, the rows of one setting, which differ in the seed alone, lowest first: of the newest
-        checkpoint, and rather of averaged parameters, the uniform grid, and the method with most numbers of steps.
+        """The rows of one setting by number of steps; they differ only in the seed and are sorted by it.
 
-        kind: as `plots.measured`.
+        The setting: newest checkpoint; among its settings prefer EMA, then the uniform grid, then the method with the
+        most step counts. kind: from `plots.measured`.
         """
         rows = [row for row in self.rows if plots.measured(row.identity) == kind]
         newest = max(row.identity.checkpoint_step for row in rows)
@@ -51,22 +51,22 @@ class Run:
         return dict(sorted(found.items()))
 
     def examples(self, row: results.Row) -> np.ndarray | None:
-        """The first generated examples of a row, uint8 [n, H, W, C] or float32 [n, D]; None if they were not kept.
-        InputError if the file is damaged."""
+        """The stored examples of a row, uint8 [n, H, W, C] or float32 [n, D]; None if there are none. InputError if the
+        file is damaged."""
         file = results.examples_file(self.workdir, row.identity)
         shape = data.shape(row.identity.reference.data)
         if not file.exists():
             return None
         (found,) = disk.read_arrays(file, "examples")
         if found.shape[1:] != shape or not len(found) or found.dtype != (np.uint8 if len(shape) == 3 else np.float32):
-            raise InputError(f"{file} is damaged, no examples of {row.identity.reference.data}: remove it")
+            raise InputError(f"{file} is damaged (not examples of {row.identity.reference.data}): remove it")
         return found
 
 
 def read(workdirs: Sequence[str]) -> list[Run]:
-    """The runs in that order, each once.
+    """Reads the runs in the given order, without duplicates.
 
-    InputError for one that was not measured, and for runs whose distances cannot be compared.
+    InputError for a run without measurements, or for runs whose distances are not comparable.
     """
     workdirs = list({Path(workdir).resolve(): str(Path(workdir)) for workdir in workdirs}.values())
     rows = [results.read(workdir) for workdir in workdirs]
@@ -90,20 +90,20 @@ def read(workdirs: Sequence[str]) -> list[Run]:
 
 
 def common_kinds(runs: list[Run]) -> list[str]:
-    """The kinds of distance (`plots.measured`) that every run has."""
+    """The kinds of distance (`plots.measured`) measured for every run."""
     kinds = [dict.fromkeys(plots.measured(row.identity) for row in run.rows) for run in runs]
     return [kind for kind in kinds[0] if all(kind in others for others in kinds)]
 
 
 def _check_same_data(references: list[results.ReferenceIdentity]) -> None:
     if len(names := sorted({reference.data for reference in references})) > 1:
-        raise InputError(f"the workdirs are of different data ({', '.join(names)}): report them apart")
+        raise InputError(f"the runs use different data ({', '.join(names)}): report them separately")
     for split in {reference.split for reference in references}:
         prints = sorted({reference.fingerprint for reference in references if reference.split == split})
         if len(prints) > 1:
             raise InputError(
-                f"the workdirs were measured against different examples of {names[0]}/{split} (fingerprints "
-                f"{', '.join(prints)}): measure them again against the same, or report them apart"
+                f"the runs were measured against different examples of {names[0]}/{split} (fingerprints "
+                f"{', '.join(prints)}): measure them again against the same examples, or report them separately"
             )
 
 
@@ -112,12 +112,12 @@ def _config(recorded: dict[str, Any] | None) -> ml_collections.ConfigDict | None
 
 
 def _history(workdir: str) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl; InputError for one that is not of a log."""
+    """The lines of metrics.jsonl; InputError for an invalid one."""
     file = layout.metrics_file(workdir)
     found = []
     for line, row in _lines(file):
         if not isinstance(row, dict) or "step" not in row or not all(isinstance(v, int | float) for v in row.values()):
-            raise InputError(f"{file} has a line that is not of a log ({line[:40]}): remove it")
+            raise InputError(f"{file} has an invalid line ({line[:40]}): remove the line")
         found.append(row)
     return found
 
@@ -128,7 +128,7 @@ def _events(workdir: str) -> list[dict[str, Any]]:
 
 
 def _lines(file: Path) -> list[tuple[str, Any]]:
-    """The lines of a log and what they say, without one that a kill cut short; none if there is no file."""
+    """The lines of a log with their values, except those truncated by a kill; none without a file."""
     found = []
     try:
         lines = file.read_text().splitlines() if file.exists() else []

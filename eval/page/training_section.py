@@ -1,4 +1,4 @@
-"""What the page tells of the training of runs: how they differ, where and how long they ran, and what they logged."""
+"""The page's training sections: how runs differ, where and how long they ran, their logs and their cost."""
 
 from typing import Any
 
@@ -17,28 +17,28 @@ from sgflow_jax.interfaces import InputError
 from sgflow_jax.run.metric_log import Distance
 
 PANEL = (4.0, 3.0)  # inches: small, so that its text can still be read on a phone
-LAST = ("learning_rate", "grad_norm", "images_per_second")  # of the logged numbers; before them, the parts of the loss
+LAST = ("learning_rate", "grad_norm", "images_per_second")  # shown after the parts of the loss
 CLOCKS = ("wall_seconds", "device_seconds")  # since the start of the run
 CAPTIONS = {
-    "loss": "What was minimised, weights and ramp included: compare it within one objective only. It may be negative.",
+    "loss": "The minimised loss, with weights and ramp: compare it only within one objective. It may be negative.",
     "diagonal_loss": (
-        "Flow matching on u = t, before weights: it compares across objectives, where data, interpolant, time law and "
-        "dropout are the same."
+        "Flow matching on u = t, before weights: comparable across objectives with the same data, interpolant, "
+        "distribution of times and dropout."
     ),
-    "off_diagonal_loss": "Before weights and ramp: compare it within one objective only.",
+    "off_diagonal_loss": "Before weights and ramp: compare it only within one objective.",
     "residual_norm_sq": (
-        "How far the map is from its equation, before weights: it compares across objectives that share an equation "
-        "and the law of times (Eulerian: sgflow, esd, slim_esd, improved_mean_flow; Lagrangian: lsd, slim_lsd)."
+        "Residual of the map's equation, before weights: comparable across objectives with the same equation and "
+        "distribution of times (Eulerian: sgflow, esd, slim_esd, improved_mean_flow; Lagrangian: lsd, slim_lsd)."
     ),
-    "grad_norm": "Before clipping. It has the units of the loss.",
-    "images_per_second": "Compare only runs on the same devices.",
+    "grad_norm": "Before clipping, in units of the loss.",
+    "images_per_second": "Comparable only between runs on the same devices.",
 }
-# What a config of another version raises: it lacks a field, or has one that is not known any more.
+# Raised for a config of another version, with a missing or an unknown field.
 OTHER_VERSION = (ValueError, TypeError, KeyError, AttributeError)
 
 
 def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
-    """Lines of a table, a cell for each run: the fields that differ, then where and how long each ran."""
+    """Table lines with a cell per run: the fields that differ, then where and how long each ran."""
     configs = [None if run.config is None else run.config.to_dict() for run in runs]
     lines = list(labels.differences(configs).items())
     lines += [
@@ -58,7 +58,7 @@ def _hours(run: Run, clock: str) -> str:
 
 
 def _started(run: Run, tell) -> str:
-    """What the starts of a run say, each once; "" where they do not."""
+    """`tell` of each start event of a run, without duplicates; "" if the events lack it."""
     found = {}
     for event in run.events:
         if event.get("event") == "start":
@@ -74,7 +74,7 @@ def _code(event: dict[str, Any]) -> str:
 
 
 def curves(runs: list[Run], files: embed.Files) -> dict[str, Any]:
-    """A figure for each logged number, and the runs that logged none."""
+    """A figure per logged quantity, and the runs without a log."""
     histories = {run.label: run.history for run in runs}
     names = dict.fromkeys(name for run in runs for row in run.history for name in row)
     names = [name for name in names if name not in ("step", *CLOCKS) and not Distance.of(name)]
@@ -87,7 +87,7 @@ def curves(runs: list[Run], files: embed.Files) -> dict[str, Any]:
             for label, line in lines.items()
             if line
         )
-        text = f"{name.replace('_', ' ')} against the training step, a line for each run. {ends}."
+        text = f"{name.replace('_', ' ')} against the training step, one line per run. {ends}."
         figure = plots.training(histories, {name: name.replace("_", " ")}, size=PANEL)
         shown.append(embed.vector(figure, text, CAPTIONS.get(name, "")))
     if quantities:
@@ -97,7 +97,7 @@ def curves(runs: list[Run], files: embed.Files) -> dict[str, Any]:
 
 
 def quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
-    """The distances that were measured while training, against steps and, where they are known, against hours."""
+    """Distances measured during training, against steps and, if logged, against hours."""
     histories = {run.label: [row for row in run.history if any(map(Distance.of, row))] for run in runs}
     logged = {name for history in histories.values() for row in history for name in row if Distance.of(name)}
     titles = {}
@@ -111,15 +111,15 @@ def quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
         for name, title in titles.items():
             last = {label: [row[name] for row in history if name in row] for label, history in histories.items()}
             ends = "; ".join(f"{label}: {found[-1]:.3g} at the end" for label, found in last.items() if found)
-            text = f"{title} while training, against {axis.label}, a line for each run. {ends}."
+            text = f"{title} while training, against {axis.label}, one line per run. {ends}."
             shown.append(embed.vector(plots.training(histories, {name: title}, axis, PANEL), text))
         embed.keep(files, f"quality_by_{axis.name}", plots.training(histories, titles, axis, PANEL))
     return shown
 
 
 def cost(runs: list[Run]) -> list[dict[str, Any]]:
-    """What each run costs; a quantity that is not known is missing, and "reason" says why."""
-    baselines = {}  # of flow matching, by network and batch: runs often share them
+    """The cost of each run; unknown quantities are missing, and "reason" says why."""
+    baselines = {}  # cost of flow matching by network and batch, which runs often share
     found = []
     for run in runs:
         speeds = [row["images_per_second"] for row in run.history if "images_per_second" in row]

@@ -1,4 +1,4 @@
-"""Fingerprints: few digits by which parameters, images and files are told apart."""
+"""Fingerprints: short hashes that identify parameters, images and files."""
 
 import hashlib
 from typing import Protocol
@@ -6,13 +6,13 @@ from typing import Protocol
 import numpy as np
 
 DIGITS = 12  # of a SHA-256
-WHOLE = 100_000  # most examples of which all are looked at; of larger sets, WITNESSES
+WHOLE = 100_000  # largest number of examples hashed completely; of larger sets, only WITNESSES examples
 WITNESSES = 4096
-CHUNK = 1000  # examples in memory at a time
+CHUNK = 1000  # examples in memory at once
 
 
 class Readable(Protocol):
-    """Examples by their number: what `data.Source` reads."""
+    """The part of `data.Source` that reads examples by index."""
 
     @property
     def size(self) -> int: ...
@@ -21,7 +21,7 @@ class Readable(Protocol):
 
 
 def of_arrays(*arrays: np.ndarray) -> str:
-    """The first 12 digits of the SHA-256 of arrays: their types, shapes and bytes."""
+    """First 12 digits of the SHA-256 of the dtypes, shapes and bytes of arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -30,10 +30,10 @@ def of_arrays(*arrays: np.ndarray) -> str:
 
 
 def of_examples(source: Readable) -> str:
-    """As `of_arrays` of all examples, in order.
+    """Equals `of_arrays` of one array of all examples, in order.
 
-    Of a source of more than WHOLE, which takes minutes to read, it is of their number and WITNESSES spread evenly: it
-    does not tell sets apart that differ in other examples only.
+    For more than WHOLE examples, which take minutes to read, hashes their number and WITNESSES evenly spaced examples:
+    it misses differences in the others.
     """
     whole = source.size <= WHOLE
     digest = hashlib.sha256(b"" if whole else f"{source.size}".encode())
@@ -47,5 +47,5 @@ def of_examples(source: Readable) -> str:
 
 
 def spread(size: int, count: int) -> np.ndarray:
-    """`count` of the numbers below `size` spread evenly, or all if there are no more, in order."""
+    """`count` evenly spaced integers below `size`, ascending; all of them if size <= count."""
     return np.linspace(0, size - 1, min(count, size)).round().astype(int)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from sgflow_jax.data import fingerprint, prepared
-from sgflow_jax.data.source import ORDER, Stepwise, half_mirrored
+from sgflow_jax.data.source import ORDER, Request, Stepwise, half_mirrored
 
 CIFAR10_SHAPE, CIFAR10_CLASSES = (32, 32, 3), 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images(Stepwise):
-    """Images in memory: images uint8 [N, H, W, C], labels int32 [N]. Each epoch is one permutation of them all."""
+    """Images in memory: images uint8 [N, H, W, C], labels int32 [N]. Each epoch is a permutation of all."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -54,18 +54,19 @@ def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng([ORDER, seed, epoch]).permutation(n)
 
 
-def digits(data_dir: str, flip: bool, split: str) -> Images:
-    """The 8x8 digits of scikit-learn, all of them."""
-    from sklearn.datasets import load_digits  # a second of import that other data sets need not pay
+def digits(request: Request) -> Images:
+    """All 8x8 digits of scikit-learn."""
+    from sklearn.datasets import load_digits  # takes a second to import, which only digits need
 
     found = load_digits()
     images = np.round(found.images * (255 / 16)).astype(np.uint8)
-    return Images(images[..., None], found.target.astype(np.int32), flip, "digits", split)
+    return Images(images[..., None], found.target.astype(np.int32), request.flip, request.name, request.split)
 
 
-def cifar10(data_dir: str, flip: bool, split: str) -> Images:
-    """CIFAR-10 as TFDS has prepared it; InputError if it has not, or prepared something else."""
-    found = prepared.open_split("cifar10", "cifar10", split, data_dir, "make data")
+def cifar10(request: Request) -> Images:
+    """CIFAR-10 as prepared by TFDS; InputError if it is not prepared, or its images or labels are not CIFAR-10's."""
+    found = prepared.open_split(request.name, "cifar10", request.split, request.data_dir, "make data")
     examples = found.examples(range(len(found)))
     images = found.images(examples, range(len(examples)), CIFAR10_SHAPE)
-    return Images(images, found.labels(examples, CIFAR10_CLASSES), flip, "cifar10", split)
+    labels = found.labels(examples, CIFAR10_CLASSES)
+    return Images(images, labels, request.flip, request.name, request.split)

@@ -1,4 +1,4 @@
-"""Laws of points that are drawn without end."""
+"""Synthetic 1-D and 2-D distributions, sampled on the fly."""
 
 import dataclasses
 import functools
@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from sgflow_jax.data.source import DRAW, REFERENCE, TEST, Stepwise
+from sgflow_jax.data.source import DRAW, REFERENCE, TEST, Request, Stepwise
+from sgflow_jax.interfaces import InputError
+
+Draw = Callable[[np.random.Generator, int], np.ndarray]  # (rng, n) -> [n, D]
 
 MIXTURE1D = dict(weights=(0.6, 0.4), means=(-1.5, 2.0), stds=(0.4, 0.6))
-# On a circle of radius 2.
-EIGHT_GAUSSIANS = dict(
+EIGHT_GAUSSIANS = dict(  # on a circle of radius 2
     weights=(1 / 8,) * 8,
     means=tuple((2 * np.cos(k * np.pi / 4), 2 * np.sin(k * np.pi / 4)) for k in range(8)),
     stds=(0.1,) * 8,
@@ -21,9 +23,9 @@ REFERENCE_POINTS = 50_000
 
 @dataclasses.dataclass(frozen=True)
 class Points(Stepwise):
-    """An endless stream of points: draw(rng, n) -> [n, D]. Those that can be read are REFERENCE_POINTS of their own."""
+    """An endless stream of points. `read` serves a fixed reference sample of REFERENCE_POINTS points."""
 
-    draw: Callable[[np.random.Generator, int], np.ndarray]
+    draw: Draw
     name: str = ""
     split: str = "train"
 
@@ -39,13 +41,20 @@ class Points(Stepwise):
         return self._reference[indices]
 
     def identity(self) -> dict[str, Any]:
-        # No fingerprint: the law is part of the code, and the last bits of a cosine are those of the machine.
+        # No fingerprint: the distribution is code, and the last bits of a cosine depend on the machine.
         return {"name": self.name, "split": self.split}
 
     @functools.cached_property
     def _reference(self) -> np.ndarray:
         tag = REFERENCE if self.split == "train" else TEST
         return self.draw(np.random.default_rng(tag), REFERENCE_POINTS).astype(np.float32)
+
+
+def make(draw: Draw, request: Request) -> Points:
+    """A stream of points. InputError if request.flip."""
+    if request.flip:
+        raise InputError(f"{request.name} consists of points and cannot be flipped: set data.flip to False")
+    return Points(draw, request.name, request.split)
 
 
 def mixture1d(rng: np.random.Generator, n: int) -> np.ndarray:

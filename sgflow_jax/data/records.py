@@ -1,4 +1,4 @@
-"""Data sets of images too large for memory: grain orders them, and decodes the next batches while one is used."""
+"""Data sets of images too large for memory. grain shuffles them and decodes the next batches in the background."""
 
 import dataclasses
 import functools
@@ -14,17 +14,17 @@ from absl import flags
 
 from sgflow_jax.data import fingerprint
 from sgflow_jax.data.prepared import Split, open_split
-from sgflow_jax.data.source import ORDER, Stepwise, half_mirrored
+from sgflow_jax.data.source import ORDER, Request, Stepwise, half_mirrored
 from sgflow_jax.interfaces import InputError
 
-THREADS = 8  # without worker processes: batches that are decoded side by side, and held
+THREADS = 8  # without worker processes: batches decoded concurrently and held
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records(Stepwise):
-    """Images in files, without labels, each uint8 [H, W, C] of `shape`. Each epoch is one permutation of them all.
+    """Unlabelled images in files, each uint8 of `shape` [H, W, C]. Each epoch is a permutation of all.
 
-    num_workers: processes that decode; 0 leaves it to threads of this one, which share one Python lock.
+    num_workers: processes that decode; 0 decodes in threads of this process, which share the Python lock.
     """
 
     records: Split
@@ -46,36 +46,36 @@ class Records(Stepwise):
         return {"x": x, "label": np.zeros(len(x), np.int32)}
 
     def batches(self, seed, start, batch_size, rows):
-        """See `Source`: what `batch` makes, by threads or processes that are ahead. They end when this is closed."""
-        import grain  # a second of import that other data sets need not pay
+        """See `Source`. Threads or processes compute batches ahead; they end when the iterator is closed."""
+        import grain  # takes a second to import, which only these data sets need
 
-        # A worker takes every num_workers-th step and has one more batch decoded and waiting.
+        # Each worker computes every num_workers-th step and keeps one decoded batch waiting.
         ahead = 1 if self.num_workers else THREADS
         steps = grain.MapDataset.range(start, sys.maxsize)
         made = steps.map(lambda step: self.batch(seed, step, batch_size, rows)).to_iter_dataset(
             grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         )
         if self.num_workers:
-            if not flags.FLAGS.is_parsed():  # grain reads its own, which only a program parses
+            if not flags.FLAGS.is_parsed():  # grain reads its own flags, which are parsed only in a program
                 flags.FLAGS.mark_as_parsed()
             made = made.mp_prefetch(grain.MultiprocessingOptions(self.num_workers), _end_with_parent)
         iterator = iter(made)
         try:
             for batch in iterator:
-                # Copied out of the memory shared with a worker, which then serves for the next.
+                # Copied, because the worker reuses the shared memory for its next batch.
                 yield {name: np.array(array) for name, array in batch.items()}
         except RuntimeError as error:
             if not self.num_workers:
                 raise
             raise InputError(
-                f"a process that decodes {self.name} ended ({' '.join(str(error).split())}): set "
-                "--config.data.num_workers to fewer, or to 0 for none"
+                f"a process that decodes {self.name} ended ({' '.join(str(error).split())}): lower "
+                "--config.data.num_workers, or set it to 0 to use threads"
             ) from error
         finally:
             iterator.close()
 
     def read(self, indices):
-        """See `Source`. InputError for what cannot be decoded, or is no image of this shape."""
+        """See `Source`. InputError for an image that cannot be decoded or has another shape."""
         return self.records.images(self.records.examples(indices), indices, self.shape)
 
     def identity(self) -> dict[str, Any]:
@@ -86,31 +86,30 @@ class Records(Stepwise):
         return fingerprint.of_examples(self)
 
 
-def imagenet(
-    name: str, tfds_name: str, shape: tuple[int, ...], data_dir: str, flip: bool, split: str, num_workers: int
-) -> Records:
-    """Downsampled ImageNet (van den Oord et al. 2016) as TFDS has prepared it, whose validation images are the test
-    split. InputError if it has not, or prepared other images than those of `shape`."""
-    command = f"make data DATASET={tfds_name}"
-    found = open_split(name, tfds_name, "validation" if split == "test" else split, data_dir, command)
-    source = Records(found, shape, flip, name, split, num_workers)
-    source.read([0, source.size - 1])  # now rather than in the first batch
+def imagenet(size: int, request: Request) -> Records:
+    """Downsampled ImageNet (van den Oord et al. 2016) of size x size pixels, as prepared by TFDS. Its validation images
+    are the test split. InputError if it is not prepared, or its images have another size."""
+    tfds_name = f"downsampled_imagenet/{size}x{size}"
+    split = "validation" if request.split == "test" else request.split
+    found = open_split(request.name, tfds_name, split, request.data_dir, f"make data DATASET={tfds_name}")
+    source = Records(found, (size, size, 3), request.flip, request.name, request.split, request.num_workers)
+    source.read([0, source.size - 1])  # fails now rather than in the first batch
     return source
 
 
 @functools.lru_cache(maxsize=2)
 def _order(seed: int, n: int):
-    """A grain.MapDataset whose element number place is the index of the example at that place of all epochs."""
+    """A grain.MapDataset that maps a position in the sequence of all epochs to the index of an example."""
     import grain
 
-    # Grain adds the number of the epoch to the seed, so that neighbouring seeds would share most of their epochs.
+    # grain adds the epoch to the seed, so unhashed neighbouring seeds would share most of their epochs.
     hashed = int(np.random.SeedSequence([ORDER, seed]).generate_state(1)[0])
     return grain.MapDataset.range(n).shuffle(hashed).repeat()
 
 
 def _end_with_parent(worker: int, workers: int) -> None:
-    """Ends this worker process when the one that started it is gone, even if it was killed, and not before: Ctrl-C, and
-    some schedulers' signals, reach workers too, when the run still wants the batch it waits for."""
+    """Ends this worker when its parent process ends, even by kill -9, but not on signals: Ctrl-C and some schedulers
+    signal workers too, while the run still waits for a batch."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 

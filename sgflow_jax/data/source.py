@@ -1,45 +1,55 @@
-"""What a data set is, and what the batches of all of them have in common."""
+"""What a data set is, and what all data sets share."""
 
 import abc
 import itertools
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-# Tags that keep the random streams of one seed apart.
+# Tags that separate the random streams of one seed.
 ORDER, FLIP, DRAW, REFERENCE, TEST = range(5)
 
 
 class Source(Protocol):
-    """A data set: batches to train on without end, and examples to compare with.
+    """A data set: endless batches for training, and a fixed set of examples to compare with.
 
-    Batch number `step` is a pure function of (seed, step, batch_size): the same for any number of processes, and in a
-    run that was resumed. The step in a checkpoint is therefore all of the data's state.
+    Batch `step` is a pure function of (seed, step, batch_size), whatever the number of processes and whether or not the
+    run was resumed. The step in a checkpoint is therefore the whole state of the data.
     """
 
     @property
     def size(self) -> int:
-        """How many examples `read` can give."""
+        """Number of examples that `read` can return."""
 
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-        """Yields of the batches number start, start + 1, ... the rows at the positions `rows` [b]: "x" [b, ...], uint8
-        images or float32 points, and "label" [b] int32. Close it when done: it may hold threads and processes."""
+        """Yields the rows `rows` [b] of batches start, start + 1, ...: "x" [b, ...], uint8 images or float32 points,
+        and "label" [b] int32. Close it when done, because it may hold threads and processes."""
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """The examples `indices` [n], each from 0 to size - 1, in that order and never mirrored: [n, ...]."""
 
     def identity(self) -> dict[str, Any]:
-        """What tells a data set from another, in JSON: "name", "split", and of examples that are read rather than drawn
-        "examples", their number, and their "fingerprint" (`fingerprint.of_examples`), computed once."""
+        """JSON-serialisable identity of the data set: "name" and "split"; where examples are read rather than drawn,
+        also "examples", their number, and "fingerprint" (`fingerprint.of_examples`), computed once."""
+
+
+class Request(NamedTuple):
+    """A requested data set. flip: mirror images at random. num_workers: processes that decode; 0: threads."""
+
+    name: str
+    data_dir: str = ""
+    flip: bool = False
+    split: str = "train"
+    num_workers: int = 0
 
 
 class Stepwise(abc.ABC):
-    """A source that makes every batch from its number alone."""
+    """A source that computes any batch directly from its step."""
 
     @abc.abstractmethod
     def batch(self, seed: int, step: int, batch_size: int, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
-        """The rows `rows` of batch `step`, as `Source.batches` describes them."""
+        """The rows `rows` of batch `step`, in the format of `Source.batches`."""
 
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         """See `Source`."""

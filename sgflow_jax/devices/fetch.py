@@ -1,4 +1,4 @@
-"""What compiled programs give, fetched while the devices go on with the next."""
+"""Fetches the results of compiled programs while the devices run the next program."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -7,17 +7,17 @@ import jax
 from jax.experimental import multihost_utils
 
 
-def fetched(started: Iterable[Any]) -> Iterator[Any]:
-    """Yields trees of arrays as NumPy arrays, in order and whole on every process, each once the next is started.
+def fetch_ahead(dispatched: Iterable[Any]) -> Iterator[Any]:
+    """Yields trees of arrays as whole NumPy arrays on every process, in order, each after the next was dispatched.
 
-    started: yields the arrays of programs that were dispatched; at most two are held at a time. With several processes
-    each is fetched before the next is started: programs that run at once may wait for each other's collectives.
+    dispatched: yields the output of dispatched programs; at most two are held. With several processes each is fetched
+    before the next is dispatched, because concurrent programs may deadlock in each other's collectives.
     """
     ahead = 1 if jax.process_count() == 1 else 0
     waiting = []
-    for made in started:
-        waiting.append(made)
+    for outputs in dispatched:
+        waiting.append(outputs)
         if len(waiting) > ahead:
             yield multihost_utils.process_allgather(waiting.pop(0), tiled=True)
-    for made in waiting:
-        yield multihost_utils.process_allgather(made, tiled=True)
+    for outputs in waiting:
+        yield multihost_utils.process_allgather(outputs, tiled=True)

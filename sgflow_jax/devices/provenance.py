@@ -1,4 +1,4 @@
-"""Where numbers come from: the code, the libraries, the machine and the command."""
+"""Records what produced a run's numbers: code, libraries, machine and command."""
 
 import datetime
 import functools
@@ -16,15 +16,15 @@ from typing import Any
 import jax
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 _GIT_SECONDS = 10  # on a slow network file system
 
 
 def describe(argv: Sequence[str]) -> dict[str, Any]:
-    """What is to be known of a run, as JSON. argv: its command line. Never fails: what cannot be found is None.
+    """JSON-serialisable description of a run. argv: its command line. Never fails: unknown values are None.
 
-    commit, dirty: of the git checkout the code lies in, and whether files that git tracks were changed. code:
-    `fingerprint`. started: the time of this call, UTC. devices: of all processes.
+    commit, dirty: the commit of the code's git checkout, and whether tracked files differ from it. code: `fingerprint`.
+    started: the UTC time of this call. devices: their number over all processes.
     """
     commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", __file__) else None
     changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
@@ -43,19 +43,19 @@ def describe(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """The version of Python and of each library that numbers depend on."""
+    """The versions of Python and of the libraries that affect numbers."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # put on the path without being installed
+        except importlib.metadata.PackageNotFoundError:  # on the path without being installed
             found[name] = None
     return found
 
 
 @functools.cache
 def fingerprint() -> str:
-    """SHA-256 of the names and contents of all sources of training and evaluation, as 16 hexadecimal digits."""
+    """First 16 digits of the SHA-256 of the names and contents of all training and evaluation sources."""
     found = hashlib.sha256()
     for file in sorted(path for package in ("sgflow_jax", "eval") for path in (_ROOT / package).rglob("*.py")):
         content = file.read_bytes()
@@ -64,7 +64,7 @@ def fingerprint() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout; None if there is no git or no checkout. Writes nothing, not even git's index."""
+    """Output of a git command; None without git or a checkout. Writes nothing, not even git's index."""
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(

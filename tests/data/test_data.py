@@ -14,12 +14,12 @@ def _all(source):
 
 
 def _numbered(n, flip=False):
-    """Image i has its number in the left pixel and i + 100 in the right one."""
+    """Image i has the value i in its left pixel and i + 100 in its right one."""
     images = np.stack([np.arange(n), np.arange(n) + 100], axis=1).astype(np.uint8)
     return data.Images(images.reshape(n, 1, 2, 1), np.arange(n, dtype=np.int32), flip)
 
 
-def test_an_epoch_is_a_permutation_also_across_its_edge():
+def test_an_epoch_is_a_permutation_even_if_it_ends_inside_a_batch():
     source, size, n = _numbered(10), 4, 10
     seen = np.concatenate([source.batch(0, step, size, ALL)["label"] for step in range(5)])
     for epoch in (seen[:n], seen[n:]):
@@ -37,7 +37,7 @@ def test_a_batch_is_a_function_of_seed_and_step(source):
 
 
 @pytest.mark.parametrize("source", [_numbered(10, flip=True), data.make("eight_gaussians")])
-def test_processes_share_one_batch(source):
+def test_processes_read_parts_of_one_batch(source):
     whole = source.batch(0, 3, 8, ALL)
     for shares in (np.split(np.arange(8), 2), [np.arange(8)[p::3] for p in range(3)]):
         parts = [source.batch(0, 3, 8, rows) for rows in shares]
@@ -47,21 +47,21 @@ def test_processes_share_one_batch(source):
 
 
 @pytest.mark.parametrize("source", [_numbered(10, flip=True), data.make("eight_gaussians")])
-def test_batches_go_on_from_any_start(source):
+def test_batches_start_at_any_step(source):
     rows = np.array([1, 2, 6])
     for step, batch in zip(range(4, 9), source.batches(0, 4, 8, rows), strict=False):
         for name, values in source.batch(0, step, 8, ALL).items():
             np.testing.assert_array_equal(batch[name], values[rows])
 
 
-def test_what_is_read_is_in_order_and_not_mirrored():
+def test_read_keeps_the_order_and_never_mirrors():
     source = _numbered(10, flip=True)
     assert source.size == 10 and source.read(np.array([7, 0, 7]))[:, 0, 0, 0].tolist() == [7, 0, 7]
     points = data.make("checkerboard")
     np.testing.assert_array_equal(points.read(np.array([5, 3])), _all(points)[[5, 3]])
 
 
-def test_what_a_checkpoint_records_of_the_data():
+def test_the_identity_in_a_checkpoint():
     known = {"name": "digits", "split": "train", "examples": 1797, "fingerprint": "7c6e988e3921"}
     assert data.make("digits").identity() == known
     other = data.make("digits")
@@ -71,14 +71,14 @@ def test_what_a_checkpoint_records_of_the_data():
 
 
 class _Prepared(list):
-    """As TFDS gives a split: examples by their numbers."""
+    """A split as returned by TFDS: examples by index."""
 
     def __getitems__(self, indices):
         return [self[index] for index in indices]
 
 
 def _cifar10(monkeypatch, **changed):
-    """CIFAR-10 of three images, of which number 1 has other values."""
+    """CIFAR-10 of three images; image 1 has the changed values."""
     examples = [{"image": np.zeros((32, 32, 3), np.uint8), "label": np.int64(number)} for number in range(3)]
     examples[1] = {name: value for name, value in (examples[1] | changed).items() if value is not None}
     split = prepared.Split(_Prepared(examples), "cifar10 in /data", "make data")
@@ -86,7 +86,7 @@ def _cifar10(monkeypatch, **changed):
     return data.make("cifar10")
 
 
-def test_what_is_prepared_is_looked_at_when_it_is_opened(monkeypatch):
+def test_prepared_data_is_checked_when_opened(monkeypatch):
     assert _cifar10(monkeypatch).labels.tolist() == [0, 1, 2]
     cases = [
         ({"image": np.zeros((64, 64, 3), np.uint8)}, r"image 1 is uint8 \(64, 64, 3\), not uint8 \(32, 32, 3\)"),
@@ -102,12 +102,12 @@ def test_what_is_prepared_is_looked_at_when_it_is_opened(monkeypatch):
             _cifar10(monkeypatch, **changed)
 
 
-def test_batches_are_those_of_every_earlier_version():
+def test_batches_equal_those_of_earlier_versions():
     batch = data.make("digits", flip=True).batch(3, 28, 128, ALL)
     assert fingerprint.of_arrays(batch["x"], batch["label"]) == "a21f9b8fc2ea"
 
 
-def test_flips_mirror_half_of_the_images_and_nothing_else():
+def test_flips_mirror_half_of_the_images():
     batch = _numbered(100, flip=True).batch(0, 0, 100, ALL)
     left = batch["x"][:, 0, 0, 0].astype(int)
     mirrored = left == batch["label"] + 100
@@ -118,7 +118,7 @@ def test_flips_mirror_half_of_the_images_and_nothing_else():
     np.testing.assert_array_equal(plain["x"][:, 0, 0, 0], plain["label"])
 
 
-def test_scaling_there_and_back():
+def test_scaling_round_trip():
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     scaled = data.to_float(jnp.asarray(images))
     np.testing.assert_allclose([scaled.min(), scaled.max()], [-1, 1])
@@ -135,7 +135,7 @@ def test_digits():
     assert set(source.labels) == set(range(data.num_classes("digits")))
 
 
-def test_points_have_the_shape_they_promise():
+def test_points_follow_their_distributions():
     gaussians = _all(data.make("eight_gaussians"))
     np.testing.assert_allclose(np.linalg.norm(gaussians, axis=1).mean(), 2, atol=0.01)
     angle = np.arctan2(gaussians[:, 1], gaussians[:, 0]) / (np.pi / 4)
@@ -167,7 +167,7 @@ def test_cifar10_stand_in(shared):
         (("checkerboard", "", False, "valid"), "no split 'valid': use train or test"),
     ],
 )
-def test_bad_requests(arguments, match):
+def test_bad_requests_are_rejected(arguments, match):
     with pytest.raises(InputError, match=match):
         data.make(*arguments)
 

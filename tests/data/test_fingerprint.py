@@ -11,7 +11,7 @@ def _images(count):
 
 
 @pytest.mark.parametrize("name", ["digits", "checkerboard"])
-def test_the_fingerprint_is_that_of_one_array(name, monkeypatch):
+def test_the_fingerprint_equals_that_of_one_array(name, monkeypatch):
     source = data.make(name)
     found = fingerprint.of_examples(source)
     assert found == fingerprint.of_arrays(source.read(np.arange(source.size)))
@@ -19,11 +19,11 @@ def test_the_fingerprint_is_that_of_one_array(name, monkeypatch):
     assert fingerprint.of_examples(source) == found
 
 
-def test_the_fingerprint_of_digits_is_that_of_committed_results():
+def test_the_fingerprint_of_digits_matches_committed_results():
     assert fingerprint.of_examples(data.make("digits")) == "7c6e988e3921"
 
 
-def test_a_large_set_is_told_by_some_of_it(monkeypatch):
+def test_a_large_set_is_identified_by_a_subset(monkeypatch):
     monkeypatch.setattr(fingerprint, "WHOLE", 9)
     monkeypatch.setattr(fingerprint, "WITNESSES", 4)
     source, read = _images(10), []

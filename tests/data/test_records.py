@@ -49,11 +49,11 @@ def _images(batches):
 
 
 def _numbers(images):
-    """Of images that `tiny_records` made, whether mirrored or not."""
+    """The numbers of images from `tiny_records`, whether mirrored or not."""
     return images[:, 0, 0, 0] + 256 * images[:, 0, 0, 2].astype(int)
 
 
-def test_images_are_those_that_were_written(folder):
+def test_reads_the_written_images(folder):
     source = _source(folder, flip=True)
     order = np.array([3, 0, COUNT - 1, 3])
     np.testing.assert_array_equal(source.read(order), tiny_records.images(64, COUNT)[order])
@@ -63,7 +63,7 @@ def test_images_are_those_that_were_written(folder):
     assert small.identity() == {"name": "imagenet32", "split": "test", "examples": 8, "fingerprint": made}
 
 
-def test_an_epoch_is_a_permutation_and_the_next_another(folder):
+def test_each_epoch_is_another_permutation(folder):
     seen = _numbers(_images(_take(_source(folder), 10)))
     epochs = seen[:COUNT], seen[COUNT : 2 * COUNT]
     for epoch in epochs:
@@ -71,16 +71,16 @@ def test_an_epoch_is_a_permutation_and_the_next_another(folder):
     assert np.any(epochs[0] != epochs[1]) and np.any(epochs[0] != np.arange(COUNT))
 
 
-def test_the_order_is_that_of_the_seed(folder):
+def test_the_order_depends_on_the_seed(folder):
     epochs = [_numbers(_images(_take(_source(folder), 5, seed=seed)))[:COUNT] for seed in (0, 1, 0)]
     np.testing.assert_array_equal(epochs[0], epochs[2])
-    # The second epoch of one seed is not the first of the next.
+    # The second epoch of one seed differs from the first of the next.
     second = _numbers(_images(_take(_source(folder), 10)))[COUNT : 2 * COUNT]
     assert np.any(epochs[1] != epochs[0]) and np.any(epochs[1] != second)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_processes_share_one_batch(folder, processes):
+def test_processes_read_parts_of_one_batch(folder, processes):
     source = _source(folder, flip=True)
     whole = _take(source, 6)
     shares = [np.arange(SIZE)[process::processes] for process in range(processes)]
@@ -92,25 +92,25 @@ def test_processes_share_one_batch(folder, processes):
 
 
 @pytest.mark.parametrize("start", [1, 4, 5, 9])
-def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(folder, start):
+def test_a_resumed_run_sees_the_same_batches(folder, start):
     source = _source(folder, flip=True)
     np.testing.assert_array_equal(_images(_take(source, 3, start)), _images(_take(source, start + 3))[-3 * SIZE :])
 
 
-def test_flips_mirror_half_of_the_images_and_nothing_else(folder):
+def test_flips_mirror_half_of_the_images(folder):
     plain, flipped = (_images(_take(_source(folder, flip=flip), 20)) for flip in (False, True))
     mirrored = flipped[:, 0, 0, 1] == 255
     assert 0.35 < mirrored.mean() < 0.65 and len(np.unique(mirrored.reshape(20, SIZE), axis=0)) > 10
     np.testing.assert_array_equal(np.where(mirrored[:, None, None, None], flipped[:, :, ::-1], flipped), plain)
 
 
-def test_labels_are_none(folder):
+def test_there_are_no_labels(folder):
     (batch,) = _take(_source(folder), 1)
     assert batch["label"].dtype == np.int32 and not batch["label"].any() and data.num_classes("imagenet64") == 0
 
 
-def test_workers_give_what_threads_give_and_end(folder):
-    """Also when signals to stop reach them: the run still wants its batch."""
+def test_workers_equal_threads_and_end(folder):
+    """They ignore stop signals, because the run still waits for a batch."""
     rows = np.arange(SIZE)[1::2]
     threads = _take(_source(folder, flip=True), 6, start=3, rows=rows)
     batches = _source(folder, flip=True, num_workers=2).batches(0, 3, SIZE, rows)
@@ -134,10 +134,11 @@ def _workers(of=None):
     return [child for child in psutil.Process(of).children() if "spawn_main" in " ".join(child.cmdline())]
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_run_that_is_killed(folder):
     code = f"""
 import numpy as np
-from sgflow_jax import data, fingerprint
+from sgflow_jax import data
 if __name__ == "__main__":
     batches = data.make("imagenet64", {folder!r}, num_workers=2).batches(0, 0, 4, np.arange(4))
     next(batches), next(batches)
@@ -179,7 +180,7 @@ def test_a_missing_file(damaged):
     _one_line("imagenet64 in .* is damaged .*remove it and run `make data DATASET=", lambda: _source(directory))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_damaged_file(damaged, num_workers):
     directory, files = damaged
     content = bytearray(files[0].read_bytes())
@@ -187,7 +188,7 @@ def test_a_damaged_file(damaged, num_workers):
     content[half : half + 100] = bytes(100)
     source = _source(directory, num_workers=num_workers)
     files[0].write_bytes(content)
-    again = pickle.loads(pickle.dumps(source))  # which holds nothing that was read before
+    again = pickle.loads(pickle.dumps(source))  # without anything read before
     _one_line("imagenet64 in .* is damaged", lambda: _take(again, 5))
 
 
@@ -202,7 +203,8 @@ def test_images_of_another_shape(tmp_path):
     _one_line(r"image 0 is uint8 \(32, 32, 3\)", lambda: _source(str(tmp_path)))
 
 
-def test_a_worker_that_is_killed(folder):
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_reported(folder):
     with contextlib.closing(_source(folder, num_workers=1).batches(0, 0, SIZE, np.arange(SIZE))) as batches:
         next(batches)
         for worker in _workers():
@@ -210,7 +212,7 @@ def test_a_worker_that_is_killed(folder):
         _one_line("a process that decodes imagenet64 ended .*num_workers", lambda: list(itertools.islice(batches, 9)))
 
 
-def test_statistics_are_those_of_all_images_at_once(folder, tmp_path, monkeypatch):
+def test_statistics_equal_those_of_all_images_at_once(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(real, "CHUNK", 10)
     config = imagenet64.get_config()
@@ -226,6 +228,6 @@ def test_statistics_are_those_of_all_images_at_once(folder, tmp_path, monkeypatc
     np.testing.assert_allclose(found.cov, np.cov(at_once.T), atol=1e-6)
 
 
-def test_refused():
+def test_a_negative_number_of_workers_is_rejected():
     with pytest.raises(InputError, match="num_workers is -1: use 0"):
         data.make("imagenet64", num_workers=-1)

@@ -5,6 +5,7 @@ import jax
 import pytest
 
 from sgflow_jax.devices import provenance
+from tests.commands import ROOT
 
 ARGV = ["main.py", "--workdir=a run", "--config=configs/cifar10.py"]
 
@@ -17,9 +18,9 @@ def _commit(root):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """The module as if it lay in a directory of its own."""
-    file = tmp_path / "sgflow_jax" / "provenance.py"
-    file.parent.mkdir()
+    """A checkout that contains the module alone."""
+    file = tmp_path / "sgflow_jax" / "devices" / "provenance.py"
+    file.parent.mkdir(parents=True)
     file.write_text("")
     monkeypatch.setattr(provenance, "_ROOT", tmp_path)
     monkeypatch.setattr(provenance, "__file__", str(file))
@@ -29,6 +30,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_a_run_is_described():
+    assert provenance._ROOT == ROOT
     said = provenance.describe(ARGV)
     assert json.loads(json.dumps(said)) == said
     assert said["command"] == "main.py '--workdir=a run' --config=configs/cifar10.py"
@@ -37,18 +39,18 @@ def test_a_run_is_described():
     assert said["started"].endswith("+00:00") and said["host"]
 
 
-def test_a_changed_file_is_told(checkout):
+def test_a_changed_file_makes_the_checkout_dirty(checkout):
     (checkout / ".gitignore").write_text("ignored\n")
     _commit(checkout)
     said = provenance.describe(ARGV)
     assert len(said["commit"]) == 40 and said["dirty"] is False
-    (checkout / "sgflow_jax" / "provenance.py").write_text("# changed")
+    (checkout / "sgflow_jax" / "devices" / "provenance.py").write_text("# changed")
     provenance.fingerprint.cache_clear()
     changed = provenance.describe(ARGV)
     assert changed["dirty"] is True and changed["commit"] == said["commit"] and changed["code"] != said["code"]
 
 
-def test_without_a_checkout_or_git_or_in_one_of_something_else_there_is_no_commit(checkout, monkeypatch):
+def test_no_commit_without_git_or_in_a_checkout_that_does_not_track_the_code(checkout, monkeypatch):
     assert provenance.describe(ARGV)["commit"] is None
     (checkout / ".gitignore").write_text("sgflow_jax\n")
     _commit(checkout)

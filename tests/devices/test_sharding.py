@@ -20,23 +20,23 @@ from sgflow_jax.interfaces import InputError
         ((), 8, PartitionSpec()),
     ],
 )
-def test_the_rule(shape, fsdp, expected):
+def test_arrays_are_split_along_their_largest_divisible_dimension(shape, fsdp, expected):
     assert sharding.spec(shape, fsdp) == expected
 
 
 @pytest.mark.parametrize("asked, made", [((-1, 1), (4, 1)), ((1, -1), (1, 4)), ((2, 2), (2, 2)), ((-1, 2), (2, 2))])
-def test_a_grid_of_all_devices(asked, made):
+def test_the_mesh_is_a_grid_of_all_devices(asked, made):
     mesh = sharding.mesh(*asked)
     assert mesh.axis_names == ("data", "fsdp") and mesh.devices.shape == made
 
 
 @pytest.mark.parametrize("asked", [(-1, -1), (0, 1), (-2, 1), (3, 1), (-1, 3), (8, 1), (-1, 8), (8, -1), (2, 1)])
-def test_a_grid_that_cannot_be_is_refused(asked):
+def test_impossible_grids_are_rejected(asked):
     with pytest.raises(InputError, match="mesh.data is .* and config.mesh.fsdp is .*: use "):
         sharding.mesh(*asked)
 
 
-def test_a_batch_is_split_over_both_axes_and_a_state_over_one():
+def test_batches_are_split_over_both_axes_and_states_over_fsdp():
     mesh = sharding.mesh(2, 2)
     batch = sharding.to_devices({"x": np.arange(8.0).reshape(8, 1)}, sharding.split(mesh))["x"]
     assert {shard.data.shape for shard in batch.addressable_shards} == {(2, 1)}

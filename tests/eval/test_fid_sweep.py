@@ -369,7 +369,7 @@ def test_a_reference_of_other_data_is_refused(line_run, digits_run, tmp_path):
     target = reference.of_data(config, make_features("pixels"))
     file = tmp_path / "digits.npz"
     reference.save(file, target.identity, target.statistics())
-    with pytest.raises(InputError, match="digits.npz is of digits pixels .*, and what is measured is mixture1d pixels"):
+    with pytest.raises(InputError, match="digits.npz is of digits pixels .*, but the run needs mixture1d pixels"):
         _sweep(line_run, steps=(1,), reference=str(file))
     one, other = _sweep(digits_run, steps=(1,), num_samples=70), None
     (Path(digits_run) / "eval" / "fid.jsonl").unlink()

@@ -18,12 +18,12 @@ def _counted(calls):
     return Features("pixels", lambda x: calls.append(len(x)) or PIXELS(x))
 
 
-def test_statistics_are_those_of_the_data_and_kept(tmp_path, monkeypatch):
+def test_statistics_of_the_data_are_correct_and_cached(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
     target = reference.of_data(quickstart.get_config(), _counted(calls))
     assert target.identity.reference_count == 1797 and target.identity.split == "train"
-    assert not calls  # nothing is computed before it is asked for
+    assert not calls  # computed only on demand
     found = target.statistics()
     assert sum(calls) == 1797
 
@@ -39,7 +39,7 @@ def test_statistics_are_those_of_the_data_and_kept(tmp_path, monkeypatch):
     assert name.startswith(f"{results.VERSION}-digits-train-") and name.endswith("-1797-pixels.npz")
 
 
-def test_statistics_of_something_else_under_the_name_are_computed_again(tmp_path, monkeypatch):
+def test_wrong_or_damaged_cached_statistics_are_recomputed(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
     target = reference.of_data(tiny.digits(), _counted(calls))
@@ -53,37 +53,37 @@ def test_statistics_of_something_else_under_the_name_are_computed_again(tmp_path
     assert sum(calls) == 4 * 1797
 
 
-def test_every_part_of_the_identity_is_in_the_name():
+def test_the_cache_name_contains_the_whole_identity():
     identity = reference.of_data(tiny.digits(), PIXELS).identity
     names = [field.name for field in dataclasses.fields(identity)]
     changed = {name: dataclasses.replace(identity, **{name: f"other {name}"}) for name in names}
     assert len({reference.cached(each) for each in [identity, *changed.values()]}) == len(changed) + 1
 
 
-def test_a_file_must_fit(tmp_path):
+def test_a_reference_file_must_match_the_run(tmp_path):
     target = reference.of_data(tiny.digits(), PIXELS)
     file = tmp_path / "reference.npz"
     reference.save(file, target.identity, target.statistics())
     read = reference.of_file(str(file), tiny.digits(), PIXELS)
     assert read.identity == target.identity
     for extract in (Features("inception", None, "abc", "tf1"), Features("pixels", None, "", "tf1")):
-        with pytest.raises(InputError, match="is of digits pixels .*, and what is measured is digits .*tf1"):
+        with pytest.raises(InputError, match="is of digits pixels .*, but the run needs digits .*tf1"):
             reference.of_file(str(file), tiny.digits(), extract)
     reference.save(file, dataclasses.replace(target.identity, fingerprint="abc"), target.statistics())
-    with pytest.raises(InputError, match=f"abc, and what is measured is .*{target.identity.fingerprint}"):
+    with pytest.raises(InputError, match=f"abc, but the run needs .*{target.identity.fingerprint}"):
         reference.of_file(str(file), tiny.digits(), PIXELS)
-    with pytest.raises(InputError, match="digits pixels .*, and what is measured is mixture1d"):
+    with pytest.raises(InputError, match="digits pixels .*, but the run needs mixture1d"):
         reference.of_file(str(file), tiny.mixture(), PIXELS)
     for content in (b"", b"not an archive", file.read_bytes()[:2000]):
         file.write_bytes(content)
-        with pytest.raises(InputError, match="is damaged: make it again"):
+        with pytest.raises(InputError, match="is damaged: recreate it"):
             reference.of_file(str(file), tiny.digits(), PIXELS)
     np.savez(file, other=np.zeros(3))
     with pytest.raises(InputError, match="is damaged"):
         reference.of_file(str(file), tiny.digits(), PIXELS)
 
 
-def test_selfcheck_grows_with_damage():
+def test_selfcheck_compares_the_splits_it_has():
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 255, (600, 4, 4, 1)).repeat(2, axis=1).repeat(2, axis=2).astype(np.uint8)
     whole = real.Examples(data.Images(blocks, np.zeros(600, np.int32), flip=True), np.arange(600))
@@ -94,7 +94,7 @@ def test_selfcheck_grows_with_damage():
     assert rows[0].what == "one half, the other half" and rows[0].counts == (300, 300) and len(rows) == 5
 
 
-def test_damage():
+def test_noise_and_blur():
     images = np.full((50, 8, 8, 3), 100, np.uint8)
     noisy = selfcheck.add_noise(np.random.default_rng(0), 10, images).astype(float)
     assert noisy.std() == pytest.approx(10, rel=0.05) and noisy.mean() == pytest.approx(100, abs=0.5)

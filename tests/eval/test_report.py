@@ -1,4 +1,4 @@
-"""The page about runs: made from files written here, with random examples in place of generated ones."""
+"""The report page, made from files written here, with random examples as generated ones."""
 
 import html
 import html.parser
@@ -25,9 +25,15 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 VOID = {"meta", "img", "br"}
 
 
+@pytest.fixture(autouse=True)
+def no_cost(monkeypatch):
+    """Compiling a gradient takes seconds. `page`, which is made before this, has true costs."""
+    monkeypatch.setattr(gradient_cost, "gradient_cost", lambda *_: gradient_cost.Cost(1.0, 1))
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A page about two runs: the folder it is in, and its rows."""
+    """A page about two runs: its folder and its rows."""
     folder = tmp_path_factory.mktemp("report")
     images = np.random.default_rng(0).integers(0, 255, (16, 8, 8, 1)).astype(np.uint8)
     rows = {
@@ -40,7 +46,7 @@ def page(tmp_path_factory):
 
 
 class _Seen(html.parser.HTMLParser):
-    """Every tag with its attributes, in order; the text; and whether each tag that was opened was closed."""
+    """All tags with attributes, all text, and the tags left open; fails on unbalanced tags."""
 
     def __init__(self, text):
         super().__init__()
@@ -67,7 +73,7 @@ def _seen(folder):
 
 
 def _tables(folder):
-    """The text of every cell of every table: a list of lines, the heading first."""
+    """The text of every table: a list of lines of cells, the heading first."""
     text = (folder / "index.html").read_text()
     found = []
     for table in re.findall("<table>(.*?)</table>", text, re.DOTALL):
@@ -77,7 +83,7 @@ def _tables(folder):
     return [[[re.sub(r"\s+", " ", cell) for cell in line] for line in table] for table in found]
 
 
-def test_the_page_is_whole_and_needs_nothing_else(page):
+def test_the_page_is_complete_and_self_contained(page):
     folder, _ = page
     text = (folder / "index.html").read_text()
     seen = _seen(folder)
@@ -92,7 +98,7 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
     assert len(set(alts)) == len(alts)
 
 
-def test_every_number_is_on_the_page_with_what_it_is(page):
+def test_the_page_has_every_number_with_its_settings(page):
     folder, rows = page
     (table,) = [lines for lines in _tables(folder) if "against" in lines[0]]
     share = " ".join(f"{100 * count / 1050:.1f}" for count in range(60, 160, 10))
@@ -102,7 +108,7 @@ def test_every_number_is_on_the_page_with_what_it_is(page):
     assert sorted(table[1:]) == sorted(expected)
 
 
-def test_scores_are_side_by_side_and_none_is_called_the_best(page):
+def test_scores_are_side_by_side_without_a_winner(page):
     table = _tables(page[0])[0]
     assert table[0][0] == "steps" and [cell.split()[0] for cell in table[0][1:]] == ["sgflow", "flow_matching"]
     assert [line[0] for line in table[1:4]] == ["1", "2", "16"]
@@ -110,11 +116,11 @@ def test_scores_are_side_by_side_and_none_is_called_the_best(page):
     text = (page[0] / "index.html").read_text()
     assert "<strong>" not in text and "Lowest" not in text
     assert "each is one training with one seed" in " ".join(text.split())
-    assert "min-width: max-content" in text and "anywhere; }\nsummary" not in text  # words are not broken
+    assert "min-width: max-content" in text and "anywhere; }\nsummary" not in text  # words do not break
 
 
-def test_real_examples_stand_beside_samples_and_scores(tmp_path):
-    """How far real halves are apart comes from the cache, where a sweep has left it; nothing is computed."""
+def test_real_examples_are_shown_beside_samples_and_scores(tmp_path):
+    """The distance between real halves is read from the cache, never computed."""
     images = np.random.default_rng(0).integers(0, 255, (8, 8, 8, 1)).astype(np.uint8)
     workdir = finished_run(tmp_path / "run", [digits_row(1, 2.0)], tiny.digits(), images)
     target = reference.of_data(tiny.digits(), features.make("pixels"))
@@ -130,7 +136,7 @@ def test_real_examples_stand_beside_samples_and_scores(tmp_path):
     assert any("real images" in image["alt"] for image in _seen(tmp_path / "out").all("img"))
 
 
-def test_runs_are_told_apart_by_fields_devices_and_hours(tmp_path):
+def test_runs_are_compared_by_fields_devices_and_hours(tmp_path):
     workdirs = []
     for name, rate in (("one", 1e-3), ("two", 2e-3)):
         config = tiny.digits()
@@ -147,7 +153,7 @@ def test_runs_are_told_apart_by_fields_devices_and_hours(tmp_path):
             for n in (1, 2)
         ]
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    start = {"event": "start", "step": 0, **provenance.describe([])}  # as training writes it
+    start = {"event": "start", "step": 0, **provenance.describe([])}  # as written by training
     start |= {"device_kind": "TPU v5", "devices": 4, "commit": "0123456789abcdef", "dirty": True}
     (tmp_path / "one" / "events.jsonl").write_text(
         json.dumps(start) + "\n" + json.dumps({**start, "devices": 8}) + "\n"
@@ -166,7 +172,7 @@ def test_runs_are_told_apart_by_fields_devices_and_hours(tmp_path):
     ]
     alts = [image["alt"] for image in _seen(tmp_path / "out").all("img")]
     for axis in ("training step", "hours"):
-        expected = "a line for each run. lr 0.001: 4.5 at the end; lr 0.002: 4.5 at the end."
+        expected = "one line per run. lr 0.001: 4.5 at the end; lr 0.002: 4.5 at the end."
         assert f"FD-pixels, 500 samples, in 4 steps while training, against {axis}, {expected}" in alts
     assert not any(alt.startswith(("wall", "device", "distance 4")) for alt in alts)
 
@@ -176,9 +182,9 @@ def test_costs_and_copies_are_on_the_page(page):
     costs = {line[0]: line[1:] for line in tables["residuals (× flow matching)"]}
     assert costs["flow_matching"][4] == costs["flow_matching"][6] == "1.00" and float(costs["sgflow"][4]) > 1
     assert costs["sgflow"][1:3] == ["514.5", "8"]
-    # Random images are no copies.
+    # Random images are not copies.
     assert [line[3:] for line in tables["generated images"]] == [["0.0 %", "32"]] * 2
-    assert "could not be worked out" not in (page[0] / "index.html").read_text()
+    assert "is unknown:" not in (page[0] / "index.html").read_text()
 
 
 def test_from_a_sweep_to_the_page(line_run, tmp_path):
@@ -186,15 +192,15 @@ def test_from_a_sweep_to_the_page(line_run, tmp_path):
     sweep([str(run)], Request(steps=(1, 2), num_samples=50))
     report.write([str(run)], str(tmp_path / "out"))
     text = (tmp_path / "out" / "index.html").read_text()
-    assert text.count("Points generated in") == 2 and "could not be worked out" not in text
+    assert text.count("Points generated in") == 2 and "is unknown:" not in text
 
 
 @pytest.mark.parametrize(
     "name, content, match",
     [
-        ("metrics.jsonl", b"5\n", "metrics.jsonl has a line that is not of a log"),
-        ("metrics.jsonl", b'{"loss": 1}\n', "metrics.jsonl has a line that is not of a log"),
-        ("metrics.jsonl", b'{"step": 1, "loss": null}\n', "metrics.jsonl has a line that is not of a log"),
+        ("metrics.jsonl", b"5\n", "metrics.jsonl has an invalid line"),
+        ("metrics.jsonl", b'{"loss": 1}\n', "metrics.jsonl has an invalid line"),
+        ("metrics.jsonl", b'{"step": 1, "loss": null}\n', "metrics.jsonl has an invalid line"),
         ("metrics.jsonl", b"\xff\xfe", "metrics.jsonl cannot be read"),
         ("config.json", b"[]", "config.json is damaged"),
         ("config.json", b"\xff\xfe", "config.json is damaged"),
@@ -210,23 +216,21 @@ def test_damaged_files_are_named(name, content, match, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_examples_of_something_else_are_damaged(tmp_path):
+def test_examples_of_another_shape_are_rejected(tmp_path):
     for wrong in (np.zeros((3, 4, 4, 1), np.uint8), np.zeros((0, 8, 8, 1), np.uint8), np.zeros((3, 8, 8, 1))):
         workdir = finished_run(tmp_path / "run", [digits_row(1, 1.0)], tiny.digits(), wrong)
         with pytest.raises(InputError, match="is damaged"):
             report.write([workdir], str(tmp_path / "out"))
 
 
-def test_a_config_of_another_version_costs_two_sections_only(tmp_path):
+def test_a_config_of_another_version_affects_only_two_sections(tmp_path):
     workdir = finished_run(tmp_path / "run", [digits_row(1, 1.0)], tiny.digits())
     (tmp_path / "run" / "config.json").write_text("{}")
     report.write([workdir], str(tmp_path / "out"))
-    assert "could not be worked out" in (tmp_path / "out" / "index.html").read_text()
+    assert "is unknown:" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_odd_names_are_only_names(tmp_path, monkeypatch):
-    # The cost of a gradient takes seconds to count, and `page` shows true ones.
-    monkeypatch.setattr(gradient_cost, "gradient_cost", lambda *_: gradient_cost.Cost(1.0, 1))
+def test_special_characters_in_names_are_escaped(tmp_path):
     names = ["$\\x$", "_hidden", "a <b> & c", "run 1", "run_1"]
     images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 1)).astype(np.uint8)
     workdirs = [
@@ -238,7 +242,7 @@ def test_odd_names_are_only_names(tmp_path, monkeypatch):
     assert len(list((tmp_path / "out").glob("neighbours_*.png"))) == len(names)
 
 
-def test_pictures_are_also_files(page):
+def test_pictures_are_also_written_as_files(page):
     folder, _ = page
     names = {file.name for file in folder.iterdir()}
     curves = {f"{name}.{kind}" for name in ("quality", "training") for kind in ("svg", "png")}
@@ -251,7 +255,7 @@ def test_pictures_are_also_files(page):
     assert all(name in (folder / "index.html").read_text() for name in curves | pictures)
 
 
-def test_runs_of_one_objective_stay_apart_and_what_is_missing_is_said(tmp_path):
+def test_runs_of_one_objective_are_kept_apart_and_missing_data_is_reported(tmp_path):
     rows = [digits_row(2, 3.25), digits_row(4, 1.5)]
     workdirs = [finished_run(tmp_path / "first", rows), finished_run(tmp_path / "second", rows)]
     report.write(workdirs, str(tmp_path / "out"))
@@ -259,25 +263,25 @@ def test_runs_of_one_objective_stay_apart_and_what_is_missing_is_said(tmp_path):
     text = " ".join(" ".join(seen.words).split())
     for sentence in (
         "2 runs on digits (first, second), 4 measured rows.",
-        "Nothing was logged (metrics.jsonl) by first, second.",
-        "No examples are kept of first in 2 steps, second in 2 steps, first in 4 steps, second in 4 steps.",
+        "No log (metrics.jsonl) from first, second.",
+        "No stored examples of first in 2 steps, second in 2 steps, first in 4 steps, second in 4 steps.",
         "no run has a config.json",
-        "The cost of first could not be worked out: there is no config.json.",
+        "The cost of first is unknown: there is no config.json.",
     ):
         assert sentence in text
     assert [image["alt"] for image in seen.all("img")] == [
-        "FD-pixels-1k against the number of sampling steps, a line for each run. "
+        "FD-pixels-1k against the number of sampling steps, one line per run. "
         "first: 3.25 in 2 steps, 1.5 in 4 steps; second: 3.25 in 2 steps, 1.5 in 4 steps."
     ]
 
 
-def test_points_are_panels(tmp_path):
+def test_points_are_shown_in_panels(tmp_path):
     reference = dict(data="eight_gaussians", fingerprint="0", reference_count=50_000)
     points = np.random.default_rng(0).standard_normal((100, 2)).astype(np.float32)
     finished_run(tmp_path / "run", [digits_row(n, 1.0 / n, reference=reference) for n in (1, 4)], examples=points)
     report.write([str(tmp_path / "run")], str(tmp_path / "out"))
     text = (tmp_path / "out" / "index.html").read_text()
-    assert "eight_gaussians are points" in text and text.count("Points generated in") == 2
+    assert "eight_gaussians consists of points" in text and text.count("Points generated in") == 2
     assert not list((tmp_path / "out").glob("neighbours*")) and (tmp_path / "out" / "samples.png").exists()
 
 
@@ -285,7 +289,10 @@ def test_points_are_panels(tmp_path):
     "second, match",
     [
         (None, "no measured rows: run python -m eval.fid_sweep --workdir=.*second first"),
-        (digits_row(1, 1.0, reference=dict(data="cifar10")), "different data .cifar10, digits.: report them apart"),
+        (
+            digits_row(1, 1.0, reference=dict(data="cifar10")),
+            "different data .cifar10, digits.: report them separately",
+        ),
         (digits_row(1, 1.0, reference=dict(fingerprint="0")), "different examples of digits/train .fingerprints 0, "),
         (
             digits_row(1, 1.0, num_samples=50),
@@ -293,7 +300,7 @@ def test_points_are_panels(tmp_path):
         ),
     ],
 )
-def test_runs_that_cannot_stand_on_one_page(second, match, tmp_path):
+def test_incomparable_runs_are_rejected(second, match, tmp_path):
     first = finished_run(tmp_path / "first", [digits_row(1, 1.0)])
     finished_run(tmp_path / "second", [] if second is None else [second])
     with pytest.raises(InputError, match=match):
@@ -301,14 +308,14 @@ def test_runs_that_cannot_stand_on_one_page(second, match, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_place_that_is_a_file(tmp_path):
+def test_out_must_not_be_a_file(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="out is a file: give a directory"):
         report.write([finished_run(tmp_path / "run", [digits_row(1, 1.0)])], str(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_a_picture_of_samples_has_their_first_images(page):
+def test_a_picture_of_samples_shows_the_first_images(page):
     found = runs.read([str(page[0].parent / "sgflow")])
     samples = gallery.samples(found, runs.common_kinds(found)[0])
     assert samples.seed == 0 and list(samples.by_steps) == [1, 2, 16] and not samples.missing
@@ -332,11 +339,11 @@ def browser(tmp_path_factory):
     probe = tmp_path_factory.mktemp("probe") / "probe.html"
     probe.write_text("<p>here</p>")
     if "here" not in run("--dump-dom", f"file://{probe}"):
-        pytest.skip(f"{found} shows no page: it is a stub, or may not read temporary files")
+        pytest.skip(f"{found} renders no page: it is a stub, or may not read temporary files")
     return run
 
 
-def test_a_browser_shows_the_page(page, browser, tmp_path):
+def test_a_browser_renders_the_page(page, browser, tmp_path):
     browser("--window-size=375,4000", f"--screenshot={tmp_path / 'shot.png'}", f"file://{page[0] / 'index.html'}")
     with Image.open(tmp_path / "shot.png") as shot:
         pixels = np.asarray(shot.convert("L"))
@@ -346,7 +353,7 @@ def test_a_browser_shows_the_page(page, browser, tmp_path):
 
 
 def test_on_a_phone_the_page_does_not_scroll_sideways(page, browser, tmp_path):
-    """In a frame of 375 pixels, as a browser window may not be that narrow; the page tells its width from within."""
+    """In a frame of 375 pixels, narrower than browser windows may be; a script in the page reports its width."""
     tell = """<script>addEventListener("load", () => parent.postMessage({
         width: document.documentElement.scrollWidth,
         font: getComputedStyle(document.body).fontSize,

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from eval import fid_sweep
-from eval.features import download
 from eval.scores import results
 from sgflow_jax import build, trainer
 from sgflow_jax.files import locks
@@ -34,8 +33,6 @@ def test_without_locks_all_goes_on_with_one_warning(without_locks, tmp_path, cap
             ownership.check_claim(str(tmp_path), first)
         ownership.check_claim(str(tmp_path), second)
     results.append(str(tmp_path), rows.row())
-    with download._locked(tmp_path / "weights.part") as file:
-        file.write(b"x")
     assert results.read(str(tmp_path)) == [rows.row()]
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "warning: this file system locks no files (no such thing)" in said

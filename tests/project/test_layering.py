@@ -1,4 +1,4 @@
-"""Imports run one way: each module imports only from those before it in the list."""
+"""Imports run one way: each module imports only modules listed before it."""
 
 import ast
 from pathlib import Path
@@ -100,7 +100,7 @@ eval.features.pixels
 eval.features.resize
 eval.features.torch_file
 eval.features.weights
-eval.features.efficientnet
+eval.features.efficientnet_lite0
 eval.features.inception
 eval.frechet
 eval.figure
@@ -157,7 +157,6 @@ main
 """.split()
 
 
-# All that comes before the optimiser.
 MATHEMATICS = ORDER[: ORDER.index("sgflow_jax.optim")]
 
 
@@ -166,45 +165,47 @@ def _name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _modules() -> dict[str, Path]:
-    files = [ROOT / "main.py", *(f for d in ("sgflow_jax", "configs", "eval") for f in (ROOT / d).rglob("*.py"))]
-    return {_name(f): f for f in files}
+FILES = [ROOT / "main.py", *(file for d in ("sgflow_jax", "configs", "eval") for file in (ROOT / d).rglob("*.py"))]
+NODES = {_name(file): list(ast.walk(ast.parse(file.read_text()))) for file in FILES}
 
 
-def _imports(path: Path, known: set[str]) -> set[str]:
+def _imports(name: str) -> set[str]:
+    """The project's modules that a module imports."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in NODES[name]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                found.add(whole if whole in known else node.module)
-    return found & known
+                found.add(whole if whole in NODES else node.module)
+    return found
 
 
-def test_every_module_has_its_place():
-    assert set(_modules()) - {"sgflow_jax"} == set(ORDER)
+def _uses(name: str) -> set[str]:
+    """All names and attributes in a module, like print, jvp and sys.stdout."""
+    return {ast.unparse(node) for node in NODES[name] if isinstance(node, ast.Name | ast.Attribute)}
+
+
+def test_every_module_is_listed():
+    assert set(NODES) - {"sgflow_jax"} == set(ORDER)
 
 
 def test_imports_run_one_way():
-    modules = _modules()
     for position, name in enumerate(ORDER):
-        later = _imports(modules[name], set(modules)) & set(ORDER[position:])
-        assert not later, f"{name} imports {later}, which come after it"
+        later = _imports(name) & set(ORDER[position:])
+        assert not later, f"{name} imports {later}, listed after it"
 
 
 def test_only_flow_map_differentiates_along_tangents():
-    for name, path in _modules().items():
-        calls = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-        assert name == "sgflow_jax.flow_map" or not calls & {"jvp", "linearize"}, name
+    for name in NODES:
+        used = {use.rpartition(".")[2] for use in _uses(name) if "." in use}
+        assert name == "sgflow_jax.flow_map" or not used & {"jvp", "linearize"}, name
 
 
-def test_only_the_terminal_is_printed_to_and_by_one_module():
-    for name, path in _modules().items():
-        tree = list(ast.walk(ast.parse(path.read_text())))
-        used = {ast.unparse(node) for node in tree if isinstance(node, ast.Name | ast.Attribute)}
-        assert name == "sgflow_jax.terminal" or not used & {
+def test_only_terminal_prints():
+    for name in NODES:
+        assert name == "sgflow_jax.terminal" or not _uses(name) & {
             "print",
             "tqdm.write",
             "sys.stdout",
@@ -212,14 +213,7 @@ def test_only_the_terminal_is_printed_to_and_by_one_module():
         }, name
 
 
-def test_the_mathematics_reads_no_flag_file_or_device():
-    forbidden = {"absl", "ml_collections", "os", "pathlib", "orbax"}
-    for name, path in _modules().items():
-        if name in MATHEMATICS:
-            tree = ast.walk(ast.parse(path.read_text()))
-            heads = {
-                (n.module if isinstance(n, ast.ImportFrom) else n.names[0].name).split(".")[0]
-                for n in tree
-                if isinstance(n, ast.Import | ast.ImportFrom)
-            }
-            assert not heads & forbidden, name
+def test_the_mathematics_reads_no_flags_files_or_devices():
+    for name in MATHEMATICS:
+        heads = {imported.partition(".")[0] for imported in _imports(name)}
+        assert not heads & {"absl", "ml_collections", "os", "pathlib", "orbax"}, name

@@ -1,8 +1,6 @@
-import fcntl
 import hashlib
 import http.server
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -16,39 +14,30 @@ REMEDY = "give --weights"
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT under any path; `ranges` records the Range header of each request."""
+    """Serves `content` at every path and records the paths in `requests`."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/weights"
-        self.ranges = []
+        self.requests = []
         self.content = CONTENT
-        self.supports_range = True
-        self.cut_after = None  # bytes of each answer
+        self.cuts = []  # bytes after which the first answers end
         self.statuses = []  # errors to answer first
         self.redirect = None
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        server, wanted = self.server, self.headers["Range"]
-        server.ranges.append(wanted)
+        server = self.server
+        server.requests.append(self.path)
         if server.redirect and self.path == "/weights":
             return self._head(302, {"Location": server.redirect, "Content-Length": "0"})
         if server.statuses:
             return self._head(server.statuses.pop(0), {"Content-Length": "0"})
-        size, start = len(server.content), 0
-        if wanted and server.supports_range:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= size:
-                return self._head(416, {"Content-Range": f"bytes */{size}", "Content-Length": "0"})
-            self._head(206, {"Content-Range": f"bytes {start}-{size - 1}/{size}", "Content-Length": str(size - start)})
-        else:
-            self._head(200, {"Content-Length": str(size)})
-        body = server.content[start:]
-        self.wfile.write(body[: server.cut_after])
+        self._head(200, {"Content-Length": str(len(server.content))})
+        self.wfile.write(server.content[: server.cuts.pop(0) if server.cuts else None])
 
     def _head(self, status, headers):
         self.send_response(status)
@@ -62,7 +51,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(download, "PAUSE_S", 0.0)
+    monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
     monkeypatch.setenv("no_proxy", "*")
     with _Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -77,20 +66,15 @@ def target(tmp_path):
     return tmp_path / "made" / "weights.pth"
 
 
-def _part(target):
-    return target.with_name("weights.pth.part")
-
-
-def _begun(target, content):
-    target.parent.mkdir()
-    _part(target).write_bytes(content)
+def _files(target):
+    return {file.name for file in target.parent.iterdir()} - {"weights.pth.lock"}
 
 
 def _complete(target):
-    return target.read_bytes() == CONTENT and list(target.parent.iterdir()) == [target]
+    return target.read_bytes() == CONTENT and _files(target) == {target.name}
 
 
-def _refused(url, target, *matches):
+def _rejected(url, target, *matches):
     with pytest.raises(InputError) as caught:
         download.fetch(url, SHA256, target, REMEDY)
     assert "\n" not in str(caught.value)
@@ -98,130 +82,75 @@ def _refused(url, target, *matches):
         assert match in str(caught.value)
 
 
-def test_downloads_once(server, target, capsys):
-    assert download.fetch(server.url, SHA256, target, REMEDY) == target
-    assert _complete(target)
-    assert download.fetch(server.url, SHA256, target, REMEDY) == target
-    assert server.ranges == [None]
-    assert capsys.readouterr().err == ""  # no terminal, no progress bar
+def test_downloads_once(server, target, capfd):
+    for _ in range(2):
+        assert download.fetch(server.url, SHA256, target, REMEDY) == target
+    assert _complete(target) and server.requests == ["/weights"]
+    assert capfd.readouterr().err == ""  # no progress bar without a terminal
 
 
-def test_resumes_within_a_call(server, target):
-    server.cut_after = 120_000
+def test_shows_progress_on_a_terminal(server, target, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     download.fetch(server.url, SHA256, target, REMEDY)
-    assert _complete(target)
-    assert server.ranges == [None, "bytes=120000-", "bytes=240000-"]
+    assert "300k/300k" in capsys.readouterr().err
 
 
-def test_resumes_in_the_next_call(server, target):
-    server.cut_after = 60_000
-    _refused(server.url, target, server.url, "ended after 180000 of 300000 bytes", REMEDY)
-    assert not target.exists()
-    assert _part(target).read_bytes() == CONTENT[:180_000]
-    server.cut_after = None
+def test_retries_after_server_errors_and_cut_connections(server, target):
+    server.statuses, server.cuts = [503], [120_000]
     download.fetch(server.url, SHA256, target, REMEDY)
-    assert _complete(target)
-    assert server.ranges[-1] == "bytes=180000-"
+    assert _complete(target) and len(server.requests) == 3
 
 
-@pytest.mark.parametrize("begun", [CONTENT[:1000], CONTENT, CONTENT + b"more"], ids=["part", "all", "too much"])
-@pytest.mark.parametrize("supports_range", [True, False])
-def test_goes_on_from_any_part(server, target, begun, supports_range):
-    """416 answers a part that is not shorter than the file; 200 answers a Range that the server ignores."""
-    _begun(target, begun)
-    server.supports_range = supports_range
-    download.fetch(server.url, SHA256, target, REMEDY)
-    assert _complete(target)
-    expected = [f"bytes={len(begun)}-"]
-    if supports_range and len(begun) >= len(CONTENT):
-        expected.append(None)
-    assert server.ranges == expected
-
-
-def test_wrong_content(server, target):
-    server.content = b"x" * 1000
-    _refused(server.url, target, server.url, SHA256, hashlib.sha256(server.content).hexdigest(), REMEDY)
-    assert list(target.parent.iterdir()) == []
-    _part(target).write_bytes(CONTENT[:500])
-    _refused(server.url, target, SHA256)
-    assert list(target.parent.iterdir()) == []
-
-
-def test_wrong_target_is_kept(server, target):
-    target.parent.mkdir()
-    target.write_bytes(b"mine")
-    _refused(server.url, target, str(target), SHA256, hashlib.sha256(b"mine").hexdigest(), "remove")
-    assert target.read_bytes() == b"mine" and server.ranges == []
-
-
-def test_server_errors(server, target):
-    server.statuses = [503, 500]
-    download.fetch(server.url, SHA256, target, REMEDY)
-    assert _complete(target)
-
-
-def test_missing_page_is_asked_for_once(server, target):
+def test_failed_downloads_leave_nothing(server, target):
+    server.cuts = [1000] * 3
+    _rejected(server.url, target, server.url, "cannot be downloaded", REMEDY)
     server.statuses = [404] * 3
-    _refused(server.url, target, server.url, "404", REMEDY)
-    assert len(server.ranges) == 1
-
-
-def test_no_server(server, target):
+    _rejected(server.url, target, "404", REMEDY)
+    server.content = b"x" * 1000
+    _rejected(server.url, target, SHA256, hashlib.sha256(server.content).hexdigest(), REMEDY)
+    assert not _files(target)
     url = server.url
     server.server_close()
-    _refused(url, target, url, "refused", REMEDY)
+    _rejected(url, target, f"{url} cannot be downloaded (no connection): {REMEDY}")
+
+
+def test_replaces_a_file_with_another_sha256(server, target):
+    target.parent.mkdir()
+    target.write_bytes(CONTENT[:1000])
+    download.fetch(server.url, SHA256, target, REMEDY)
+    assert _complete(target)
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["http://example.org/w", "http://localhost.example.org/w", "ftp://127.0.0.1/w", "file:///w", "w", "https://[/w"],
+    "url", ["http://example.org/w", "http://localhost.example.org/w", "ftp://127.0.0.1/w", "file:///w", "w"]
 )
-def test_addresses(server, target, url):
-    _refused(url, target, repr(url), "https")
-    if url.startswith("http:"):
+def test_insecure_addresses_and_redirects_are_rejected(server, target, url):
+    _rejected(url, target, repr(url), "https")
+    if "://" in url:
         server.redirect = url
-        _refused(server.url, target, repr(url), "https")
-        assert len(server.ranges) == 1
+        _rejected(server.url, target, repr(url), "https")
+        assert server.requests == ["/weights"]
     assert not target.exists()
 
 
-def test_redirect_keeps_the_range(server, target):
-    _begun(target, CONTENT[:1000])
-    server.redirect = server.url + "/moved"
+def test_follows_secure_redirects(server, target):
+    server.redirect = "/moved"
     download.fetch(server.url, SHA256, target, REMEDY)
-    assert _complete(target)
-    assert server.ranges == ["bytes=1000-"] * 2
+    assert _complete(target) and server.requests == ["/weights", "/moved"]
 
 
-def test_folder_that_cannot_be_made(server, tmp_path):
+def test_unwritable_folder(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    _refused(server.url, tmp_path / "file" / "weights.pth", "cannot be written")
+    _rejected(server.url, tmp_path / "file" / "weights.pth", "cannot be written")
 
 
-def test_at_the_same_time(server, target):
-    """One download for all; locks of one process exclude its threads as well, each with a file of its own."""
+def test_concurrent_calls_download_once(server, target):
     threads = [threading.Thread(target=download.fetch, args=(server.url, SHA256, target, REMEDY)) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert _complete(target)
-    assert server.ranges == [None]
-
-
-def test_goes_on_after_the_process_that_held_the_lock(server, target):
-    """What that one wrote meanwhile counts."""
-    _begun(target, CONTENT[:1000])
-    thread = threading.Thread(target=download.fetch, args=(server.url, SHA256, target, REMEDY))
-    with _part(target).open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        thread.start()
-        time.sleep(0.2)
-        assert server.ranges == []
-        other.write(CONTENT[1000:5000])
-    thread.join()
-    assert _complete(target)
-    assert server.ranges == ["bytes=5000-"]
+    assert _complete(target) and server.requests == ["/weights"]
 
 
 def test_sha256_of(tmp_path):

@@ -1,10 +1,13 @@
 import functools
+import importlib
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from eval import features
-from eval.features import classifier
+from eval.features import classifier, download, inception
 from eval.features.interface import Labelled
 from sgflow_jax import data
 from sgflow_jax.data import fingerprint
@@ -17,11 +20,12 @@ def digits():
     return Labelled("digits", source.images, source.labels)
 
 
-def test_the_names_of_a_config_are_those_that_there_are():
-    assert features.names() == tuple(features._FEATURES)
+@pytest.mark.parametrize("name", features.names())
+def test_every_name_has_a_module_with_a_maker(name):
+    assert callable(importlib.import_module(f"eval.features.{name}").make)
 
 
-def test_pixels_are_scaled_to_one():
+def test_pixels_are_scaled_to_plus_minus_one_and_points_unchanged():
     images = np.array([0, 255, 51], np.uint8).reshape(3, 1, 1, 1)
     found = features.make("pixels")(images)
     np.testing.assert_allclose(found, [[-1], [1], [-0.6]], rtol=1e-6)
@@ -30,27 +34,33 @@ def test_pixels_are_scaled_to_one():
     np.testing.assert_array_equal(features.make("pixels")(points), points)
 
 
-def test_classifier_learns_digits_and_is_kept(digits, monkeypatch):
-    monkeypatch.setattr(classifier, "STEPS", 150)  # of 600, and of a narrower network, as this test's are slow
-    monkeypatch.setattr(classifier, "Classifier", functools.partial(classifier.Classifier, widths=(16, 32, 64)))
+def test_the_classifier_learns_digits_and_is_cached(digits, monkeypatch):
+    # A narrower network with fewer, smaller and longer steps.
+    monkeypatch.setattr(classifier, "STEPS", 200)
+    monkeypatch.setattr(classifier, "BATCH", 64)
+    monkeypatch.setattr(classifier, "LEARNING_RATE", 1e-2)
+    monkeypatch.setattr(classifier, "Classifier", functools.partial(classifier.Classifier, widths=(8, 16, 32)))
     first = features.make("classifier", labelled=digits)
     assert first.classes == 10 and first(digits.images[:3]).shape == (3, 64)
     labels = first.classify(first(digits.images))
     held_out = np.arange(len(labels)) % classifier.HELD_OUT == 0
     assert np.mean(labels[held_out] == digits.labels[held_out]) > 0.9
 
-    monkeypatch.setattr(classifier, "_train", None)  # it would not be trained again
+    monkeypatch.setattr(classifier, "_train", None)  # fails if it is trained again
     again = features.make("classifier", labelled=digits)
     assert again.weights == first.weights
     np.testing.assert_array_equal(again(digits.images[:5]), first(digits.images[:5]))
 
 
-def test_a_classifier_that_is_damaged_or_of_another_shape_is_trained_again(digits, monkeypatch):
-    monkeypatch.setattr(classifier, "STEPS", 1)
+def _untrained(model, labelled):
+    return jax.tree.map(lambda a: a + 1, classifier._init(model, labelled.images.shape[1:]))
+
+
+def test_a_damaged_or_misshapen_classifier_is_trained_again(digits, monkeypatch):
+    monkeypatch.setattr(classifier, "_train", _untrained)
     labelled = digits._replace(labels=9 - digits.labels)
     sound = features.make("classifier", labelled=labelled)
     file = classifier._file(labelled)
-    assert file != classifier._file(digits)
     for content in (b"", file.read_bytes()[:1000]):
         file.write_bytes(content)
         assert features.make("classifier", labelled=labelled).weights == sound.weights
@@ -58,22 +68,20 @@ def test_a_classifier_that_is_damaged_or_of_another_shape_is_trained_again(digit
     assert features.make("classifier", labelled=labelled).weights == sound.weights
 
 
-def test_what_cannot_be_kept_serves_all_the_same(digits, monkeypatch, tmp_path, capfd):
-    monkeypatch.setattr(classifier, "STEPS", 1)
+def test_a_classifier_that_cannot_be_cached_is_used_anyway(digits, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(classifier, "_train", _untrained)
     (tmp_path / "sgflow_jax").write_text("a file where the cache would be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert features.make("classifier", labelled=digits)(digits.images[:2]).shape == (2, 64)
-    assert "the classifier is not kept" in capfd.readouterr().err
+    assert "the classifier was not cached" in capfd.readouterr().err
 
 
-def test_other_images_have_a_classifier_of_their_own(digits, monkeypatch):
-    monkeypatch.setattr(classifier, "STEPS", 1)
-    one = features.make("classifier", labelled=digits._replace(images=255 - digits.images))
-    other = features.make("classifier", labelled=digits._replace(images=digits.images // 2))
-    assert one.weights != other.weights
+def test_other_images_and_labels_get_another_classifier(digits):
+    others = [digits, digits._replace(images=255 - digits.images), digits._replace(labels=9 - digits.labels)]
+    assert len({classifier._file(labelled) for labelled in others}) == 3
 
 
-def test_shifts_move_images_by_a_pixel_at_most():
+def test_shifts_move_images_by_at_most_one_pixel():
     image = np.zeros((1, 5, 5, 1), np.uint8)
     image[0, 2, 2] = 1
     moved = classifier._shifted(np.random.default_rng(0), np.repeat(image, 200, axis=0))
@@ -81,27 +89,25 @@ def test_shifts_move_images_by_a_pixel_at_most():
     assert places == {(i, j) for i in (1, 2, 3) for j in (1, 2, 3)}
 
 
-def test_fingerprint_tells_type_shape_and_values():
+def test_the_fingerprint_depends_on_dtype_shape_and_values():
     a = np.arange(6, dtype=np.uint8)
     others = [a.reshape(2, 3), a.astype(np.int16), a[::-1], a + 1]
     assert len({fingerprint.of_arrays(each) for each in [a, *others]}) == 5
     assert fingerprint.of_arrays(a[::-1][::-1]) == fingerprint.of_arrays(a)
 
 
-def test_only_the_public_weights_are_the_fid():
-    public = features.FID_SHA256[:12]
+def test_only_public_weights_are_called_fid():
+    public = inception.SHA256[:12]
     assert features.distance_name("inception", public, "tf1") == "FID"
     assert features.distance_name("inception", public, "half_pixel") == "FID (half-pixel)"
     assert features.distance_name("inception", "0" * 12, "tf1") == f"FD-Inception (weights {'0' * 12})"
     assert features.distance_name("efficientnet_lite0", "579344248a93", "half_pixel") == "FD-EfficientNet"
 
 
-def test_weights_that_are_not_the_networks(tmp_path):
+def test_weights_of_another_network_are_rejected(tmp_path):
     damaged = tmp_path / "inception.pth"
     damaged.write_bytes(b"half a file")
-    with pytest.raises(
-        InputError, match=f"inception.pth.*expected for the FID: {features.FID_SHA256}, found: [0-9a-f]"
-    ):
+    with pytest.raises(InputError, match=f"inception.pth.*expected for the FID: {inception.SHA256}, found: [0-9a-f]"):
         features.make("inception", weights=str(damaged))
     other = tmp_path / "other.npz"
     np.savez(other, **{"conv.weight": np.zeros((3, 3))})
@@ -111,12 +117,13 @@ def test_weights_that_are_not_the_networks(tmp_path):
         features.make("inception", weights=str(tmp_path / "none.pth"))
 
 
-def test_weights_in_the_cache_that_are_not_the_public_ones(tmp_path, monkeypatch):
+def test_wrong_weights_in_the_cache_are_downloaded_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    file = tmp_path / "sgflow_jax" / "weights" / features.FID_URL.rpartition("/")[2]
+    monkeypatch.setattr(download, "_download", lambda url, file, _: Path(file).write_bytes(b"something else"))
+    file = tmp_path / "sgflow_jax" / "weights" / inception.URL.rpartition("/")[2]
     file.parent.mkdir(parents=True)
     file.write_bytes(b"something else")
-    with pytest.raises(InputError, match=f"{features.FID_SHA256}.*remove"):
+    with pytest.raises(InputError, match=f"{inception.SHA256}.*give --inception_weights=PATH"):
         features.make("inception")
 
 
@@ -126,9 +133,9 @@ def test_weights_in_the_cache_that_are_not_the_public_ones(tmp_path, monkeypatch
         ({"name": "vgg"}, "'vgg': use one of pixels, classifier, efficientnet_lite0, inception"),
         ({"name": "pixels", "weights": "x"}, "pixels has no weights"),
         ({"name": "efficientnet_lite0", "weights": "x"}, "efficientnet_lite0 has no weights"),
-        ({"name": "classifier"}, "without labels"),
+        ({"name": "classifier"}, "needs labelled images"),
     ],
 )
-def test_refusals(arguments, match):
+def test_bad_requests_are_rejected(arguments, match):
     with pytest.raises(InputError, match=match):
         features.make(**arguments)

@@ -15,7 +15,7 @@ from sgflow_jax.interfaces import InputError
 
 
 def _random(key, shape):
-    """The weights of the golden features: seeded by PyTorch's name of the array."""
+    """The weights of the golden features, seeded by the PyTorch key."""
     z = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
     rules = {
         "conv.weight": lambda: z * np.sqrt(2 / np.prod(shape[1:])),
@@ -42,10 +42,10 @@ def arrays():
     return {key: _random(key, shape) for key, shape in shapes.items()}
 
 
-def test_names_and_shapes_are_those_of_pytorch(arrays):
+def test_names_and_shapes_equal_pytorch(arrays):
     assert len(arrays) == 472
     assert sum(a.sum(dtype=np.float64) for a in arrays.values()) == pytest.approx(34651.1001, abs=1e-3)
-    # Without the exponentials, whose last digit depends on the platform.
+    # Without the exponentials: their last digit depends on the platform.
     kept = [arrays[key].astype("<f4").tobytes() for key in sorted(arrays) if not key.endswith("running_var")]
     digest = hashlib.sha256(b"".join(kept)).hexdigest()
     assert digest == "0a39ae88db6ae0aa228a3e7efb2a120c0f78695f344ec182b013bc8d3e8d655e"
@@ -68,7 +68,7 @@ def file(arrays, tmp_path_factory):
     return str(path)
 
 
-def test_features_of_pytorch(shared, file):
+def test_features_equal_pytorch(shared, file):
     golden = np.load(shared / "golden" / "inception_fid_random.npz")
     made = features.make("inception", weights=file, resize="half_pixel")
     _assert_close(made(golden["images"]), golden["features"])
@@ -82,12 +82,12 @@ def test_features_of_pytorch(shared, file):
         _assert_close(tap, golden[name])
 
 
-def test_the_other_rule_moves_the_features_as_far_as_it_should(shared, file):
+def test_the_tf1_resize_changes_the_features_by_the_measured_amount(shared, file):
     golden = np.load(shared / "golden" / "inception_fid_random.npz")
     default = features.make("inception", weights=file)
-    assert default.resize == "tf1"  # by which the FIDs of papers were computed
+    assert default.resize == "tf1"  # as in published FIDs
     found = default(golden["images"])
-    # 8.7e-3 for the resize alone and 8e-4 for the scale alone, measured in PyTorch.
+    # Measured in PyTorch: 8.7e-3 by the resize alone, 8e-4 by the scale alone.
     moved = np.linalg.norm(found - golden["features"]) / np.linalg.norm(golden["features"])
     assert 8e-3 < moved < 9.5e-3
 
@@ -103,7 +103,7 @@ def test_scale(rule, white):
 def test_unused_weights_may_be_absent(arrays):
     tracked = {"Conv2d_1a_3x3.bn.num_batches_tracked": np.array(0)}
     needed = {key: a for key, a in arrays.items() if not key.startswith("fc.")}
-    made = [inception.make(a, "tf1").params for a in (needed, arrays | tracked)]
+    made = [inception.network(a, "tf1").params for a in (needed, arrays | tracked)]
     jax.tree.map(np.testing.assert_array_equal, *made)
 
 
@@ -112,21 +112,21 @@ def test_unused_weights_may_be_absent(arrays):
     [
         ({"Mixed_5b.branch1x1.bn.bias": None}, r"missing: Mixed_5b.branch1x1.bn.bias \(1 in all\)"),
         ({"AuxLogits.fc.bias": np.zeros(1), "z": np.zeros(1)}, r"unexpected: AuxLogits.fc.bias \(2 in all\)"),
-        ({"Conv2d_1a_3x3.conv.weight": np.zeros((3, 3, 3, 32))}, r"another shape: Conv2d_1a_3x3.conv.weight"),
+        ({"Conv2d_1a_3x3.conv.weight": np.zeros((3, 3, 3, 32))}, r"wrong shape: Conv2d_1a_3x3.conv.weight"),
     ],
 )
-def test_refuses_weights_of_another_network(arrays, change, match):
+def test_rejects_weights_of_another_network(arrays, change, match):
     changed = {key: a for key, a in (arrays | change).items() if a is not None}
     with pytest.raises(InputError, match=match):
-        inception.make(changed, "half_pixel")
+        inception.network(changed, "half_pixel")
 
 
-def test_refuses_an_unknown_rule():
+def test_rejects_an_unknown_rule():
     with pytest.raises(InputError, match="unknown resize rule 'bicubic'"):
-        inception.make({}, "bicubic")
+        inception.network({}, "bicubic")
 
 
-def test_folded_batch_norm_equals_convolution_and_batch_norm():
+def test_a_folded_batch_norm_equals_convolution_then_batch_norm():
     rng = np.random.default_rng(0)
     arrays = {f"n.{name}": rng.uniform(0.5, 2, 4) for name in "weight bias running_mean running_var".split()}
     arrays["c.weight"] = rng.standard_normal((4, 3, 3, 5))
@@ -143,7 +143,7 @@ def test_folded_batch_norm_equals_convolution_and_batch_norm():
     np.testing.assert_allclose(folded, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_arrays_from_npz_or_one_line_why_not(tmp_path):
+def test_reads_npz_files_and_rejects_damaged_ones(tmp_path):
     path = tmp_path / "weights.npz"
     with pytest.raises(InputError, match="weights.npz is missing"):
         weights.read(path)
@@ -158,6 +158,6 @@ def test_arrays_from_npz_or_one_line_why_not(tmp_path):
     for damaged in (whole[:-40], whole[40:], b"", b"text", bytes(changed), objects.read_bytes()):
         path.write_bytes(damaged)
         with pytest.raises(
-            InputError, match=r"weights.npz is no .npz of plain arrays, or damaged \(\w+\): get it again$"
+            InputError, match=r"weights.npz is damaged or not an .npz of plain arrays \(\w+\): download it again$"
         ):
             weights.read(path)

@@ -26,7 +26,7 @@ def some_images(number, channels=3):
     return np.random.default_rng(1).integers(0, 256, (number, 6, 7, channels), dtype=np.uint8)
 
 
-def test_any_number_on_four_devices_equals_one_device():
+def test_four_devices_equal_one_for_any_number_of_images():
     assert jax.device_count() == 4
     expected = np.asarray(filtered(jnp.asarray(KERNEL), jnp.asarray(some_images(21))))
     for number in (1, 2, 5, 8, 9, 21):
@@ -35,19 +35,19 @@ def test_any_number_on_four_devices_equals_one_device():
         np.testing.assert_allclose(features, expected[:number], rtol=1e-5, atol=1e-6)
 
 
-def test_batches_have_one_shape_full_precision_and_a_share_on_each_device(monkeypatch):
+def test_batches_have_one_shape_full_precision_and_a_part_on_each_device(monkeypatch):
     traced, shares = [], []
 
     def apply(params, images):
         traced.append((images.shape, jax.config.jax_default_matmul_precision))
         return filtered(params, images)
 
-    def fetched(started):
-        for made in started:
+    def fetch_ahead(dispatched):
+        for made in dispatched:
             shares.append([shard.data.shape for shard in made.addressable_shards])
             yield np.asarray(made)
 
-    monkeypatch.setattr(network.ahead, "fetched", fetched)
+    monkeypatch.setattr(network.fetch, "fetch_ahead", fetch_ahead)
     net = Network(apply, KERNEL, batch_size=2)  # on each of 4 devices
     net(some_images(21))
     net(some_images(10))
@@ -55,7 +55,7 @@ def test_batches_have_one_shape_full_precision_and_a_share_on_each_device(monkey
     assert shares == [[(2, 5)] * 4] * 5
 
 
-def test_grey_is_repeated():
+def test_grey_images_are_repeated_to_three_channels():
     net = Network(filtered, KERNEL, batch_size=4)
     grey = some_images(5, channels=1)
     np.testing.assert_array_equal(net(grey), net(grey.repeat(3, axis=-1)))
@@ -72,7 +72,7 @@ def test_grey_is_repeated():
     ],
     ids=["none", "two channels", "no batch", "float", "no pixels"],
 )
-def test_refuses_what_are_no_images(images):
+def test_rejects_arrays_that_are_not_images(images):
     with pytest.raises(InputError, match="use uint8 images"):
         Network(filtered, KERNEL, batch_size=4)(images)
 
@@ -88,6 +88,7 @@ this.Network(this.filtered, this.KERNEL, batch_size=6)(this.some_images(11)).tof
 """
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))

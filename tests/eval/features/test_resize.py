@@ -17,19 +17,19 @@ from eval.features import resize
         ("tf1", 2, [[1, 0], [0, 1]]),
     ],
 )
-def test_two_pixels(rule, size, expected):
+def test_weights_of_two_pixels(rule, size, expected):
     np.testing.assert_array_equal(resize.matrix(2, size, rule), expected)
 
 
 @pytest.mark.parametrize("rule, expected", [("half_pixel", {3: 0.5, 4: 0.5}), ("tf1", {0: 1.0})])
-def test_shrinking_takes_two_neighbours_and_no_more(rule, expected):
+def test_shrinking_uses_at_most_two_neighbours(rule, expected):
     first = resize.matrix(16, 2, rule)[0]
     assert {int(i): first[i] for i in np.flatnonzero(first)} == expected
 
 
 @pytest.mark.parametrize("rule", resize.RULES)
 @pytest.mark.parametrize("sizes", [(32, 299), (32, 224), (299, 32), (7, 5), (1, 3)])
-def test_constants_stay(rule, sizes):
+def test_weights_of_an_output_pixel_sum_to_one(rule, sizes):
     weights = resize.matrix(*sizes, rule)
     assert weights.shape == sizes[::-1]
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)

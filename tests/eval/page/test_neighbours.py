@@ -11,17 +11,17 @@ from tests.rows import finished_run, row
 
 def test_nearest_images_and_their_distances(monkeypatch):
     monkeypatch.setattr(neighbours, "BLOCK", 3)
-    # All pixels equal, so that the distance of two images is the difference of their grey levels.
+    # All pixels are equal, so the distance of two images is the difference of their grey levels.
     levels = np.array([0, 100, 104, 110, 200, 210, 250, 255], np.uint8)
     training = np.tile(levels[:, None, None, None], (1, 4, 4, 1))
     found = neighbours.nearest(training[[2, 7]] - np.uint8([[[[1]]], [[[0]]]]), training, 3)
     assert found.places.tolist() == [[2, 1, 3], [7, 6, 5]]
     np.testing.assert_array_equal(found.distances, [[1, 3, 7], [0, 5, 45]])
     assert neighbours.nearest(training[[1, 4]], training, 1, own=np.array([1, 4])).places.tolist() == [[2], [5]]
-    # To the nearest other one: 100, 4, 4, 6, 10, 10, 5, 5; the middle is 5.5.
+    # Distances to the nearest other image: 100, 4, 4, 6, 10, 10, 5, 5; their median is 5.5.
     assert neighbours.spread(training) == 5.5
     generated = np.array([0, 2, 11], np.uint8)[:, None, None, None] + training[[6, 4, 4]]
-    # 250, 202 and 211 are 0, 2 and 1 levels from the nearest, the middle is 1.
+    # 250, 202 and 211 are 0, 2 and 1 levels from the nearest; the median is 1.
     assert neighbours.memorisation(generated, training, 5.5) == pytest.approx((1 / 5.5, 1.0))
     assert neighbours.memorisation(training, training, 5.5) == (0, 1)
     assert neighbours.memorisation(generated, training, 2.5).close == pytest.approx(2 / 3)
@@ -36,13 +36,13 @@ def test_nearest_images_agree_with_all_pairs():
     np.testing.assert_allclose(found.distances, np.sort(pairs, axis=1)[:, :4])
 
 
-def test_training_images_that_are_there_twice_tell_nothing():
+def test_duplicated_training_images_are_rejected():
     training = np.random.default_rng(0).integers(0, 255, (10, 2, 2, 1)).astype(np.uint8).repeat(2, axis=0)
-    with pytest.raises(InputError, match="there twice"):
+    with pytest.raises(InputError, match="duplicated"):
         neighbours.spread(training)
 
 
-def test_of_many_training_images_some_are_compared(tmp_path, monkeypatch):
+def test_many_training_images_are_subsampled(tmp_path, monkeypatch):
     tiny_records.write(tmp_path / "data", size=32, count=37)
     config = imagenet32.get_config()
     config.data.data_dir = str(tmp_path / "data")

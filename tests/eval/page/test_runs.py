@@ -20,7 +20,7 @@ def test_labels_are_the_shortest_that_differ(tmp_path):
     assert label(one, two) == ["lr 0.001", "lr 0.002"]
 
 
-def test_of_several_settings_the_newest_averaged_and_uniform_are_shown(tmp_path):
+def test_the_newest_averaged_uniform_setting_is_chosen(tmp_path):
     wanted = [digits_row(1, 1.0, seed=2), digits_row(1, 1.0, seed=5), digits_row(4, 1.0, seed=2, grid="quadratic")]
     others = [
         digits_row(1, 1.0, seed=2, parameters="raw"),
@@ -32,7 +32,7 @@ def test_of_several_settings_the_newest_averaged_and_uniform_are_shown(tmp_path)
     assert run.chosen(plots.measured(wanted[0].identity)) == {1: wanted[:2]}
 
 
-def test_of_two_methods_the_one_with_more_steps_is_shown_alone(tmp_path):
+def test_only_the_method_with_more_step_counts_is_chosen(tmp_path):
     euler, heun = (
         [digits_row(n, 1.0, method=m) for n in steps] for m, steps in (("euler", (2, 8, 16)), ("heun", (2, 4)))
     )

@@ -5,7 +5,7 @@ import threading
 import pytest
 from PIL import Image
 
-from eval import features
+from eval.features import inception
 from eval.figure import png, svg
 from eval.scores import plots, results
 from sgflow_jax.interfaces import InputError
@@ -118,7 +118,7 @@ def test_a_table_of_several_runs_has_a_column_for_them():
 
 
 def test_fid_is_the_name_of_one_distance_and_its_count():
-    public = {"features": "inception", "weights": features.FID_SHA256[:12], "resize": "tf1"}
+    public = {"features": "inception", "weights": inception.SHA256[:12], "resize": "tf1"}
     names = {
         "FID-50k": row(num_samples=50_000, **public),
         "FID-10k": row(num_samples=10_000, **public),

