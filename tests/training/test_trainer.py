@@ -180,7 +180,7 @@ def test_a_signal_at_any_moment_loses_nothing_but_time(number, code, says, whole
     out, _ = process.communicate(timeout=120)
     assert process.returncode == code and says in out
     stopped = _steps(tmp_path / "run")
-    assert 150 <= stopped < 600 and (not says or f"saved step {stopped}: the same command goes on" in out)
+    assert 150 <= stopped < 600 and (not says or f"saved step {stopped}: the same command continues" in out)
 
     trainer.train(config, str(tmp_path / "run"))
     _equal_parameters(undisturbed, tmp_path / "run")
