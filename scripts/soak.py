@@ -1,8 +1,8 @@
-"""Kills a quick-start run at random moments, starts it again each time, and compares the end with a run left in peace.
+"""Kills a quick-start run at random moments, restarts it each time, and compares its end with an undisturbed run.
 
     python scripts/soak.py --kills=50 --out=docs/soak.txt
 
-Exit code 0 if every parameter, average, optimiser state and line of metrics is the same, bit for bit.
+Exit code 0 if all parameters, averages, optimiser states and lines of metrics are bitwise equal.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-# Lines of the log that span a checkpoint and checkpoints between them; no pictures.
+# Some lines of the log span a checkpoint, some checkpoints fall between lines; no pictures.
 SETTINGS = ["--config.train.checkpoint_every=20", "--config.train.log_every=50", "--config.train.preview_every=0"]
 
 
@@ -32,7 +32,7 @@ def start(workdir: Path, config: str) -> subprocess.Popen:
 
 
 def rows(workdir: Path) -> list[dict]:
-    """metrics.jsonl without what a clock says; a line that is being written is left out."""
+    """metrics.jsonl without times and speeds, and without a line that is being written."""
     file = workdir / "metrics.jsonl"
     lines = file.read_text().split("\n")[:-1] if file.exists() else []
     found = [json.loads(line) for line in lines]
@@ -43,7 +43,7 @@ def rows(workdir: Path) -> list[dict]:
 
 
 def newest(workdir: Path) -> int:
-    """The step of the newest checkpoint that has its final name."""
+    """The step of the newest committed checkpoint."""
     return max((int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()), default=0)
 
 
@@ -52,7 +52,7 @@ def half_written(workdir: Path) -> int:
 
 
 def numbers(workdir: Path):
-    """All that was trained and watched, in the last checkpoint."""
+    """State and monitor in the last checkpoint."""
     from sgflow_jax import build, data
     from sgflow_jax.devices import sharding
     from sgflow_jax.run import access
@@ -68,7 +68,7 @@ def numbers(workdir: Path):
 
 
 def same(a: Path, b: Path) -> list[str]:
-    """What differs between two finished runs."""
+    """Names of what differs between two finished runs."""
     import jax
     import numpy as np
 
@@ -80,7 +80,7 @@ def same(a: Path, b: Path) -> list[str]:
 
 
 def where() -> str:
-    """Of which code, and on what."""
+    """Date, code and machine."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     day = datetime.date.today().isoformat()
     return (
@@ -111,13 +111,13 @@ def main() -> int:
     while process.poll() is None and not newest(whole):
         time.sleep(0.05)
     waiting = time.monotonic() - began
-    assert process.wait() == 0, "the run that was left in peace failed"
+    assert process.wait() == 0, "the undisturbed run failed"
     total, seconds = newest(whole), time.monotonic() - began
     say(where())
-    say(f"{flags.config}, {total} steps, {' '.join(SETTINGS)}; {seconds:.0f} s in peace. Kills, seed {flags.seed}:")
+    say(f"{flags.config}, {total} steps, {' '.join(SETTINGS)}; {seconds:.0f} s undisturbed. Kills, seed {flags.seed}:")
     say("kill  seconds after its start  last logged step  newest checkpoint  half-written checkpoints")
 
-    # Half of them while it starts, half after it has saved, so that something is left for the kills to come.
+    # Half of the kills come while it starts, half after it has saved, so that steps remain for the later kills.
     for kill in range(1, flags.kills + 1):
         began, before = time.monotonic(), newest(killed)
         process = start(killed, flags.config)

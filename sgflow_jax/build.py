@@ -26,7 +26,7 @@ def objective(config: ml_collections.ConfigDict) -> Objective:
 
 
 def mesh(config: ml_collections.ConfigDict) -> Mesh:
-    """The grid of all devices. InputError if they do not make the one that is asked for."""
+    """The grid of all devices. InputError if the configured one does not fit them."""
     return sharding.mesh(config.mesh.data, config.mesh.fsdp)
 
 
@@ -42,8 +42,8 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 
 def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> TrainStep:
-    """Model, objective and optimiser in one step function. mesh: where its parameters lie, if it is to be compiled for
-    more than one device."""
+    """Model, objective and optimiser in one step function. mesh: where its parameters lie, to compile it for more than
+    one device."""
     fields = {} if mesh is None else {"gather": functools.partial(sharding.gather, mesh)}
     return TrainStep(
         model=models.make(**config.model),

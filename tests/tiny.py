@@ -3,6 +3,7 @@
 import contextlib
 import resource
 
+import jax
 import ml_collections
 
 from configs import mixture1d, quickstart
@@ -47,8 +48,11 @@ def _short(config, num_steps):
 def files_of_at_most(size: int):
     """As on a disk that fills up, every write that would make a file longer than `size` bytes fails, in part first."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    cached = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))  # no half-written programs
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", cached)

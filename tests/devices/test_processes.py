@@ -97,9 +97,9 @@ def _wait(workers, code=0):
 
 
 def _config(num_steps=10, fsdp=1):
-    """Wide enough for its parameters to be split, and deep enough for many collectives."""
+    """Wide enough for its parameters to be split, and deep enough for several collectives."""
     config = _small(num_steps)
-    config.model.width, config.model.depth = 64, 8
+    config.model.width, config.model.depth = 64, 4
     config.mesh.fsdp = fsdp
     return config
 

@@ -12,7 +12,7 @@ import pytest
 from eval import fid_sweep
 from eval.features import download
 from eval.scores import results
-from sgflow_jax import build, trainer
+from sgflow_jax import trainer
 from sgflow_jax.files import locks
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import access, integrity, ownership, record
@@ -38,7 +38,7 @@ def test_without_locks_all_goes_on_with_one_warning(without_locks, tmp_path, cap
         file.write(b"x")
     assert results.read(str(tmp_path)) == [rows.row()]
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "warning: this file system locks no files (no such thing)" in said
+    assert said.count("\n") == 1 and "warning: this file system has no locks (no such thing)" in said
 
 
 def test_the_run_that_lost_its_directory_saves_nothing_more(tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_checkpoints_that_only_their_owner_reads_are_one_line(line_run, monkeypa
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
     with pytest.raises(InputError, match="checkpoints cannot be read .Permission denied.: ask its owner, or use"):
-        build.restore(line_run)
+        access.open(line_run)
 
 
 def test_a_lock_is_waited_for(tmp_path):

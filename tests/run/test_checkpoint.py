@@ -111,9 +111,18 @@ def test_the_newest_sound_step_is_used_and_the_fault_named(damage, line_run, tmp
     with pytest.raises(InputError, match="checkpoints/6 is damaged .*: use another step"):
         access.open(str(run), step=6)
 
-    trainer.train(tiny.mixture(), str(run))
-    assert _newest(run) == 6 and (run / "damaged" / "6.0").exists()
-    assert "damaged/6.0" in _events(run, "damaged")[0]["what"]
+    with Checkpoints(str(run)) as checkpoints:
+        assert checkpoints.find().step == 4
+        assert checkpoints.set_aside_after(4) == [str(run / "damaged" / "6.0")]
+        assert checkpoints.latest() == 4 and (run / "damaged" / "6.0").exists()
+
+
+def test_a_run_continues_from_its_newest_sound_step(line_run, tmp_path):
+    run = shutil.copytree(line_run, tmp_path / "run")
+    for aside in ("6.0", "6.1"):
+        _one_bit(run / "checkpoints" / "6")
+        trainer.train(tiny.mixture(), str(run))
+        assert _newest(run) == 6 and f"damaged/{aside}" in _events(run, "damaged")[-1]["what"]
     _equal(run, line_run)
 
 

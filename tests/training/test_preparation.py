@@ -81,7 +81,7 @@ BY_FOUR = {f"train.{name}": 4 for name in ("steps_per_dispatch", "log_every", "c
         ("@6", {}, "num_steps is 6: use more than 6 steps"),
         ("/nowhere@2", {}, "no checkpoint"),
         # Its steps would be 2, 6, 10, ...: none to log or to save.
-        ("@2", BY_FOUR, "step 2 is no multiple of train.steps_per_dispatch = 4"),
+        ("@2", BY_FOUR, "step 2 is not a multiple of train.steps_per_dispatch = 4"),
         ("@2", {"model.width": 4}, r"another network: average.hidden0.bias is \(8,\) there and \(4,\) here"),
     ],
 )
