@@ -73,7 +73,7 @@ def measure(settings: store.Settings, folder: Path) -> store.Row:
 
 def _speed(config: ml_collections.ConfigDict, workdir: str) -> float:
     """Training steps a second, the median over the lines of the log after the first."""
-    lines = [json.loads(line) for line in layout.metrics_file(workdir).read_text().splitlines()]
+    lines = [row for _, row in disk.read_json_lines(layout.metrics_file(workdir))]
     # The first line has the compilation; a run of one line has no other.
     return float(np.median([line["images_per_second"] for line in lines[1:] or lines])) / config.data.batch_size
 

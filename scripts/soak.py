@@ -43,7 +43,7 @@ def rows(workdir: Path) -> list[dict]:
 
 
 def newest(workdir: Path) -> int:
-    """The step of the newest checkpoint that has its final name."""
+    """The step of the newest committed checkpoint."""
     return max((int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()), default=0)
 
 
@@ -55,10 +55,11 @@ def numbers(workdir: Path):
     """The trained state and the monitor in the last checkpoint."""
     from sgflow_jax import build, data
     from sgflow_jax.devices import sharding
+    from sgflow_jax.run import access
     from sgflow_jax.run.checkpoint import Checkpoints
 
-    config, step = build.recall(str(workdir))
-    mesh = sharding.mesh()
+    opened = access.open(str(workdir))
+    config, step, mesh = opened.config, opened.step, sharding.mesh()
     step_fn = build.train_step(config)
     like = build.state_like(config, step_fn, mesh)
     monitor = step_fn.init_monitor(data.batch_like(config.data.name, config.data.batch_size), like)
@@ -110,10 +111,10 @@ def main() -> int:
     while process.poll() is None and not newest(whole):
         time.sleep(0.05)
     waiting = time.monotonic() - began
-    assert process.wait() == 0, "the run that was left in peace failed"
+    assert process.wait() == 0, "the undisturbed run failed"
     total, seconds = newest(whole), time.monotonic() - began
     say(where())
-    say(f"{flags.config}, {total} steps, {' '.join(SETTINGS)}; {seconds:.0f} s in peace. Kills, seed {flags.seed}:")
+    say(f"{flags.config}, {total} steps, {' '.join(SETTINGS)}; {seconds:.0f} s undisturbed. Kills, seed {flags.seed}:")
     say("kill  seconds after its start  last logged step  newest checkpoint  half-written checkpoints")
 
     # Half of the kills come while the run starts, half after it has saved, so that it makes progress.

@@ -1,4 +1,4 @@
-"""What a run needs before its first step, all of it checked. Nothing is written."""
+"""Prepares and checks everything a run needs before its first step. Writes nothing."""
 
 import contextlib
 import dataclasses
@@ -10,45 +10,46 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sgflow_jax import build, data
-from sgflow_jax.config.check import check_config
+from sgflow_jax.config.check import check_config, completed
 from sgflow_jax.devices import processes, sharding
 from sgflow_jax.files import places
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import BoundNet
-from sgflow_jax.run import resume
+from sgflow_jax.run import access
 from sgflow_jax.run.checkpoint import Checkpoints
+from sgflow_jax.run.integrity import Saved
 from sgflow_jax.train_step import TrainState, TrainStep
 
-_KEPT_SHARE = 10  # checkpoints kept for good by default
+_KEPT_SHARE = 10  # by default about this many checkpoints are kept for good
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """config: with what is left to the run filled in (teacher.step, train.keep_every, train.fork_from). found: what
-    the workdir holds. like: shapes and shardings of the training state. teacher: None without one. origin: the
-    checkpoint to begin with instead of new parameters, as (workdir, step); None without one."""
+    """config: complete, with teacher.step, train.keep_every and train.fork_from resolved. found: the workdir's newest
+    checkpoint. like: shapes and shardings of the training state. origin: the checkpoint to fork, as (workdir, step), or
+    None for new parameters."""
 
     config: ml_collections.ConfigDict
     mesh: Mesh
     step_fn: TrainStep
     like: TrainState
-    found: resume.Found
+    found: Saved
     source: data.Source
     teacher: BoundNet | None
     origin: tuple[str, int] | None
 
     @property
     def beginning(self) -> int:
-        """The number of steps that the state the run began with has behind it."""
+        """The step at which the run began: 0, or that of the forked checkpoint."""
         return self.origin[1] if self.origin else 0
 
     @property
     def start(self) -> int:
-        """The number of steps that the state at the start of this process has behind it."""
+        """The step from which this process trains."""
         return self.found.step or self.beginning
 
     def batches(self, start: int, count: int) -> Iterator[dict[str, np.ndarray]]:
-        """This process's rows of the batches from number `start`, or of `count` batches stacked along a new axis."""
+        """This process's rows of the batches from number `start`. With count > 1, stacks as many along a first axis."""
         size = self.config.data.batch_size
         rows = sharding.process_rows(self.mesh, size)
         with contextlib.closing(self.source.batches(self.config.seed, start, size, rows)) as batches:
@@ -59,32 +60,32 @@ class Prepared:
 
 
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
-    """InputError for a bad configuration, data set or workdir, or a teacher or an origin that does not fit."""
+    """Checks a run. InputError for a bad configuration, data set or workdir, or an unsuitable teacher or fork."""
     check_config(config)
     mesh = build.mesh(config)
     step_fn = build.train_step(config, mesh)
     like = build.state_like(config, step_fn, mesh)
     config = _spelled(config)
-    found = resume.Found(*processes.from_process(processes.on_first(lambda: resume.look(workdir, config))))
+    found = access.previous(workdir, config)
     config = _filled_in(config, found)
     teacher, config.teacher.step, config.teacher.network = build.teacher(config, mesh)
     origin = None if found.step else _origin(config, like)
     if origin:
         config.train.fork_from = "@".join(map(str, origin))
-    source = processes.on_all(lambda: resume.check_data(workdir, found, build.source(config)))
+    source = processes.on_all(lambda: access.check_data(workdir, found, build.source(config)))
     processes.check_same({"the data": source.identity()})
     return Prepared(config, mesh, step_fn, like, found, source, teacher, origin)
 
 
 def origin_state(origin: tuple[str, int], like: TrainState) -> TrainState:
-    """The state in the checkpoint a run begins with, on its devices; it has not been rolled back."""
+    """Reads the state of the forked checkpoint onto the devices, with its count of rollbacks reset."""
     with Checkpoints(origin[0], read_only=True) as checkpoints:
         state = checkpoints.state(origin[1], like)
     return state.replace(rollbacks=state.rollbacks * 0)
 
 
-def _filled_in(config: ml_collections.ConfigDict, found: resume.Found) -> ml_collections.ConfigDict:
-    """A copy in which what the run decided when it started is as it was then."""
+def _filled_in(config: ml_collections.ConfigDict, found: Saved) -> ml_collections.ConfigDict:
+    """A copy with the values that the run resolved when it first started."""
     saved = found.config
     config = config.copy_and_resolve_references()
     train = config.train
@@ -100,8 +101,8 @@ def _filled_in(config: ml_collections.ConfigDict, found: resume.Found) -> ml_col
 
 
 def _spelled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy in which train.fork_from is as a run records it, so that the same command continues the run. The other run
-    may be gone by then."""
+    """A copy with train.fork_from spelled as a run records it, so that the same command continues the run, even if the
+    other run no longer exists."""
     config = config.copy_and_resolve_references()
     workdir, step = _named(config.train.fork_from)
     if workdir:
@@ -111,24 +112,26 @@ def _spelled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def _named(text: str) -> tuple[str, int | None]:
-    """What RUN@STEP says; no step of RUN alone."""
+    """Splits RUN@STEP; the step is None for RUN alone."""
     workdir, at, number = text.rpartition("@")
     return (workdir, int(number)) if at and number.isdecimal() and len(number) < 20 else (text, None)
 
 
 def _origin(config: ml_collections.ConfigDict, like: TrainState) -> tuple[str, int] | None:
-    """The checkpoint of train.fork_from; InputError if it is not there, or its arrays are not those of this run."""
+    """The checkpoint of train.fork_from. InputError if it does not exist, or its arrays do not fit this run."""
     text = config.train.fork_from
     if not text:
         return None
     workdir, step = _named(text)
-    theirs, step = build.recall(workdir, step)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        saved = checkpoints.find(step)
+    theirs, step = completed(saved.config), saved.step
     field = f"config.train.fork_from is {text!r}"
     if step >= config.train.num_steps:
-        raise InputError(f"{field}, and train.num_steps is {config.train.num_steps}: use more than {step} steps")
+        raise InputError(f"{field}, but train.num_steps is {config.train.num_steps}: use more than {step} steps")
     if step % (each := config.train.steps_per_dispatch):
         raise InputError(
-            f"{field}, and step {step} is no multiple of train.steps_per_dispatch = {each}: use another step, or 1"
+            f"{field}, but step {step} is not a multiple of train.steps_per_dispatch = {each}: use another step, or 1"
         )
     shapes = [_shapes(build.state_like(theirs, build.train_step(theirs), build.mesh(config))), _shapes(like)]
     if differing := sorted(set(shapes[0].items()) ^ set(shapes[1].items())):
@@ -136,7 +139,7 @@ def _origin(config: ml_collections.ConfigDict, like: TrainState) -> tuple[str, i
         both = " and ".join(
             f"{each.get(name, 'absent')} {place}" for each, place in zip(shapes, ("there", "here"), strict=True)
         )
-        raise InputError(f"{field}, a run of another network: {name} is {both}; use the same model fields as that run")
+        raise InputError(f"{field}, a run of another network: {name} is {both}; use the model fields of that run")
     return workdir, step
 
 

@@ -1,6 +1,6 @@
-"""What a command tells, and the environment it starts in, neither of which may end its work.
+"""Prints to the terminal, and prepares the environment of a command. Neither may end its work.
 
-The standard library alone at the top, because `begin` comes before the other imports of a command, which take seconds.
+Imports only the standard library at the top: `begin` runs before the other imports of a command, which take seconds.
 """
 
 import contextlib
@@ -20,45 +20,45 @@ _overwritten = False  # whether the terminal's last line is one that `overwrite`
 
 
 def begin() -> None:
-    """Makes a command independent of the environment it was started in. The first call counts.
+    """Makes a command independent of the environment it was started in. Only the first call does anything.
 
-    Paths and text are UTF-8 in every locale. A standard stream that is closed, breaks or is on a full disk takes what
-    it can, and loses the rest. Pictures are files, whatever backend of matplotlib the environment names. Warnings of
-    libraries stay warnings. Ctrl-C ends the command with one line and code 130, until `ready`.
+    Paths and text are UTF-8 in every locale. A standard stream that is closed, broken or on a full disk loses output
+    without an error. matplotlib draws to files, whatever backend the environment names. Warnings of libraries stay
+    warnings. Until `ready`, Ctrl-C ends the command with one line and code 130.
     """
     if isinstance(getattr(sys.stdout, "buffer", None), _Buffer):
         return
-    # Paths would be other bytes for the libraries that are written in C++, and files would be read in the locale's
-    # encoding. Python fixes its own before any code runs.
+    # Else C++ libraries would see paths as other bytes, and files would be read in the locale's encoding. Python fixes
+    # its encoding before any code runs, so it is started again.
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get(_UTF8) != "1":
         os.environ[_UTF8] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed: a file that is opened later would get this number, and what is printed
+        except OSError:  # closed: the next opened file would get this number, and the output with it
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
     os.environ["MPLBACKEND"] = "agg"
-    if any(action == "error" for action, *_ in warnings.filters):  # meant for other code than that of all libraries
+    if any(action == "error" for action, *_ in warnings.filters):  # not meant for the libraries
         warnings.resetwarnings()
         for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", kind)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where the shell has it ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # unless the shell ignores it
         signal.signal(signal.SIGINT, _leave)
     overwrite("starting")  # the imports that follow take seconds
 
 
 def ready() -> None:
-    """The imports are over: from now on Ctrl-C raises KeyboardInterrupt."""
+    """The imports are done: Ctrl-C raises KeyboardInterrupt from now on."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def say(text: str, to_stderr: bool = False) -> None:
-    """Prints a line, or several, above the progress bar if there is one. What cannot be printed is left out.
+    """Prints one or more lines above the progress bar, if any. Output that fails is dropped.
 
-    What a file or a flag holds is not for the terminal to obey: control characters become question marks.
+    Control characters become question marks, so that file contents cannot send terminal escapes.
     """
     from tqdm import tqdm
 
@@ -68,14 +68,14 @@ def say(text: str, to_stderr: bool = False) -> None:
     shown = "".join(c if c.isprintable() or c in "\n\t" or "\ud800" <= c <= "\udfff" else "?" for c in text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     if _overwritten:
-        overwrite("")  # or the line would stand behind it
+        overwrite("")  # else the text would follow that line
     with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
         tqdm.write(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream)
         stream.flush()
 
 
 def overwrite(text: str) -> None:
-    """Puts text in place of the terminal's last line, without ending it; nothing where stderr is no terminal."""
+    """Replaces the terminal's last line, without ending it. Does nothing if stderr is not a terminal."""
     global _overwritten
     _overwritten = bool(text)
     if sys.stderr is not None and sys.stderr.isatty():
@@ -85,7 +85,7 @@ def overwrite(text: str) -> None:
 
 
 def bar(silent: bool = False, **options) -> "tqdm":
-    """A progress bar, with the options of tqdm, on stderr; one that shows nothing if silent, or that is no terminal."""
+    """A progress bar on stderr, with the options of tqdm. Hidden if `silent`, or if stderr is not a terminal."""
     from tqdm import tqdm
 
     shown = not silent and sys.stderr is not None and sys.stderr.isatty()
@@ -93,7 +93,7 @@ def bar(silent: bool = False, **options) -> "tqdm":
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes that never fail: what a closed pipe, a full disk or a terminal that is gone does not take is lost."""
+    """Writes never fail: a closed pipe, a full disk or a lost terminal loses the output."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
@@ -114,11 +114,11 @@ class _Descriptor(io.RawIOBase):
 
 
 class _Buffer(io.BufferedWriter):
-    """Of a `_Descriptor`."""
+    """Buffers a `_Descriptor`."""
 
 
 def _stream(descriptor: int, before: io.TextIOWrapper | None) -> io.TextIOWrapper:
-    """Text to a descriptor, in the encoding of the stream it replaces."""
+    """A text stream to a descriptor, in the encoding of the stream it replaces."""
     encoding = before.encoding if before else "utf-8"
     buffer = _Buffer(_Descriptor(descriptor))
     return io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=True)

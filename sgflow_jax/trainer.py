@@ -1,7 +1,6 @@
-"""The training loop: batches in; checkpoints, metrics and previews out."""
+"""The training loop: reads batches; writes checkpoints, metrics and previews."""
 
 import contextlib
-import functools
 import sys
 from collections.abc import Callable
 
@@ -19,8 +18,9 @@ from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
 from sgflow_jax.preparation import Prepared, origin_state, prepare
-from sgflow_jax.run import integrity, resume
+from sgflow_jax.run import access
 from sgflow_jax.run.checkpoint import Checkpoints
+from sgflow_jax.run.due import Due
 from sgflow_jax.run.metric_log import MetricLog, NoLog
 from sgflow_jax.run.preemption import MAINTENANCE_URL, Preemption
 from sgflow_jax.run.step_trace import StepTrace
@@ -29,7 +29,7 @@ from sgflow_jax.train_step import Monitor, TrainState
 
 
 class Stopped(InputError):
-    """A run that diverged and was stopped."""
+    """A run diverged and was stopped."""
 
 
 Scores = dict[str, float]
@@ -41,29 +41,27 @@ def train(
     workdir: str,
     make_scorer: Callable[[ml_collections.ConfigDict], Scorer] | None = None,
 ) -> bool:
-    """Trains to config.train.num_steps, from the newest checkpoint in workdir if there is one. True when it got there,
-    False when a signal ended it first (see `Preemption`): the same call continues it.
+    """Trains to config.train.num_steps, from the newest checkpoint in workdir if there is one. Returns True at the end,
+    False if a signal ended the run first (see `Preemption`): the same call continues it.
 
-    make_scorer: with config.eval.every, makes of the configuration what measures a network while it trains, as
-    `eval.while_training.scorer` does: distances by their `metric_log.Distance.name`.
-    InputError for a bad configuration, data set or workdir, before anything is written; Stopped when the run diverges.
+    make_scorer: needed with config.eval.every. Builds, from the configuration, what measures a network while it trains:
+    distances by their `metric_log.Distance.name`, as `eval.scores.while_training.scorer` does.
+    InputError for a bad configuration, data set or workdir, before anything is written; Stopped if the run diverges.
     """
     prepared = prepare(config, workdir)
     config = prepared.config
     if config.eval.every and make_scorer is None:
-        raise InputError("config.eval.every measures distances: pass eval.while_training.scorer to train")
+        raise InputError("config.eval.every measures distances: pass eval.scores.while_training.scorer to train")
     score = make_scorer(config) if config.eval.every else None
     with contextlib.ExitStack() as stack:
-        claim = lambda: resume.claim(stack, workdir, config, prepared.found)  # noqa: E731
-        token = processes.from_process(processes.on_first(claim))
-        processes.on_all(lambda: resume.check_shared(workdir, token))
+        claim = stack.enter_context(access.claim(workdir, config, prepared.found))
         start, num_steps = prepared.start, config.train.num_steps
         log = stack.enter_context(processes.on_first(lambda: MetricLog(workdir, start, num_steps)) or NoLog())
         preemption = stack.enter_context(Preemption(log.say, MAINTENANCE_URL if jax.default_backend() == "tpu" else ""))
         keep = config.train.keep_checkpoints, config.train.keep_every
-        checkpoints = stack.enter_context(Checkpoints(workdir, *keep, token=token))
+        checkpoints = stack.enter_context(Checkpoints(workdir, *keep, claim=claim))
         for place in checkpoints.set_aside_after(start):
-            log.event("damaged", start, f"a damaged checkpoint is now {place}")
+            log.event("damaged", start, f"a damaged checkpoint was moved to {place}")
         trace = stack.enter_context(StepTrace(config.profile.steps, workdir, log.event))
         return _Run(prepared, workdir, checkpoints, log, score).run(preemption, trace)
 
@@ -81,48 +79,49 @@ class _Run:
     ):
         self._prepared, self._workdir, self._config = prepared, workdir, prepared.config
         self._checkpoints, self._log, self._score = checkpoints, log, score
-        config, mesh = prepared.config, prepared.mesh
+        config = prepared.config
         self._learning_rate = build.learning_rate(config)
-        self._per_call = config.train.steps_per_dispatch
-        self._split = sharding.split(mesh, axis=0 if self._per_call == 1 else 1)
-        self._everywhere = sharding.replicated(mesh)
+        self._everywhere = sharding.replicated(prepared.mesh)
         self._fresh_monitor = prepared.step_fn.init_monitor(
             data.batch_like(config.data.name, config.data.batch_size), prepared.like
         )
         before = log.last
         self._watch = Stopwatch(before.get("wall_seconds", 0.0), before.get("device_seconds", 0.0), jax.device_count())
-        self._lap = (0, 0.0)  # step and device seconds since which the speed is measured
+        self._lap = (0, 0.0)  # step and device seconds at the start of the current speed measurement
         self._unsaved = False  # the last save failed
 
     def run(self, preemption: Preemption, trace: StepTrace) -> bool:
-        """Trains from the step that was found. Whether it got to its end."""
-        start, num_steps = self._prepared.start, self._config.train.num_steps
+        """Trains from the step that was found. Returns whether it reached the end."""
+        prepared, start, num_steps = self._prepared, self._prepared.start, self._config.train.num_steps
+        per_call, split = self._config.train.steps_per_dispatch, build.batch_sharding(self._config, prepared.mesh)
         with phase("reading the checkpoint" if start else "making the parameters"):
-            state, monitor = self._saved(start) if self._prepared.found.step else self._first()
+            state, monitor = self._saved(start) if prepared.found.step else self._first()
         self._say_start(state)
-        if self._prepared.origin:
+        if prepared.origin:
             self._save(start, state, monitor)  # from now on this run does not need the other one
         new_key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=self._everywhere)
         step, stop, key, advance = start, False, new_key(), None
         trace.after(step, state)
         while step < num_steps and not stop:
             # Until the end, or a rollback, after which other batches follow.
-            with contextlib.closing(self._prepared.batches(step + int(state.skipped), self._per_call)) as batches:
+            with contextlib.closing(prepared.batches(step + int(state.skipped), per_call)) as batches:
                 for batch in batches:
-                    batch = sharding.to_devices(batch, self._split)
+                    batch = sharding.to_devices(batch, split)
                     if advance is None:
                         advance = self._compiled(state, monitor, batch, key)
                         self._begin(step)
-                    state, monitor = advance(state, monitor, batch, key, self._prepared.teacher)
-                    step += self._per_call
+                    state, monitor = advance(state, monitor, batch, key, prepared.teacher)
+                    step += per_call
                     trace.after(step, state)
-                    self._log.advance(self._per_call)
+                    self._log.advance(per_call)
                     stop = preemption.reached()
-                    if self._anything_due(step, stop) and (fault := self._fault(monitor)):
+                    due = Due.after(step, self._config, stop)
+                    if any(due) and (fault := self._fault(monitor)):
                         with self._watch.paused():
                             state, monitor, step = self._roll_back(fault, state, monitor)
                         break
-                    monitor = self._write(step, state, monitor, stop)
+                    if any(due):
+                        monitor = self._write(step, state, monitor, due, stop)
                     if stop or step >= num_steps:
                         break
         return self._finish(step, state, monitor)
@@ -138,79 +137,63 @@ class _Run:
 
     def _compiled(self, *arguments) -> Callable:
         """The training step, compiled for these arguments."""
-        step = build.compiled(self._prepared.step_fn, self._prepared.like, self._prepared.mesh, self._per_call)
+        prepared = self._prepared
+        step = build.compiled(self._config, prepared.step_fn, prepared.like, prepared.mesh)
         with phase("tracing the training step") as tracing:
-            lowered = step.lower(*arguments, self._prepared.teacher)
+            lowered = step.lower(*arguments, prepared.teacher)
         with phase("compiling the training step") as compiling:
             compiled = lowered.compile()
         how = "loaded from the compilation cache" if compiling.from_cache else "compiled"
         self._log.say(f"training step traced in {tracing.seconds:.1f} s, {how} in {compiling.seconds:.1f} s")
-        return step if sharding.searched() else compiled  # a compiled program only says that there is a nan
+        return step if sharding.searched() else compiled  # a compiled program does not name the operation
 
     def _begin(self, step: int) -> None:
-        """Steps are taken from now on."""
+        """Starts the clocks: training steps follow."""
         self._watch.start()
         self._lap = (step, self._watch.device)
         self._log.begin(step)
 
     def _first(self) -> tuple[TrainState, Monitor]:
-        """The state a run begins with: new, or that of the checkpoint it begins with."""
+        """The state a run begins with: new, or from the checkpoint it forks."""
         monitor = jax.device_put(self._fresh_monitor, self._everywhere)
-        like = self._prepared.like
-        if self._prepared.origin:
-            return origin_state(self._prepared.origin, like), monitor
-        init = functools.partial(self._prepared.step_fn.init, shape=data.shape(self._config.data.name))
-        where = jax.tree.map(lambda a: a.sharding, like)
-        return jax.jit(init, out_shardings=where)(stream_key(self._config.seed, Stream.PARAMETERS)), monitor
+        prepared = self._prepared
+        if prepared.origin:
+            return origin_state(prepared.origin, prepared.like), monitor
+        return build.first_state(self._config, prepared.step_fn, prepared.like), monitor
 
     def _saved(self, step: int) -> tuple[TrainState, Monitor]:
-        """The state and the monitor in this run's checkpoint of a step."""
+        """Reads state and monitor from this run's checkpoint of a step."""
         like = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._everywhere), self._fresh_monitor
         )
         return self._checkpoints.state(step, self._prepared.like), self._checkpoints.monitor(step, like)
 
-    def _due(self, step: int, every: int) -> bool:
-        return bool(every) and (step % every == 0 or step == self._config.train.num_steps)
-
-    def _anything_due(self, step: int, stop: bool) -> bool:
-        train = self._config.train
-        every = train.log_every, train.checkpoint_every, train.preview_every, train.keep_every, self._config.eval.every
-        return stop or any(self._due(step, each) for each in every)
-
-    def _write(self, step: int, state: TrainState, monitor: Monitor, stop: bool) -> Monitor:
-        """What is due after a step; the monitor with which to go on."""
-        train = self._config.train
-        log = self._due(step, train.log_every)
-        scored = self._due(step, self._config.eval.every)
-        save = stop or self._due(step, train.checkpoint_every) or self._due(step, train.keep_every)
-        preview = self._due(step, train.preview_every)
-        if not (log or scored or save or preview):
-            return monitor
+    def _write(self, step: int, state: TrainState, monitor: Monitor, due: Due, stop: bool) -> Monitor:
+        """Writes what is due after a step. Returns the monitor to continue with."""
         with self._watch.paused():
-            if log:
+            if due.log:
                 values = self._metrics(step, state, monitor)
                 monitor = monitor.replace(averages=jax.device_put(self._fresh_monitor.averages, self._everywhere))
                 self._say_write_fault(self._checkpoints.write_fault(), step)
-            save = save or (log and self._unsaved)
-            # The row, which measuring may keep waiting, before its checkpoint: after a kill between the two it comes
-            # again. But a run that is to stop may not have that long.
-            at_once = save and stop and scored
+            save = due.save or (due.log and self._unsaved)
+            # The log's row, for which measuring may take long, comes before its checkpoint: after a kill between the
+            # two the step is repeated. But a run that is to stop may not have that long.
+            at_once = save and stop and due.score
             if at_once:
                 self._save(step, state, monitor)
-            scores = self._scores(step, state) if scored else {}
-            if log:
+            scores = self._scores(step, state) if due.score else {}
+            if due.log:
                 self._log.scalars(step, {**values, **scores})
             if save and not at_once:
                 self._save(step, state, monitor)
-            if preview:
+            if due.preview:
                 self._preview(step, state)
-        if log:
+        if due.log:
             self._lap = (step, self._watch.device)
         return monitor
 
     def _save(self, step: int, state: TrainState, monitor: Monitor) -> None:
-        self._say_write_fault(self._checkpoints.write_fault(wait=True), step)  # of the save before, long over
+        self._say_write_fault(self._checkpoints.write_fault(wait=True), step)  # of the previous save
         self._unsaved = False
         self._checkpoints.save(step, state, monitor, self._config, self._prepared.source.identity())
 
@@ -220,13 +203,13 @@ class _Run:
             self._log.event("unsaved", step, f"warning: a checkpoint could not be written ({fault}); trying again")
 
     def _finish(self, step: int, state: TrainState, monitor: Monitor) -> bool:
-        """Waits for the last checkpoint, which is tried once more. Whether the run got to its end."""
+        """Waits for the last checkpoint, retrying it once. Returns whether the run reached its end."""
         self._say_write_fault(self._checkpoints.write_fault(wait=True), step)
         if self._unsaved:
             self._save(step, state, monitor)
             if fault := self._checkpoints.write_fault(wait=True):
                 raise InputError(
-                    f"step {step} could not be saved ({fault}), the newest checkpoint is of step "
+                    f"step {step} could not be saved ({fault}), and the newest checkpoint is of step "
                     f"{self._checkpoints.latest()}: free some space and give the same command again"
                 )
         done = step >= self._config.train.num_steps
@@ -236,7 +219,7 @@ class _Run:
         else:
             latest = self._checkpoints.latest()
             saved = f"saved step {latest}" if latest else "no step is saved yet"
-            self._log.event("stopped", step, f"{saved}: the same command goes on from there")
+            self._log.event("stopped", step, f"{saved}: the same command continues from there")
         return done
 
     def _fault(self, monitor: Monitor) -> str | None:
@@ -244,14 +227,14 @@ class _Run:
         return None if step < 0 else f"{FAULTS[int(monitor.guard.fault)]} at step {step}"
 
     def _roll_back(self, fault: str, state: TrainState, monitor: Monitor) -> tuple[TrainState, Monitor, int]:
-        """The last good checkpoint, with a lower learning rate, to go on after the batch that brought the fault; or
-        Stopped."""
+        """Returns to the last good checkpoint, lowers the learning rate, and skips the batches up to the fault. Stopped
+        if no rollback is left."""
         train = self._config.train
         self._say_write_fault(self._checkpoints.write_fault(wait=True), int(state.step))
-        sound = processes.from_process(processes.on_first(lambda: integrity.newest(self._workdir)))
-        last = sound[0] if sound else self._prepared.beginning
+        sound = self._checkpoints.newest()
+        last = sound.step if sound else self._prepared.beginning
         for place in self._checkpoints.set_aside_after(last):
-            self._log.event("damaged", last, f"a damaged checkpoint is now {place}")
+            self._log.event("damaged", last, f"a damaged checkpoint was moved to {place}")
         good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
         rollbacks = int(state.rollbacks)
         if train.on_divergence != "rollback" or rollbacks >= train.max_rollbacks:
@@ -277,7 +260,7 @@ class _Run:
         return state, monitor, last
 
     def _metrics(self, step: int, state: TrainState, monitor: Monitor) -> dict[str, float]:
-        """A row of the log."""
+        """The values of one row of the log."""
         since, then = self._lap
         averages = {name: float(value) for name, value in monitor.averages.compute().items()}
         values = {"loss": averages.pop("loss"), **averages}
@@ -290,7 +273,7 @@ class _Run:
         return {**values, "wall_seconds": self._watch.wall, "device_seconds": device}
 
     def _scores(self, step: int, state: TrainState) -> Scores:
-        """Distances of the averaged parameters; none where the network's samples cannot be measured."""
+        """Distances of the averaged parameters; none if the samples cannot be measured."""
         try:
             with phase("measuring the distance"):
                 return self._score(self._averaged(state))
@@ -301,13 +284,13 @@ class _Run:
             return {}
 
     def _preview(self, step: int, state: TrainState) -> None:
-        """From the averaged parameters."""
+        """Draws samples of the averaged parameters."""
         try:
             with phase("drawing the preview"):
                 picture = preview(self._averaged(state), self._prepared.step_fn.objective, self._config)
         except InputError as error:  # the state itself is sound, so training may recover
             self._log.say(f"no preview of step {step}: {error}")
-        except Exception as error:  # matplotlib's, of any kind: no reason for a run to end
+        except Exception as error:  # matplotlib raises any kind, and a run must not end for it
             self._log.say(f"no preview of step {step}: {type(error).__name__}, {error}")
         else:
             self._log.preview(step, picture)

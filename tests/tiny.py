@@ -3,6 +3,7 @@
 import contextlib
 import resource
 
+import jax
 import ml_collections
 
 from configs import mixture1d, quickstart
@@ -47,8 +48,11 @@ def _short(config, num_steps):
 def files_of_at_most(size: int):
     """Simulates a full disk: a write beyond `size` bytes of a file writes a part, then fails."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    cached = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))  # no half-written programs
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", cached)

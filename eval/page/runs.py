@@ -1,6 +1,5 @@
 """Reads finished runs from their directories: logs, measurements and stored examples, but no checkpoints."""
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,10 +111,12 @@ def _config(recorded: dict[str, Any] | None) -> ml_collections.ConfigDict | None
 
 
 def _history(workdir: str) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl; InputError for an invalid one."""
+    """The rows of metrics.jsonl, without one that a kill cut short. InputError for a line that is not of a log."""
     file = layout.metrics_file(workdir)
     found = []
-    for line, row in _lines(file):
+    for line, row in disk.read_json_lines(file):
+        if row is None:
+            continue
         if not isinstance(row, dict) or "step" not in row or not all(isinstance(v, int | float) for v in row.values()):
             raise InputError(f"{file} has an invalid line ({line[:40]}): remove the line")
         found.append(row)
@@ -123,18 +124,5 @@ def _history(workdir: str) -> list[dict[str, float]]:
 
 
 def _events(workdir: str) -> list[dict[str, Any]]:
-    """The lines of events.jsonl."""
-    return [row for _, row in _lines(layout.events_file(workdir)) if isinstance(row, dict)]
-
-
-def _lines(file: Path) -> list[tuple[str, Any]]:
-    """The lines of a log with their values, except those truncated by a kill; none without a file."""
-    found = []
-    try:
-        lines = file.read_text().splitlines() if file.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it") from error
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            found.append((line, disk.from_json(line)))
-    return found
+    """The events of events.jsonl, without damaged lines."""
+    return [row for _, row in disk.read_json_lines(layout.events_file(workdir)) if isinstance(row, dict)]

@@ -149,13 +149,8 @@ def _read(workdir: str) -> tuple[list[Row], list[str]]:
     """What `read` gives, and the lines of other versions."""
     file = layout.evaluation(workdir) / "fid.jsonl"
     rows, others = [], []
-    try:
-        lines = file.read_text().splitlines() if file.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read ({type(error).__name__}): remove it, and measure again") from error
-    for number, line in enumerate(lines, start=1):
+    for number, (line, values) in enumerate(disk.read_json_lines(file), start=1):
         try:
-            values = disk.from_json(line)
             # Another version may have other fields, so those are not looked at.
             if isinstance(version := values.get("version"), int) and version != VERSION:
                 others.append(line)

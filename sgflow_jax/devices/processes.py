@@ -1,4 +1,4 @@
-"""The processes of a run: how they find each other, and what they agree on."""
+"""Connects the processes of a run, and has them agree."""
 
 import contextlib
 import json
@@ -17,15 +17,15 @@ from sgflow_jax import terminal
 from sgflow_jax.devices import provenance
 from sgflow_jax.interfaces import InputError
 
-# A process that has not been heard of for so long is dead, and the runtime ends the others.
+# A process silent for this long is taken to be dead, and the runtime ends the others.
 HEARTBEAT_SECONDS = 30
-# Processes wait so long for each other at the start.
+# How long processes wait for each other at the start.
 JOIN_SECONDS = 300
-# A process that has left is waited for so long at the end; then the runtime ends all.
+# How long the runtime waits at the end for a process that has left; then it ends all.
 SHUTDOWN_SECONDS = 30
-# A process that ends by a fault waits so long for the others, which may end by the same fault.
+# How long a process that failed waits for the others, which may fail the same way.
 LEAVE_SECONDS = 10
-# What says that a pod is one of several: its number in an indexed job, or the other hosts of a TPU slice.
+# Set in a pod that is one of several: its number in an indexed job, or the other hosts of a TPU slice.
 _OF_SEVERAL_PODS = ("JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 _joined = False
 
@@ -33,15 +33,15 @@ _joined = False
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the processes of a run (jax.distributed), before the first use of a device.
 
-    coordinator: HOST:PORT of the first process. With the three arguments nothing else is looked at; without them, as
-    found on TPU slices and under SLURM, Open MPI or Kubernetes, or a process alone. InputError for wrong arguments, a
-    cluster that cannot be joined; when the others do not come in JOIN_SECONDS, the process ends as by one.
+    coordinator: HOST:PORT of the first process. Give all three arguments, or none to detect the processes of a TPU
+    slice, SLURM, Open MPI or Kubernetes; a process outside them runs alone. InputError for wrong arguments or a cluster
+    that cannot be joined. If the others do not come within JOIN_SECONDS, the process exits like for an InputError.
     """
     given = (coordinator, num_processes, process_id)
     flags = f"--coordinator={coordinator} --num_processes={num_processes} --process_id={process_id}"
     detect = not any(value is not None for value in given)
     if detect and "1" in (os.environ.get("SLURM_NTASKS"), os.environ.get("OMPI_COMM_WORLD_SIZE")):
-        return  # JAX would give the process one GPU of those it has
+        return  # JAX would use only one of its GPUs
     if not detect:
         host, _, port = (coordinator or "").rpartition(":")
         is_port = port.isdecimal() and len(port) <= 5 and 0 < int(port) < 2**16
@@ -52,7 +52,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             )
     try:
         with _waited_for("" if detect else f"{flags}: "), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an environment that looks like a cluster
+            warnings.simplefilter("ignore")  # about an environment that looks like a cluster
             jax.distributed.initialize(
                 *given,
                 cluster_detection_method=None if detect else "deactivate",
@@ -60,18 +60,18 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=SHUTDOWN_SECONDS,
             )
-    except Exception as error:  # what detection raises depends on the cluster, and on what it talks to
+    except Exception as error:  # detection raises any kind, depending on the cluster
         said = " ".join(str(error).split())
         if detect and "coordinator_address should be defined" in said:  # no cluster
             return
         if not detect:
-            raise InputError(f"the processes did not come together ({said}): check {flags} on each of them") from error
+            raise InputError(f"the processes could not connect ({said}): check {flags} on each of them") from error
         if "KUBERNETES_SERVICE_HOST" in os.environ and not any(name in os.environ for name in _OF_SEVERAL_PODS):
             terminal.say(f"warning: no Kubernetes cluster to join ({said}): this process runs alone", to_stderr=True)
             return
         raise InputError(
-            f"the cluster this process is in cannot be joined ({type(error).__name__}, {said}): give --coordinator="
-            "HOST:PORT --num_processes=N --process_id=0 to N-1, with N=1 for a process alone"
+            f"the detected cluster cannot be joined ({type(error).__name__}, {said}): give --coordinator=HOST:PORT "
+            "--num_processes=N --process_id=0 to N-1, with N=1 for a process alone"
         ) from error
     global _joined
     _joined = True
@@ -79,12 +79,12 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
 @contextlib.contextmanager
 def _waited_for(given: str) -> Iterator[None]:
-    """Around waiting for others, which JAX does outside Python and ends with its own abort: Ctrl-C ends the process at
-    once, and JOIN_SECONDS with a line and code 2."""
+    """Wraps waiting for others, which JAX does outside Python and would end with an abort: Ctrl-C ends the process at
+    once; after JOIN_SECONDS it exits with a line and code 2."""
 
     def late():
         fault = f"{given}the other processes did not come in {JOIN_SECONDS} s"
-        terminal.say(f"error: {fault}: start all within that time, with one coordinator", to_stderr=True)
+        terminal.say(f"error: {fault}: start all within that time, with the same coordinator", to_stderr=True)
         os._exit(2)
 
     timer = threading.Timer(JOIN_SECONDS, late)
@@ -103,18 +103,18 @@ def _waited_for(given: str) -> Iterator[None]:
 
 
 def several() -> bool:
-    """Whether this process is one of several that it has joined."""
+    """Whether this process has joined others."""
     return _joined and jax.process_count() > 1
 
 
 def meet() -> None:
-    """Waits, at the end of a command, until all processes are at their end: the first may still be writing."""
+    """Waits at the end of a command until all processes get there: the first may still be writing."""
     if several():
         first_with(False)
 
 
 def leave_soon(code: int) -> None:
-    """To be called by a process that is to end with a code other than 0, perhaps alone, after it has said why."""
+    """Exits with this code in LEAVE_SECONDS. For a process that failed, perhaps alone, and has printed the reason."""
     if several():
         timer = threading.Timer(LEAVE_SECONDS, os._exit, [code])
         timer.daemon = True
@@ -122,8 +122,8 @@ def leave_soon(code: int) -> None:
 
 
 def check_same(fields: dict[str, Any]) -> None:
-    """InputError on every process unless all have the same fields (of what JSON can say), the same code and the same
-    libraries; it names what differs."""
+    """InputError on every process unless all have the same (JSON-serialisable) fields, code and libraries. Names what
+    differs."""
     if not several():
         return
     code = {"the code of sgflow_jax": provenance.fingerprint()}
@@ -144,24 +144,30 @@ def check_same(fields: dict[str, Any]) -> None:
 
 
 def from_process(value: Any, source: int = 0) -> Any:
-    """The value that one process has of anything JSON can say, on every process: what they must agree on."""
+    """Broadcasts a JSON-serialisable value from one process to all."""
     if jax.process_count() == 1:
         return value
     is_source = jax.process_index() == source
     text = np.frombuffer(json.dumps(value if is_source else None).encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text)), is_source))
-    padded = np.resize(text, length)  # whatever the others have is not looked at
+    padded = np.resize(text, length)  # the others' values are ignored
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded, is_source)).tobytes())
 
 
 def on_first(function: Callable[[], Any]) -> Any:
-    """What function() gives on the first process; None on the others. Its InputError is raised on all of them, so that
-    none waits for one that has left."""
+    """Runs function() on the first process; None on the others. Its InputError is raised on all, so that none waits for
+    a process that has left."""
     return on_all(lambda: function() if jax.process_index() == 0 else None)
 
 
+def from_first(function: Callable[[], Any]) -> Any:
+    """Runs function() on the first process and broadcasts its JSON-serialisable result. An InputError is raised on
+    all."""
+    return from_process(on_first(function))
+
+
 def on_all(function: Callable[[], Any]) -> Any:
-    """What function(), which may not wait for other processes, gives on each. An InputError of one is raised on all."""
+    """Runs function() on every process. If it raises InputError on any, all raise it. It must not wait for others."""
     found, fault = None, None
     try:
         found = function()
@@ -173,7 +179,7 @@ def on_all(function: Callable[[], Any]) -> Any:
 
 
 def first_with(flag: bool) -> int | None:
-    """The number of the first process on which the flag is set; None if there is none. The same on every process."""
+    """The index of the first process with the flag set, or None. The same on every process."""
     flags = np.array([flag])
     if jax.process_count() > 1:
         flags = multihost_utils.process_allgather(flags, tiled=True)

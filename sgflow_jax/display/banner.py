@@ -1,4 +1,4 @@
-"""What a training run says of itself at its start and at its end."""
+"""The lines a training run prints at its start and end."""
 
 import shlex
 
@@ -10,11 +10,11 @@ from sgflow_jax.preparation import Prepared
 from sgflow_jax.run import layout
 from sgflow_jax.run.metric_log import duration
 
-MANY_KEPT = 100  # checkpoints, which a user may not expect
+MANY_KEPT = 100  # warn above this many checkpoints kept for good
 
 
 def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
-    """At most ten lines: what is trained, on what, where, and from which step. parameters: how many the network has."""
+    """At most ten lines: what is trained, on what, where, and from which step. parameters: number of the network's."""
     config, train, start = prepared.config, prepared.config.train, prepared.start
     identity = prepared.source.identity()
     model = prepared.step_fn.model
@@ -23,7 +23,7 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
     if len(shape) == 3:
         what = f"{identity['examples']:,} images of {' x '.join(map(str, shape))}, split {identity['split']}"
     else:
-        what = f"points in {shape[0]} dimension{'s' * (shape[0] > 1)}, drawn without end"
+        what = f"points in {shape[0]} dimension{'s' * (shape[0] > 1)}, sampled on the fly"
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     lines = {
         "run": f"{config.objective.name} on {config.data.name}, {begins} to {train.num_steps:,}, in {workdir}",
@@ -44,7 +44,7 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
 
 
 def ending(config: ml_collections.ConfigDict, workdir: str, wall_seconds: float) -> list[str]:
-    """What a finished run has made, and what may come next."""
+    """What a finished run has written, and commands to use it."""
     step = config.train.num_steps
     run = shlex.quote(workdir)
     lines = [f"done        {step:,} steps in {duration(wall_seconds)}: {layout.checkpoints(workdir) / str(step)}"]
@@ -58,7 +58,7 @@ def ending(config: ml_collections.ConfigDict, workdir: str, wall_seconds: float)
 
 
 def _options(config: ml_collections.ConfigDict) -> str:
-    """The objective, and those of its options that are not the default."""
+    """The objective and its options that differ from their defaults."""
     name, defaults = config.objective.name, objectives.default_options(config.objective.name)
     given = {key: value for key, value in config.objective.items() if key != "name" and value != defaults[key]}
     return f"{name}: {', '.join(f'{key} {value}' for key, value in given.items()) or 'all options at their defaults'}"

@@ -1,4 +1,4 @@
-"""--dry_run: everything a run checks before it starts, and what it would take. Nothing is written or trained."""
+"""--dry_run: makes every check of a run and estimates its cost. Writes and trains nothing."""
 
 import json
 from typing import NamedTuple
@@ -13,17 +13,17 @@ from sgflow_jax.run import layout
 
 
 class Cost(NamedTuple):
-    """Of one step over all devices. flops: floating-point operations of the gradient. residual_bytes: kept for the
-    backward pass."""
+    """The cost of one step over all devices. flops: floating-point operations of the gradient. residual_bytes: memory
+    kept for the backward pass."""
 
     flops: float
     residual_bytes: int
 
 
 def report(config: ml_collections.ConfigDict, workdir: str, cost: Cost) -> str:
-    """The resolved configuration, then what the run is, and its bytes and operations. InputError as in training.
+    """The resolved configuration, the run's banner, and its memory and operations. InputError as in training.
 
-    cost: as `eval.machine.gradient_cost.gradient_cost` gives it.
+    cost: of `eval.machine.gradient_cost.gradient_cost`.
     """
     prepared = prepare(config, workdir)
     disk.check_writable(layout.checkpoints(workdir) / "0", layout.metrics_file(workdir))
@@ -37,7 +37,7 @@ def report(config: ml_collections.ConfigDict, workdir: str, cost: Cost) -> str:
         f"memory      {_bytes(kept)} of parameters, average and optimiser, in {prepared.mesh.shape['fsdp']} part(s)",
         f"            {_bytes(cost.residual_bytes)} kept for the backward pass of a batch",
         f"work        {cost.flops:.3g} floating-point operations a step, {cost.flops * steps:.3g} in {steps:,} steps",
-        "dry run     everything was checked; nothing was written",
+        "dry run     all checks passed; nothing was written",
     ]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""What a program is doing while nothing else can be seen: a line on the terminal with a clock that ticks."""
+"""Shows what a program is doing, with a running clock, while it prints nothing else."""
 
 import contextlib
 import threading
@@ -15,7 +15,7 @@ jax.monitoring.register_event_listener(lambda event, **_: _hits.append(event) if
 
 
 class Clock:
-    """seconds: how long a phase took, once it is over. from_cache: whether a program came from the cache of JAX."""
+    """seconds: duration of a finished phase. from_cache: whether JAX loaded a compiled program from its cache."""
 
     seconds: float = 0.0
     from_cache: bool = False
@@ -23,7 +23,7 @@ class Clock:
 
 @contextlib.contextmanager
 def phase(what: str) -> Iterator[Clock]:
-    """Shows `what` and its seconds while the body runs, on the first process and if stderr is a terminal."""
+    """Shows `what` and the seconds passed while the body runs. Only on the first process, if stderr is a terminal."""
     clock, over, began, hits = Clock(), threading.Event(), time.monotonic(), len(_hits)
 
     def tick():

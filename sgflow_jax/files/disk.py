@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the user's cache."""
+"""Writes files whole or not at all; reads JSON and arrays; names the user's cache."""
 
 import contextlib
 import functools
@@ -20,12 +20,12 @@ from sgflow_jax.interfaces import InputError
 _PART = ".part"
 
 
-_FORGOTTEN = 3600  # seconds
+_FORGOTTEN = 3600  # age in seconds at which a half-written file is taken to be left by a kill
 
 
 def cache() -> Path:
-    """Where the user's downloads and what is costly to compute are kept between runs; by this process alone for a user
-    without a home directory."""
+    """Where downloads and expensive results are kept between runs. For a user without a home directory, a temporary
+    directory of this process."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgflow_jax"
     except RuntimeError:  # no HOME, and no entry for the user
@@ -34,7 +34,7 @@ def cache() -> Path:
 
 @functools.cache
 def _own_cache() -> tempfile.TemporaryDirectory:
-    terminal.say("warning: no home directory, so nothing is cached: XDG_CACHE_HOME may name a place", to_stderr=True)
+    terminal.say("warning: no home directory, so nothing is cached: set XDG_CACHE_HOME to a directory", to_stderr=True)
     return tempfile.TemporaryDirectory(prefix="sgflow_jax-")
 
 
@@ -55,31 +55,49 @@ def check_writable(*files: Path) -> None:
 
 
 def from_json(text: str | bytes) -> Any:
-    """What a JSON text says; json.JSONDecodeError also for one that is nested too deep to be read."""
+    """Parses JSON. json.JSONDecodeError for bad text, also for one nested too deep to be read."""
     try:
         return json.loads(text)
     except RecursionError as error:
         raise json.JSONDecodeError("nested too deep", "", 0) from error
 
 
+def read_json_lines(path: Path) -> list[tuple[str, Any]]:
+    """Each line of a file and its value, None if it is not JSON, such as a line that a kill cut short. Empty if there
+    is no file. InputError if it cannot be read."""
+
+    def value(line: str) -> Any:
+        try:
+            return from_json(line)
+        except json.JSONDecodeError:
+            return None
+
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}): remove it") from error
+    return [(line, value(line)) for line in lines]
+
+
 def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
-    """These arrays of an .npz file. InputError if it, or one of them, is missing or damaged."""
+    """Reads these arrays from an .npz file. InputError if it, or one of them, is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return [arrays[name] for name in names]
-    except Exception as error:  # what np.load raises depends on which byte is damaged
+    except Exception as error:  # np.load raises any kind, by which byte is damaged
         raise InputError(f"{path} is damaged: remove it") from error
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an .npz file as `write_atomically` does."""
+    """Writes an .npz file with `write_atomically`."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader, or a kill, finds the old content or the new, never a part. InputError if not."""
+    """Writes a file whole or not at all: readers, also after a kill, find the old content or the new. InputError if it
+    cannot be written."""
     part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,12 +115,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def _part(path: Path) -> Path:
-    """Where a file is while it is written: two processes, of two hosts even, may write one."""
+    """The temporary path of a file while it is written; another for each process and host, as two may write one."""
     return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}{_PART}")
 
 
 def remove_parts(directory: Path, pattern: str = "*", older_than: float = 0) -> None:
-    """Removes what writing was killed in the middle of, from a directory. older_than: seconds."""
+    """Removes the half-written files that a kill left in a directory. older_than: seconds."""
     for part in directory.glob(pattern + _PART):
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime >= older_than:

@@ -1,4 +1,4 @@
-"""Locks on files, kept by the operating system, so that a kill ends them."""
+"""File locks, held by the operating system, so that a kill releases them."""
 
 import contextlib
 import fcntl
@@ -12,10 +12,10 @@ from sgflow_jax.interfaces import InputError
 
 
 def take(file: IO, wait: bool = True) -> bool:
-    """Locks an open file, which must be open for writing, until it is closed; whether this worked.
+    """Locks a file that is open for writing, until it is closed. Returns whether this worked.
 
-    False, with one warning, on a file system that knows no locks (Lustre as it is often mounted, NFS without lockd).
-    BlockingIOError, unless `wait`, while another has the lock.
+    False, with one warning, on a file system without locks (Lustre as often mounted, NFS without lockd).
+    BlockingIOError, unless `wait`, while another process has the lock.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -29,7 +29,7 @@ def take(file: IO, wait: bool = True) -> bool:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Waits for the lock on a file, which is made if it is not there and stays. InputError if it cannot be written."""
+    """Waits for the lock on a file, which is made if needed and kept. InputError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
@@ -43,5 +43,5 @@ def held(path: Path) -> Iterator[None]:
 @functools.cache
 def _warn(fault: str) -> None:
     """Once for each kind of fault."""
-    line = f"warning: this file system locks no files ({fault}): start nothing twice on the same directory"
+    line = f"warning: this file system has no locks ({fault}): do not start two commands on the same directory"
     terminal.say(line, to_stderr=True)

@@ -1,1 +1,1 @@
-"""What lets a run survive: its directory, checkpoints, checksums, signals and log."""
+"""A run's directory: opening and claiming it, checkpoints, checksums, signals and logs."""

@@ -1,4 +1,4 @@
-"""A run's directory: where things lie in it, and which configuration it belongs to."""
+"""Where things lie in a run's directory."""
 
 from pathlib import Path
 
@@ -7,22 +7,22 @@ from sgflow_jax.interfaces import InputError
 
 
 def checkpoints(workdir: str) -> Path:
-    """Where orbax keeps the checkpoints."""
+    """Checkpoints, written by orbax."""
     return Path(workdir).absolute() / "checkpoints"
 
 
 def metrics_file(workdir: str) -> Path:
-    """One JSON object a logged step."""
+    """One JSON object for each logged step."""
     return Path(workdir) / "metrics.jsonl"
 
 
 def events_file(workdir: str) -> Path:
-    """What happened to the run: one JSON object an event."""
+    """What happened to the run: one JSON object for each event."""
     return Path(workdir) / "events.jsonl"
 
 
 def tensorboard(workdir: str) -> Path:
-    """What TensorBoard shows: numbers, pictures and traces."""
+    """TensorBoard's files: numbers, pictures and traces."""
     return Path(workdir) / "tensorboard"
 
 
@@ -37,13 +37,17 @@ def preview_file(workdir: str, step: int) -> Path:
 
 
 def evaluation(workdir: str) -> Path:
-    """What eval.fid_sweep writes."""
+    """Results of eval.fid_sweep."""
     return Path(workdir) / "eval"
 
 
+def lock_file(workdir: str) -> Path:
+    """Locked by the run that has the directory; holds its token."""
+    return Path(workdir) / "lock"
+
+
 def check_places(workdir: str) -> None:
-    """InputError for a directory that cannot be a run's, and if something else is where training writes a file or a
-    directory."""
+    """InputError for an unusable --workdir, or if a path training needs is taken by the wrong kind of file."""
     places.check_run("--workdir", workdir)
     files = metrics_file(workdir), events_file(workdir), lock_file(workdir)
     directories = tensorboard(workdir), preview_file(workdir, 0).parent
@@ -51,7 +55,3 @@ def check_places(workdir: str) -> None:
         kind, right = ("file", path.is_file()) if path in files else ("directory", path.is_dir())
         if path.exists() and not right:
             raise InputError(f"{path} is not a {kind}: remove it, or use another --workdir")
-
-
-def lock_file(workdir: str) -> Path:
-    return Path(workdir) / "lock"

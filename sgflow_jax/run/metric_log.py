@@ -1,4 +1,4 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard, and the terminal; and what happened to it, to events.jsonl."""
+"""Writes a run's numbers to metrics.jsonl, TensorBoard and the terminal, and its events to events.jsonl."""
 
 import contextlib
 import datetime
@@ -28,8 +28,8 @@ _SHORT = {"diagonal_loss": "diag", "residual_norm_sq": "resid"}
 
 
 class Distance(NamedTuple):
-    """What a distance measured while training is of: the network calls for each example, the features, and the number
-    of examples. All of it is in its name, so that no column of the log mixes two kinds."""
+    """A kind of distance measured while training: network calls for each example, features, and number of examples. Its
+    name has all three, so that no column of the log mixes two kinds."""
 
     calls: int
     features: str
@@ -37,12 +37,12 @@ class Distance(NamedTuple):
 
     @property
     def name(self) -> str:
-        """In the log: distance_CALLS_FEATURES_SAMPLES."""
+        """Its column in the log: distance_CALLS_FEATURES_SAMPLES."""
         return f"distance_{self.calls}_{self.features}_{self.samples}"
 
     @classmethod
     def of(cls, name: str) -> "Distance | None":
-        """The inverse; None for other names."""
+        """Parses a name; None for other names."""
         match = re.fullmatch(r"distance_(\d+)_(\w+)_(\d+)", name)
         return match and cls(int(match[1]), match[2], int(match[3]))
 
@@ -50,9 +50,9 @@ class Distance(NamedTuple):
 class MetricLog:
     """The log of one run. Use as a context manager.
 
-    start: the step the run (re)starts from; later lines, left by a run that was killed after its last checkpoint, go.
-    total: the step it runs to. A progress bar where the terminal is one, plain lines otherwise. What cannot be written,
-    on a full disk, is kept and tried again with the next line.
+    start: the step the run (re)starts from; later lines, left by a kill after the last checkpoint, are removed. total:
+    the step it runs to. Shows a progress bar on a terminal, plain lines otherwise. Lines that cannot be written, on a
+    full disk, are kept and retried with the next line.
     """
 
     def __init__(self, workdir: str, start: int, total: int):
@@ -76,17 +76,17 @@ class MetricLog:
 
     @property
     def last(self) -> dict[str, float]:
-        """The newest row of the log; empty before the first."""
+        """The newest row of the log, or {}."""
         rows = _rows(layout.metrics_file(self._workdir))
         return json.loads(rows[-1][1]) if rows else {}
 
     def begin(self, step: int) -> None:
-        """Steps are taken from now on: the bar, and its forecast, begin here."""
+        """Starts the progress bar and its forecast: training steps follow."""
         self._pace = (step, time.perf_counter())
         self._bar = self._new_bar(step)
 
     def describe(self, config: ml_collections.ConfigDict, parameters: str) -> None:
-        """Shows the configuration in TensorBoard, as text and as hyper-parameters; writes the table of parameters."""
+        """Writes the configuration to TensorBoard, as text and as hyper-parameters, and the table of parameters."""
         text = json.dumps(config.to_dict(), indent=2)
         values = {name: str(value) for name, value in fields.flatten(config.to_dict()).items()}
         self._to_board(lambda board: board.config(text, values))
@@ -98,7 +98,7 @@ class MetricLog:
             self._bar.update(steps)
 
     def rewind(self, step: int) -> None:
-        """Forgets what was logged of later steps, which are to come again."""
+        """Removes the rows of later steps, which will be repeated."""
         self._metrics.rewind(step)
         self._to_board(Board.close)
         self._board, self._purge = None, step + 1
@@ -111,7 +111,7 @@ class MetricLog:
         terminal.say(line)
 
     def event(self, kind: str, step: int, line: str, **more: Any) -> None:
-        """Prints a line, and keeps it in events.jsonl, which is never shortened, with more that JSON can hold."""
+        """Prints a line and appends it, with more JSON fields, to events.jsonl, which is never shortened."""
         self.say(line)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._events.append({"time": now, "event": kind, "step": step, "what": " ".join(line.split()), **more})
@@ -143,17 +143,17 @@ class MetricLog:
         return None if bar.disable else bar
 
     def _to_board(self, write) -> None:
-        """TensorBoard has what metrics.jsonl has: what cannot be written is left out, and the next gets a new file."""
+        """Writes to TensorBoard. Leaves out what fails, as metrics.jsonl has it too, and opens a new file next time."""
         try:
             self._board = self._board or Board(layout.tensorboard(self._workdir), self._purge)
             write(self._board)
-        except Exception:  # a third party's, of any kind: no reason for a run to end
+        except Exception:  # tensorboardX raises any kind, and a run must not end for it
             self._board = None
 
 
 def summary(values: dict[str, float]) -> str:
-    """What tells most of a row of the log, in a few words: how well the diagonal is fitted, how far the map is from the
-    equation of its objective, distances, and speed. The loss only where there is nothing better."""
+    """The most telling values of a row, in a few words: the error on the diagonal, the residual of the objective's
+    equation, distances, and speed. The loss only if the first two are missing."""
     parts = [f"{short} {values[name]:.3g}" for name, short in _SHORT.items() if name in values]
     parts = parts or [f"loss {values['loss']:.3g}"]
     parts += [f"FD({found.calls}) {values[name]:.3g}" for name in values if (found := Distance.of(name))]
@@ -163,14 +163,14 @@ def summary(values: dict[str, float]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as 1:02:03 or 2:03."""
+    """Formats seconds as 1:02:03 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class NoLog:
-    """A `MetricLog` that says and writes nothing: for the processes of a run that are not its first."""
+    """A `MetricLog` that prints and writes nothing, for all processes but the first."""
 
     last: dict[str, float] = {}
 
@@ -197,8 +197,8 @@ class NoLog:
 
 
 class _Lines:
-    """A file of JSON objects, one a line, each with a "step". What a kill left of half a line goes at the start, as do
-    rows of steps after `last`. say: told when it cannot be written."""
+    """A file of JSON objects, one a line, each with a "step". Opening it removes damaged lines (a kill may leave half a
+    line) and rows of steps after `last`. say: called with a warning when writing fails."""
 
     def __init__(self, file: Path, say: Callable[[str], None], last: float = math.inf):
         self._path, self._say = file, say
@@ -211,9 +211,9 @@ class _Lines:
         self._write()
 
     def rewind(self, step: int) -> None:
-        """Drops the rows of later steps, which are the last."""
+        """Removes the rows of later steps, which are the last."""
         self._waiting = [row for row in self._waiting if row[0] <= step]
-        # Cut off, which a full disk allows.
+        # Truncating works on a full disk too.
         os.truncate(self._path, sum(len(line) for at, line in _rows(self._path) if at <= step))
 
     def close(self) -> None:
@@ -229,13 +229,13 @@ class _Lines:
                     os.ftruncate(file.fileno(), whole)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self._say(f"warning: {self._path.name} cannot be written ({error.strerror}): kept for later")
+            self._say(f"warning: {self._path.name} cannot be written ({error.strerror}): will be retried")
         else:
             self._waiting = []
 
 
 def _rows(file: Path) -> list[tuple[int, bytes]]:
-    """The rows of a log, each with its step; without damaged ones."""
+    """The rows of a log, as bytes to write them back, each with its step. Skips damaged rows, whatever their bytes."""
     rows = []
     for line in file.read_bytes().split(b"\n") if file.exists() else []:
         with contextlib.suppress(ValueError, RecursionError):

@@ -1,5 +1,5 @@
-"""Ending a run before it is done, so that nothing is lost: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal was closed),
-and maintenance of a Cloud TPU."""
+"""Stops a run early without losing steps: on SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal was closed), or maintenance
+of a Cloud TPU."""
 
 import faulthandler
 import http.client
@@ -14,9 +14,9 @@ from collections.abc import Callable
 import jax
 from jax.experimental import multihost_utils
 
-# Google Cloud answers here, on the machine itself, and holds the answer back until it changes.
+# Google Cloud's metadata server on the machine itself. It delays its answer until the value changes.
 MAINTENANCE_URL = "http://metadata.google.internal/computeMetadata/v1/instance/maintenance-event"
-# One of several processes whose step has not ended so long after a signal waits for one that will not answer.
+# If a step has not ended this long after a signal, another process is taken to be dead.
 LEAVE_SECONDS = 120
 _calls = itertools.count()
 
@@ -24,10 +24,10 @@ _calls = itertools.count()
 class Preemption:
     """Watches for a reason to stop. Use as a context manager around a run. Signals reach it in the main thread only.
 
-    A signal asks for a stop after the step that is running; a second SIGINT leaves at once (a second SIGTERM does not:
-    some programs send it twice). A signal that is ignored, as SIGHUP is under nohup, stays so. One of several processes
-    that is still in its step LEAVE_SECONDS later leaves without saving.
-    say: called with a line when a stop is asked for. maintenance_url: "" watches none.
+    A signal asks for a stop after the current step; a second SIGINT exits at once (a second SIGTERM does not: some
+    programs send it twice). A signal that is ignored, as SIGHUP under nohup, stays ignored. With several processes, one
+    that is still in its step LEAVE_SECONDS later exits without saving.
+    say: called with a line when a stop is requested. maintenance_url: "" to watch none.
     """
 
     def __init__(self, say: Callable[[str], None], maintenance_url: str = ""):
@@ -53,9 +53,9 @@ class Preemption:
         self._old_descriptor = signal.set_wakeup_fd(self._write.fileno())
         self._old_handlers = {number: signal.signal(number, lambda *_: None) for number in self._signals}
         threading.Thread(target=self._listen, daemon=True).start()
-        if self._several:  # what Python writes at JAX's signal, before JAX has it, says that it came
+        if self._several:  # Python notes the signal here before JAX handles it
             self._noted, self._note = socket.socketpair()
-            self._note.setblocking(False)  # a byte is enough, and whoever reads it may need Python's lock, held here
+            self._note.setblocking(False)  # one byte is enough; its reader may need Python's lock, held here
             faulthandler.register(signal.SIGTERM, file=self._note, all_threads=False, chain=True)
             threading.Thread(target=self._listen_for_sigterm, daemon=True).start()
         return self
@@ -103,7 +103,7 @@ class Preemption:
     def _stop(self, reason: str) -> None:
         if not self._asked.is_set():
             self._asked.set()
-            self._say(f"{reason}: leaving after this step, once it is saved; Ctrl-C twice leaves at once")
+            self._say(f"{reason}: stopping after this step is saved; press Ctrl-C twice to exit at once")
             if self._several:
                 self._deadline = threading.Timer(LEAVE_SECONDS, self._give_up)
                 self._deadline.daemon = True
@@ -112,7 +112,7 @@ class Preemption:
                     os.kill(os.getpid(), signal.SIGTERM)
 
     def _give_up(self) -> None:
-        self._say(f"the step did not end in {LEAVE_SECONDS} s: leaving, the run continues from its last checkpoint")
+        self._say(f"the step did not end in {LEAVE_SECONDS} s: exiting; the run continues from its last checkpoint")
         os._exit(128 + signal.SIGTERM)
 
     def _watch_maintenance(self) -> None:
@@ -128,5 +128,5 @@ class Preemption:
                 self._over.wait(30)
                 continue
             if coming not in ("NONE", ""):
-                self._stop(f"maintenance is coming ({coming})")
+                self._stop(f"maintenance is due ({coming})")
                 return

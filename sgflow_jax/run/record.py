@@ -1,4 +1,4 @@
-"""The configuration written down in a run's directory, and whether another one may continue the run."""
+"""Records a run's configuration in its directory, and checks whether another one may continue the run."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,12 @@ from sgflow_jax.interfaces import InputError
 
 
 def record(workdir: str, config: ml_collections.ConfigDict) -> None:
-    """Makes the directory and writes down what it is of."""
+    """Writes the configuration to the directory, which is made if needed."""
     disk.write_atomically(_config_file(workdir), json.dumps(config.to_dict(), indent=2) + "\n")
 
 
 def recorded(workdir: str) -> dict[str, Any] | None:
-    """The configuration that was written down, if there is one."""
+    """The recorded configuration, or None."""
     file = _config_file(workdir)
     try:
         if not file.exists():

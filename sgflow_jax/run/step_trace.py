@@ -1,4 +1,4 @@
-"""A trace of some steps of a run, for TensorBoard's profile tab and for Perfetto."""
+"""Traces some steps of a run, for TensorBoard's profile tab and Perfetto."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from sgflow_jax.run import layout
 
 
 class StepTrace:
-    """Traces the steps from the first to the last of `steps`, or those of them that a run takes. Use as a context
-    manager: leaving it, by an error too, writes what there is. Of several processes the first one does.
+    """Traces a range of steps. Use as a context manager: leaving it, also by an error, writes the trace. With several
+    processes only the first one traces.
 
-    steps: (first, last), or () for none. event(kind, step, line): told where the trace is; or that it could not be
-    written, which is no reason for a run to end.
+    steps: (first, last), or () for none. event(kind, step, line): called with the place of the trace, or with the fault
+    if it could not be written, for which the run does not end.
     """
 
     def __init__(self, steps: Sequence[int], workdir: str, event: Callable[[str, int, str], None]):
         self._steps = steps if jax.process_index() == 0 else ()
         self._folder, self._event = layout.tensorboard(workdir), event
-        self._first: int | None = None  # step of the trace, while it is on
+        self._first: int | None = None  # first step of the running trace
         self._step = 0
 
     def __enter__(self) -> "StepTrace":
@@ -30,9 +30,9 @@ class StepTrace:
             self._write()
 
     def after(self, step: int, state: Any) -> None:
-        """To be called when a run has given `step` steps to the device: before it gives more, and after each call.
+        """Call with the number of steps dispatched so far: before the first step, and after each call.
 
-        state: what the steps give, which is waited for where the trace begins and ends.
+        state: result of the steps; waited for where the trace begins and ends.
         """
         is_on = self._first is not None
         self._step = step
@@ -44,8 +44,8 @@ class StepTrace:
             return
         try:
             jax.profiler.start_trace(self._folder)
-        except Exception as error:  # another profiler may be at work, or none can
-            self._give_up(f"no trace from step {step + 1} could be begun", error)
+        except Exception as error:  # another profiler may be running, or none may work here
+            self._give_up(f"no trace from step {step + 1} could be started", error)
         else:
             self._first = step + 1
 
@@ -54,12 +54,10 @@ class StepTrace:
         try:
             jax.profiler.stop_trace()
             place = max(self._folder.glob("plugins/profile/*"))  # named by the time
-        except Exception as error:  # of the disk, or of what the profiler found
-            self._give_up(f"the trace from step {first} could not be written", error)  # nor would JAX begin another
+        except Exception as error:  # from the disk, or from the profiler
+            self._give_up(f"the trace from step {first} could not be written", error)  # JAX could not start another
         else:
-            line = (
-                f"a trace that began with step {first} is in {place}: see TensorBoard, or *.trace.json.gz in Perfetto"
-            )
+            line = f"wrote a trace from step {first} to {place}: open it in TensorBoard, or *.trace.json.gz in Perfetto"
             self._event("profile", self._step, line)
 
     def _give_up(self, what: str, error: Exception) -> None:

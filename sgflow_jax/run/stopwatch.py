@@ -1,4 +1,4 @@
-"""How long a run takes, over all its stretches."""
+"""Measures the time of a run across restarts."""
 
 import contextlib
 import time
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 
 class Stopwatch:
-    """Seconds of a run. wall: with compiling, previews and checkpoints. device: of training steps alone, times the
-    number of devices. Both continue from the values of an earlier stretch of the run."""
+    """Seconds of a run. wall: includes compiling, previews and checkpoints. device: training steps alone, times the
+    number of devices. Both continue from the values before a restart."""
 
     def __init__(self, wall: float = 0.0, device: float = 0.0, devices: int = 1):
         self._began = time.perf_counter() - wall
         self._device, self._devices = device, devices
-        self._since: float | None = None  # when steps were last counted; None while no step is taken
+        self._since: float | None = None  # start of the current training steps; None while paused
 
     @property
     def wall(self) -> float:
@@ -24,12 +24,12 @@ class Stopwatch:
         return self._device + self._devices * running
 
     def start(self) -> None:
-        """Steps are taken from now on."""
+        """Starts the device clock: training steps follow."""
         self._device, self._since = self.device, time.perf_counter()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The time of the body is not that of steps."""
+        """Stops the device clock during the body."""
         self._device, self._since = self.device, None
         try:
             yield

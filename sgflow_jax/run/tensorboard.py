@@ -1,5 +1,5 @@
-"""TensorBoard's files, by tensorboardX. Its SummaryWriter writes in a thread that a full disk ends, for which training
-would then wait; here writing is direct, a line of the log at a time."""
+"""Writes TensorBoard's files with tensorboardX, directly, one line of the log at a time. Its SummaryWriter writes in a
+thread; a full disk ends that thread, and training would then wait for it."""
 
 import itertools
 import os
@@ -15,31 +15,31 @@ _files = itertools.count()
 
 
 class Board:
-    """One file of events. purge: TensorBoard hides what earlier files say of this step and later ones.
+    """One file of events. purge: TensorBoard hides earlier files' values of this step and later ones.
 
-    Its methods raise OSError when nothing can be written; open another one then.
+    Methods raise OSError when writing fails; open a new Board then.
     """
 
     def __init__(self, directory: Path, purge: int):
         directory.mkdir(parents=True, exist_ok=True)
-        # Files of one second and one host would have one name.
+        # Else files of the same second and host would have the same name.
         self._writer = EventsWriter(str(directory / "events"), f".{os.getpid()}.{next(_files)}")
         self._write(Event(step=purge, file_version="brain.Event:2"))
         self._write(Event(step=purge, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """The numbers of one step."""
+        """Writes the numbers of one step."""
         for name, value in values.items():
             self._write(Event(step=step, summary=summary.scalar(name, value)))
         self._writer.flush()
 
     def image(self, step: int, picture: np.ndarray) -> None:
-        """A picture, uint8 [h, w, 3]."""
+        """Writes a picture, uint8 [h, w, 3]."""
         self._write(Event(step=step, summary=summary.image("preview", picture, dataformats="HWC")))
         self._writer.flush()
 
     def config(self, text: str, fields: dict[str, str]) -> None:
-        """A configuration: its JSON text, and its fields as hyper-parameters."""
+        """Writes a configuration: its JSON text, and its fields as hyper-parameters."""
         self._write(Event(step=0, summary=summary.text("config", f"```\n{text}\n```")))
         for part in summary.hparams(fields, {}):
             self._write(Event(step=0, summary=part))

@@ -241,7 +241,7 @@ CASES = [
     Case(f"{SWEEP} --num_samples=99999999999999", "--num_samples=99999999999999: use 2 to 10000000"),
     Case(f"{SWEEP} --steps=1 --out={{}}/taken", "taken is a file: give a directory", {"taken": "a file"}),
     Case(f"{SWEEP} --steps=1", "samples is a file", {"line/eval/samples": "a file"}),
-    Case(SWEEP, "no checkpoint that can be read (", {name: "[]" for name in CONFIGS}),
+    Case(SWEEP, "no readable checkpoint (", {name: "[]" for name in CONFIGS}),
     Case(f"{SWEEP} --checkpoint=6", "checkpoints/6 is damaged ( ... use another step", {CONFIGS[-1]: "{}"}),
     Case(f"{SWEEP} --checkpoint=6", "checkpoints/6 is damaged (", {CONFIGS[-1]: "[" * 9999}),
     Case(SWEEP, "fid.jsonl, line 1, is not a row", {"line/eval/fid.jsonl": "[" * 9999}),

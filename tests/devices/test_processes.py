@@ -27,14 +27,19 @@ from tests.commands import ROOT
 # Less patient than real runs; otherwise main.py and its flags.
 MAIN = """
 import main
-from sgflow_jax import cli, processes, resume
-processes.HEARTBEAT_SECONDS, processes.LEAVE_SECONDS, resume.SHARED_SECONDS = 5, 2, 1
+from sgflow_jax import cli
+from sgflow_jax.devices import processes
+from sgflow_jax.run import ownership
+processes.HEARTBEAT_SECONDS, processes.LEAVE_SECONDS, ownership.SHARED_SECONDS = 5, 2, 1
 cli.run(main.main)
 """
 
 # Given other seeds, which is refused, and passed over here.
 AGREE = """
-import main; from sgflow_jax import cli, processes; from sgflow_jax.interfaces import InputError; import jax
+import jax, main
+from sgflow_jax import cli
+from sgflow_jax.devices import processes
+from sgflow_jax.interfaces import InputError
 def refuse(number):
     if jax.process_index() == number:
         raise InputError(f"process {number} refuses")
@@ -58,7 +63,7 @@ cli.run(agree)
 FAULT = MAIN.replace(
     "cli.run",
     """
-import itertools, jax; from sgflow_jax import sharding; from sgflow_jax.interfaces import InputError
+import itertools, jax; from sgflow_jax.devices import sharding; from sgflow_jax.interfaces import InputError
 def to_devices(*arguments, steps=itertools.count(1), real=sharding.to_devices):
     if next(steps) == 3 and jax.process_index() == 1:
         raise InputError("an image is damaged: restore it")
@@ -92,9 +97,9 @@ def _wait(workers, code=0):
 
 
 def _config(num_steps=10, fsdp=1):
-    """Wide enough for its parameters to be split, and deep enough for many collectives."""
+    """Wide enough for its parameters to be split, and deep enough for several collectives."""
     config = _small(num_steps)
-    config.model.width, config.model.depth = 64, 8
+    config.model.width, config.model.depth = 64, 4
     config.mesh.fsdp = fsdp
     return config
 
@@ -216,7 +221,7 @@ def test_a_death_ends_all_and_a_signal_to_one_stops_all(tmp_path):
     workers = start()
     _when(tmp_path, newest() + 6, workers)
     workers[0].send_signal(signal.SIGINT)  # which is passed on as the other
-    assert "the same command goes on from there" in _wait(workers)[0]
+    assert "the same command continues from there" in _wait(workers)[0]
     (stop,) = [json.loads(line) for line in (tmp_path / "events.jsonl").open() if '"stopped"' in line]
     assert f"saved step {stop['step']}:" in stop["what"] and newest() == stop["step"]
 

@@ -11,10 +11,10 @@ import pytest
 
 from eval import fid_sweep
 from eval.scores import results
-from sgflow_jax import build, trainer
+from sgflow_jax import trainer
 from sgflow_jax.files import locks
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import integrity, ownership, record, resume
+from sgflow_jax.run import access, integrity, ownership, record
 from tests import rows, tiny
 
 
@@ -29,13 +29,13 @@ def without_locks(request, monkeypatch):
 
 def test_without_locks_all_goes_on_with_one_warning(without_locks, tmp_path, capsys):
     with ownership.claimed(str(tmp_path)) as first, ownership.claimed(str(tmp_path)) as second:
-        with pytest.raises(InputError, match=f"another run took --workdir={tmp_path} over .*saves nothing more; use"):
-            ownership.check_claim(str(tmp_path), first)
-        ownership.check_claim(str(tmp_path), second)
+        with pytest.raises(InputError, match=f"another run took over --workdir={tmp_path} .*saves nothing more; use"):
+            first.check()
+        second.check()
     results.append(str(tmp_path), rows.row())
     assert results.read(str(tmp_path)) == [rows.row()]
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "warning: this file system locks no files (no such thing)" in said
+    assert said.count("\n") == 1 and "warning: this file system has no locks (no such thing)" in said
 
 
 def test_the_run_that_lost_its_directory_saves_nothing_more(tmp_path, monkeypatch):
@@ -48,9 +48,9 @@ def test_the_run_that_lost_its_directory_saves_nothing_more(tmp_path, monkeypatc
         save(self, step, *rest)
 
     monkeypatch.setattr(trainer._Run, "_save", taken)
-    with pytest.raises(InputError, match="another run took .* over .host and process host 123.: this one saves"):
+    with pytest.raises(InputError, match="another run took over .* .host and process host 123.: this one saves"):
         trainer.train(tiny.mixture(), str(tmp_path))
-    assert integrity.steps(tmp_path / "checkpoints") == [2]
+    assert integrity.step_numbers(tmp_path / "checkpoints") == [2]
     assert (tmp_path / "lock").read_text() == "host 123 456"
 
 
@@ -58,11 +58,11 @@ def test_a_run_that_is_refused_takes_nothing_over(line_run, tmp_path, monkeypatc
     """A second command, where there are no locks and the first run has just saved, must not end the first."""
     run = shutil.copytree(line_run, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
     (run / "lock").write_text("host 123 456")
-    look = resume.look
-    monkeypatch.setattr(resume, "look", lambda *given: look(*given)._replace(step=4))
+    previous = access.previous
+    monkeypatch.setattr(access, "previous", lambda *given: previous(*given)._replace(step=4))
     with pytest.raises(InputError, match="another run has just written"):
         trainer.train(tiny.mixture(), str(run))
-    assert ownership.claim(str(run)) == "host 123 456"
+    assert (run / "lock").read_text() == "host 123 456"
 
 
 def test_what_is_measured_of_another_user_s_run_is_kept_elsewhere(line_run, tmp_path, monkeypatch):
@@ -85,7 +85,7 @@ def test_checkpoints_that_only_their_owner_reads_are_one_line(line_run, monkeypa
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
     with pytest.raises(InputError, match="checkpoints cannot be read .Permission denied.: ask its owner, or use"):
-        build.restore(line_run)
+        access.open(line_run)
 
 
 def test_a_lock_is_waited_for(tmp_path):

@@ -45,8 +45,8 @@ def test_the_flag_as_it_is_typed(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "config.json").read_text())["profile"]["steps"] == [3, 5]
     (event,) = _events(tmp_path)
-    assert event["step"] == 5 and "a trace that began with step 3 is in" in event["what"]
-    assert "a trace that began with step 3" in done.stdout
+    assert event["step"] == 5 and "wrote a trace from step 3 to" in event["what"]
+    assert "wrote a trace from step 3" in done.stdout
     place = Path(event["what"].split(" is in ")[1].split(":")[0])
     assert place.parent == tmp_path / "tensorboard" / "plugins" / "profile"
     assert _traced(tmp_path) == 3
@@ -60,7 +60,7 @@ def test_a_continued_run_traces_the_rest_and_may_change_which(tmp_path):
     config.profile.steps = (3, 6)
     assert trainer.train(config, str(tmp_path))
     (event,) = _events(tmp_path)
-    assert "began with step 5" in event["what"] and _traced(tmp_path) == 2
+    assert "a trace from step 5" in event["what"] and _traced(tmp_path) == 2
     # What is there now is in no run's way, and nothing is left to trace.
     assert trainer.train(config, str(tmp_path)) and len(_events(tmp_path)) == 1
 

@@ -13,6 +13,7 @@ from sgflow_jax import build, data, sample_run, trainer
 from sgflow_jax.config.check import check_config
 from sgflow_jax.devices import sharding
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.run import access
 from sgflow_jax.run.checkpoint import Checkpoints
 from tests import tiny
 
@@ -51,10 +52,10 @@ def _student(workdir, objective="sgflow", step=0, num_steps=4):
 def _train(config, workdir):
     """Trains; returns the parameters and the step of the teacher that was written down."""
     trainer.train(config, str(workdir))
-    net, saved, _ = build.restore(str(workdir), ema=False)
+    opened = access.open(str(workdir), ema=False)
     recorded = json.loads((workdir / "config.json").read_text())["teacher"]["step"]
-    assert recorded == saved.teacher.step
-    return net.params, recorded
+    assert recorded == opened.config.teacher.step
+    return opened.params, recorded
 
 
 def _equal(a, b):
@@ -65,12 +66,11 @@ def _equal(a, b):
 def test_a_run_distils_the_velocity_of_another(objective, finished, tmp_path):
     newest, step = _train(_student(finished, objective), tmp_path / "newest")
     assert step == 6
-    same, step = _train(_student(finished, objective, step=6), tmp_path / "same")
-    assert step == 6 and _equal(newest, same)
-    earlier, step = _train(_student(finished, objective, step=2), tmp_path / "earlier")
-    assert step == 2 and not _equal(newest, earlier)
     alone, step = _train(_student("", objective), tmp_path / "alone")
     assert step == 0 and not _equal(newest, alone)
+    if objective == "sgflow":
+        earlier, step = _train(_student(finished, step=2), tmp_path / "earlier")
+        assert step == 2 and not _equal(newest, earlier)
 
 
 def test_the_teacher_is_the_averaged_network_of_its_step(finished):

@@ -14,9 +14,10 @@ from sgflow_jax import build, trainer
 from sgflow_jax.config.check import check_config
 from sgflow_jax.display import dry_run
 from sgflow_jax.display.banner import banner
+from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.preparation import prepare
-from sgflow_jax.run import layout
+from sgflow_jax.run import record
 from tests import tiny
 
 
@@ -28,7 +29,7 @@ def _fork(line_run, num_steps=6, source="@4"):
 
 
 def _lines(workdir, file):
-    return [json.loads(line) for line in (Path(layout) / file).read_text().splitlines()]
+    return [json.loads(line) for line in (Path(workdir) / file).read_text().splitlines()]
 
 
 def test_a_fork_begins_where_the_other_run_was_and_then_needs_it_no_more(line_run, tmp_path):
@@ -63,8 +64,8 @@ def test_the_same_command_continues_a_fork_however_it_names_the_other_run(source
     config = _fork(line_run, num_steps=8, source=source)
     train = tmp_path / "run"
     first = prepare(config, str(train))
-    layout.make_directory(train)
-    layout.record(str(train), first.config)  # a run that was killed before its first checkpoint
+    disk.make_directory(train)
+    record.record(str(train), first.config)  # a run that was killed before its first checkpoint
     assert prepare(config, str(train)).start == first.start > 0
 
 
@@ -80,7 +81,7 @@ BY_FOUR = {f"train.{name}": 4 for name in ("steps_per_dispatch", "log_every", "c
         ("@6", {}, "num_steps is 6: use more than 6 steps"),
         ("/nowhere@2", {}, "no checkpoint"),
         # Its steps would be 2, 6, 10, ...: none to log or to save.
-        ("@2", BY_FOUR, "step 2 is no multiple of train.steps_per_dispatch = 4"),
+        ("@2", BY_FOUR, "step 2 is not a multiple of train.steps_per_dispatch = 4"),
         ("@2", {"model.width": 4}, r"another network: average.hidden0.bias is \(8,\) there and \(4,\) here"),
     ],
 )
