@@ -18,23 +18,23 @@ IDENTITY = results.Identity(
 SCORES = results.Scores(1.0, 0.1, (0.9, 1.2, 0.8, 1.1), 0.9, 0.01, 0.002, 0.7, 0.6, None)
 
 
-def row(steps: int = 1, value: float = 1.0, class_counts=None, **identity) -> results.Row:
+def row(calls: int = 1, value: float = 1.0, class_counts=None, **identity) -> results.Row:
     """A row with these fields; those of the reference may be given too."""
     fields = {field.name for field in dataclasses.fields(results.ReferenceIdentity)}
     reference = dataclasses.replace(REFERENCE, **{k: v for k, v in identity.items() if k in fields})
     rest = {k: v for k, v in identity.items() if k not in fields}
     scores = dataclasses.replace(SCORES, value=value, class_counts=class_counts)
-    return results.Row(dataclasses.replace(IDENTITY, steps=steps, reference=reference, **rest), scores)
+    return results.Row(dataclasses.replace(IDENTITY, calls=calls, reference=reference, **rest), scores)
 
 
-def digits_row(steps, value, seed=0, reference=None, **identity) -> results.Row:
+def digits_row(calls, value, seed=0, reference=None, **identity) -> results.Row:
     """A row of the digits that scikit-learn has. reference: fields of it."""
     settings = {"fingerprint": fingerprint.of_examples(build.source(tiny.digits())), **(reference or {})}
     settings |= {"checkpoint_step": 4, "num_samples": 1000, "seed": seed, **identity}
     scores = dict.fromkeys(field.name for field in dataclasses.fields(results.Scores))
     scores |= dict(value=value, value_error=value / 17, value_infinite=value / 1.1, kernel=value / 300, precision=0.625)
     scores |= dict(class_counts=tuple(range(60, 160, 10)))
-    return dataclasses.replace(row(steps, **settings), scores=results.Scores(**scores))
+    return dataclasses.replace(row(calls, **settings), scores=results.Scores(**scores))
 
 
 def finished_run(folder: Path, rows: list[results.Row], config=None, examples=None) -> str:

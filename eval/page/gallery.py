@@ -34,11 +34,8 @@ class Samples(NamedTuple):
     missing: list[str]
 
 
-def samples(runs: list[Run], kind: str) -> Samples:
-    """The first examples of each run at each number of steps, from the same noise where the runs have a seed in common.
-
-    kind: of the rows, as `plots.measured`.
-    """
+def samples(runs: list[Run], kind: results.Kind) -> Samples:
+    """The first examples of each run at each number of steps, from the same noise if the runs have a seed in common."""
     chosen = {run.label: run.chosen(kind) for run in runs}
     seeds = [{row.identity.seed for row in rows} for found in chosen.values() for rows in found.values()]
     seed = min(set.intersection(*seeds), default=None)
@@ -87,7 +84,7 @@ class Copies(NamedTuple):
     picture: Picture
 
 
-def copies(run: Run, kind: str, training: np.ndarray, typical: float) -> Copies | None:
+def copies(run: Run, kind: results.Kind, training: np.ndarray, typical: float) -> Copies | None:
     """Of the run's examples at its largest number of steps, of all seeds; None if they were not kept.
 
     training: uint8 [N, H, W, C]. typical: their `neighbours.spread`.

@@ -160,7 +160,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     wanted = objectives.make(**config.objective)
     if config.eval.every:
         require("eval.steps", bool(config.eval.steps), "numbers of sampling steps like (1,4)")
-        sampling.choose_calls(wanted, sampling.method_of(wanted), config.eval.steps, ())
+        sampling.Sampler(wanted).choose(config.eval.steps)
     step = config.teacher.step
     allowed = "0 (the newest) or, with teacher.workdir, the step of a checkpoint"
     require("teacher.step", step == 0 or (step > 0 and config.teacher.workdir), allowed)

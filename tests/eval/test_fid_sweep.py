@@ -299,7 +299,7 @@ def test_map_error_of_an_untrained_map_is_that_of_the_identity(line_run):
 
     errors = exact_errors.score(Exact(net.model, None), config, against)
     assert max(errors[name] for name in ("one_jump", "all_jumps", "path")) < 1e-3
-    assert max(errors[f"distance_{calls}"] for calls in exact_errors.CALLS) < 0.4
+    assert max(errors[f"distance_{calls}"] for calls in sampling.CALLS) < 0.4
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_a_workdir_without_checkpoint(tmp_path):
     with pytest.raises(InputError, match="no checkpoint"):
         sweep([str(tmp_path / "none")], Request(steps=(1,)))
     assert not (tmp_path / "none").exists()
-    with pytest.raises(InputError, match="exact map of digits is not known"):
+    with pytest.raises(InputError, match="exact map of digits is unknown"):
         exact_errors.targets("digits")
 
 
