@@ -55,10 +55,11 @@ def numbers(workdir: Path):
     """All that was trained and watched, in the last checkpoint."""
     from sgflow_jax import build, data
     from sgflow_jax.devices import sharding
+    from sgflow_jax.run import access
     from sgflow_jax.run.checkpoint import Checkpoints
 
-    config, step = build.recall(str(workdir))
-    mesh = sharding.mesh()
+    opened = access.open(str(workdir))
+    config, step, mesh = opened.config, opened.step, sharding.mesh()
     step_fn = build.train_step(config)
     like = build.state_like(config, step_fn, mesh)
     monitor = step_fn.init_monitor(data.batch_like(config.data.name, config.data.batch_size), like)

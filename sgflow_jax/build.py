@@ -1,4 +1,4 @@
-"""From a configuration, or a run's directory, to the objects it describes."""
+"""Builds the objects that a configuration, or a run's directory, describes."""
 
 import functools
 from collections.abc import Callable
@@ -6,18 +6,16 @@ from collections.abc import Callable
 import jax
 import ml_collections
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from sgflow_jax import data, models, objectives, optim
-from sgflow_jax.config.check import completed
 from sgflow_jax.devices import sharding
 from sgflow_jax.files import places
 from sgflow_jax.guard import Limits
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
-from sgflow_jax.run import integrity
-from sgflow_jax.run.checkpoint import Checkpoints
+from sgflow_jax.run import access, integrity
 from sgflow_jax.times import Domain
 from sgflow_jax.train_step import TrainState, TrainStep, several
 
@@ -67,38 +65,42 @@ def restore_net(workdir: str, step: int | None = None, ema: bool = True) -> Boun
     step: of the checkpoint; the newest by default. ema: the averaged parameters (default) or the last ones.
     InputError if there is no such checkpoint.
     """
-    return restore(workdir, step, ema)[0]
+    return access.open(workdir, step, ema).net()
 
 
-def restore(
-    workdir: str, step: int | None = None, ema: bool = True, mesh: Mesh | None = None
-) -> tuple[BoundNet, ml_collections.ConfigDict, int]:
-    """As `restore_net`: the network, the configuration it was trained with, and the step of the checkpoint.
-
-    mesh: on which the parameters are to lie; all on every device by default.
-    """
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        config, step = _recall(checkpoints, step)
-        trained = train_step(config)
-        state = checkpoints.state(step, state_like(config, trained, mesh or sharding.mesh()))
-    return BoundNet(trained.model, state.average if ema else state.params), config, step
+def restore(workdir: str, step: int | None = None, ema: bool = True) -> tuple[BoundNet, ml_collections.ConfigDict, int]:
+    """As `restore_net`: the network, its configuration, and the step of the checkpoint."""
+    opened = access.open(workdir, step, ema)
+    return opened.net(), opened.config, opened.step
 
 
-def compiled(step_fn: TrainStep, like: TrainState, mesh: Mesh, per_call: int = 1) -> Callable:
-    """The step function, or `per_call` steps in one (see `train_step.several`), laid out on a mesh and jitted; state
-    and monitor are donated. like: of `state_like`. The teacher stays where it is."""
+def first_state(config: ml_collections.ConfigDict, step_fn: TrainStep, like: TrainState) -> TrainState:
+    """The training state before the first step, on the devices. like: of `state_like`."""
+    init = functools.partial(step_fn.init, shape=data.shape(config.data.name))
+    where = jax.tree.map(lambda a: a.sharding, like)
+    return jax.jit(init, out_shardings=where)(stream_key(config.seed, Stream.PARAMETERS))
+
+
+def batch_sharding(config: ml_collections.ConfigDict, mesh: Mesh) -> NamedSharding:
+    """How the examples of one call of the training step are split over the devices. With several steps per call, the
+    batches are stacked along the first axis."""
+    return sharding.split(mesh, axis=0 if config.train.steps_per_dispatch == 1 else 1)
+
+
+def compiled(config: ml_collections.ConfigDict, step_fn: TrainStep, like: TrainState, mesh: Mesh) -> Callable:
+    """The training step, or `steps_per_dispatch` of them in one call, jitted for a mesh. State and monitor are donated;
+    the teacher stays where it is. like: of `state_like`."""
     where, everywhere = jax.tree.map(lambda a: a.sharding, like), sharding.replicated(mesh)
-    batches = sharding.split(mesh, axis=0 if per_call == 1 else 1)
     return jax.jit(
-        several(step_fn, per_call),
-        in_shardings=(where, everywhere, batches, everywhere, None),
+        several(step_fn, config.train.steps_per_dispatch),
+        in_shardings=(where, everywhere, batch_sharding(config, mesh), everywhere, None),
         out_shardings=(where, everywhere),
         donate_argnums=sharding.donated(0, 1),
     )
 
 
 def state_like(config: ml_collections.ConfigDict, step_fn: TrainStep, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the training state, which take no memory."""
+    """Shapes, dtypes and shardings of the training state. Allocates nothing."""
     shapes = jax.eval_shape(lambda key: step_fn.init(key, data.shape(config.data.name)), jax.random.key(0))
     return jax.tree.map(
         lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where),
@@ -107,28 +109,18 @@ def state_like(config: ml_collections.ConfigDict, step_fn: TrainStep, mesh: Mesh
     )
 
 
-def recall(workdir: str, step: int | None = None) -> tuple[ml_collections.ConfigDict, int]:
-    """As `restore`, without reading the network: the configuration and the step of the checkpoint."""
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        return _recall(checkpoints, step)
-
-
-def _recall(checkpoints: Checkpoints, step: int | None) -> tuple[ml_collections.ConfigDict, int]:
-    step = checkpoints.find(step)
-    return completed(checkpoints.config(step)), step
-
-
 def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | None, int, str]:
-    """The network whose velocity is distilled, the step of its checkpoint, and the network's fingerprint, which is the
-    same on any devices; (None, 0, "") if there is none.
+    """The network whose velocity is distilled, the step of its checkpoint, and its fingerprint, the same on any
+    devices. (None, 0, "") without a teacher.
 
-    InputError if there is no such checkpoint, its run cannot teach this one, or its network is not the one asked for.
+    InputError if there is no such checkpoint, its run cannot teach this one, or the fingerprint differs from
+    config.teacher.network.
     """
     workdir = places.run("config.teacher.workdir", config.teacher.workdir)
     if not workdir:
         return None, 0, ""
     try:
-        net, theirs, step = restore(workdir, config.teacher.step or None, mesh=mesh)
+        opened = access.open(workdir, config.teacher.step or None)
     except InputError as error:
         raise InputError(f"config.teacher.workdir: {error}; if it was moved, give its new place") from error
 
@@ -136,6 +128,7 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
         if not ok:
             raise InputError(f"config.teacher.workdir is {workdir!r}, {fault}: use another run")
 
+    theirs = opened.config
     theirs_objective, ours = objective(theirs), objective(config)
     shapes = data.shape(theirs.data.name), data.shape(config.data.name)
     require(shapes[0] == shapes[1], f"which was trained on examples of shape {shapes[0]}, not {shapes[1]}")
@@ -144,9 +137,9 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
         theirs_objective.interpolant == ours.interpolant,
         f"whose interpolant is {theirs_objective.interpolant}, not {ours.interpolant}",
     )
-    # The velocity of one class is not that of all.
+    # The velocity of one class differs from that of all classes together.
     classes = theirs.model.num_classes, config.model.num_classes
     require(classes[0] == classes[1], f"whose model.num_classes is {classes[0]}, not {classes[1]}")
-    network, asked = f"{integrity.bit_sum(net.params, integrity.sum_on_devices):08x}", config.teacher.network
-    require(asked in ("", network), f"whose network of step {step} has the fingerprint {network}, not {asked}")
-    return net, step, network
+    network, asked = f"{integrity.bit_sum(opened.params):08x}", config.teacher.network
+    require(asked in ("", network), f"whose network of step {opened.step} has the fingerprint {network}, not {asked}")
+    return opened.net(mesh), opened.step, network

@@ -10,13 +10,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sgflow_jax import build, data
-from sgflow_jax.config.check import check_config
+from sgflow_jax.config.check import check_config, completed
 from sgflow_jax.devices import processes, sharding
 from sgflow_jax.files import places
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import BoundNet
-from sgflow_jax.run import resume
+from sgflow_jax.run import access
 from sgflow_jax.run.checkpoint import Checkpoints
+from sgflow_jax.run.integrity import Saved
 from sgflow_jax.train_step import TrainState, TrainStep
 
 _KEPT_SHARE = 10  # checkpoints kept for good by default
@@ -32,7 +33,7 @@ class Prepared:
     mesh: Mesh
     step_fn: TrainStep
     like: TrainState
-    found: resume.Found
+    found: Saved
     source: data.Source
     teacher: BoundNet | None
     origin: tuple[str, int] | None
@@ -65,13 +66,13 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     step_fn = build.train_step(config, mesh)
     like = build.state_like(config, step_fn, mesh)
     config = _spelled(config)
-    found = resume.Found(*processes.from_process(processes.on_first(lambda: resume.look(workdir, config))))
+    found = access.previous(workdir, config)
     config = _filled_in(config, found)
     teacher, config.teacher.step, config.teacher.network = build.teacher(config, mesh)
     origin = None if found.step else _origin(config, like)
     if origin:
         config.train.fork_from = "@".join(map(str, origin))
-    source = processes.on_all(lambda: resume.check_data(workdir, found, build.source(config)))
+    source = processes.on_all(lambda: access.check_data(workdir, found, build.source(config)))
     processes.check_same({"the data": source.identity()})
     return Prepared(config, mesh, step_fn, like, found, source, teacher, origin)
 
@@ -83,7 +84,7 @@ def origin_state(origin: tuple[str, int], like: TrainState) -> TrainState:
     return state.replace(rollbacks=state.rollbacks * 0)
 
 
-def _filled_in(config: ml_collections.ConfigDict, found: resume.Found) -> ml_collections.ConfigDict:
+def _filled_in(config: ml_collections.ConfigDict, found: Saved) -> ml_collections.ConfigDict:
     """A copy in which what the run decided when it started is as it was then."""
     saved = found.config
     config = config.copy_and_resolve_references()
@@ -122,7 +123,9 @@ def _origin(config: ml_collections.ConfigDict, like: TrainState) -> tuple[str, i
     if not text:
         return None
     workdir, step = _named(text)
-    theirs, step = build.recall(workdir, step)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        saved = checkpoints.find(step)
+    theirs, step = completed(saved.config), saved.step
     field = f"config.train.fork_from is {text!r}"
     if step >= config.train.num_steps:
         raise InputError(f"{field}, and train.num_steps is {config.train.num_steps}: use more than {step} steps")

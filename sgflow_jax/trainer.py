@@ -1,7 +1,6 @@
 """The training loop: batches in; checkpoints, metrics and previews out."""
 
 import contextlib
-import functools
 import sys
 from collections.abc import Callable
 
@@ -19,7 +18,7 @@ from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
 from sgflow_jax.preparation import Prepared, origin_state, prepare
-from sgflow_jax.run import integrity, resume
+from sgflow_jax.run import access
 from sgflow_jax.run.checkpoint import Checkpoints
 from sgflow_jax.run.metric_log import MetricLog, NoLog
 from sgflow_jax.run.preemption import MAINTENANCE_URL, Preemption
@@ -54,14 +53,12 @@ def train(
         raise InputError("config.eval.every measures distances: pass eval.while_training.scorer to train")
     score = make_scorer(config) if config.eval.every else None
     with contextlib.ExitStack() as stack:
-        claim = lambda: resume.claim(stack, workdir, config, prepared.found)  # noqa: E731
-        token = processes.from_process(processes.on_first(claim))
-        processes.on_all(lambda: resume.check_shared(workdir, token))
+        claim = stack.enter_context(access.claim(workdir, config, prepared.found))
         start, num_steps = prepared.start, config.train.num_steps
         log = stack.enter_context(processes.on_first(lambda: MetricLog(workdir, start, num_steps)) or NoLog())
         preemption = stack.enter_context(Preemption(log.say, MAINTENANCE_URL if jax.default_backend() == "tpu" else ""))
         keep = config.train.keep_checkpoints, config.train.keep_every
-        checkpoints = stack.enter_context(Checkpoints(workdir, *keep, token=token))
+        checkpoints = stack.enter_context(Checkpoints(workdir, *keep, claim=claim))
         for place in checkpoints.set_aside_after(start):
             log.event("damaged", start, f"a damaged checkpoint is now {place}")
         trace = stack.enter_context(StepTrace(config.profile.steps, workdir, log.event))
@@ -84,7 +81,7 @@ class _Run:
         config, mesh = prepared.config, prepared.mesh
         self._learning_rate = build.learning_rate(config)
         self._per_call = config.train.steps_per_dispatch
-        self._split = sharding.split(mesh, axis=0 if self._per_call == 1 else 1)
+        self._split = build.batch_sharding(config, mesh)
         self._everywhere = sharding.replicated(mesh)
         self._fresh_monitor = prepared.step_fn.init_monitor(
             data.batch_like(config.data.name, config.data.batch_size), prepared.like
@@ -138,9 +135,10 @@ class _Run:
 
     def _compiled(self, *arguments) -> Callable:
         """The training step, compiled for these arguments."""
-        step = build.compiled(self._prepared.step_fn, self._prepared.like, self._prepared.mesh, self._per_call)
+        prepared = self._prepared
+        step = build.compiled(self._config, prepared.step_fn, prepared.like, prepared.mesh)
         with phase("tracing the training step") as tracing:
-            lowered = step.lower(*arguments, self._prepared.teacher)
+            lowered = step.lower(*arguments, prepared.teacher)
         with phase("compiling the training step") as compiling:
             compiled = lowered.compile()
         how = "loaded from the compilation cache" if compiling.from_cache else "compiled"
@@ -156,12 +154,10 @@ class _Run:
     def _first(self) -> tuple[TrainState, Monitor]:
         """The state a run begins with: new, or that of the checkpoint it begins with."""
         monitor = jax.device_put(self._fresh_monitor, self._everywhere)
-        like = self._prepared.like
-        if self._prepared.origin:
-            return origin_state(self._prepared.origin, like), monitor
-        init = functools.partial(self._prepared.step_fn.init, shape=data.shape(self._config.data.name))
-        where = jax.tree.map(lambda a: a.sharding, like)
-        return jax.jit(init, out_shardings=where)(stream_key(self._config.seed, Stream.PARAMETERS)), monitor
+        prepared = self._prepared
+        if prepared.origin:
+            return origin_state(prepared.origin, prepared.like), monitor
+        return build.first_state(self._config, prepared.step_fn, prepared.like), monitor
 
     def _saved(self, step: int) -> tuple[TrainState, Monitor]:
         """The state and the monitor in this run's checkpoint of a step."""
@@ -248,8 +244,8 @@ class _Run:
         Stopped."""
         train = self._config.train
         self._say_write_fault(self._checkpoints.write_fault(wait=True), int(state.step))
-        sound = processes.from_process(processes.on_first(lambda: integrity.newest(self._workdir)))
-        last = sound[0] if sound else self._prepared.beginning
+        sound = self._checkpoints.newest()
+        last = sound.step if sound else self._prepared.beginning
         for place in self._checkpoints.set_aside_after(last):
             self._log.event("damaged", last, f"a damaged checkpoint is now {place}")
         good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"

@@ -1,7 +1,5 @@
 """A training step that is ready to run, on examples that are noise: what it costs does not depend on them."""
 
-import functools
-
 import jax
 import ml_collections
 import numpy as np
@@ -32,27 +30,24 @@ class Step:
     def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh | None = None):
         self._config, self._mesh = config, mesh or build.mesh(config)
         self._step = build.train_step(config, self._mesh)
-        self._per_call = config.train.steps_per_dispatch
         self._batch = random_batch(config.data.name, config.data.batch_size)
         self.like = build.state_like(config, self._step, self._mesh)
         self._monitor = self._step.init_monitor(self._batch, self.like)
         self._teacher, *_ = build.teacher(config, self._mesh)
-        if self._per_call > 1:
-            self._batch = jax.tree.map(lambda a: np.stack([a] * self._per_call), self._batch)
+        if (per_call := config.train.steps_per_dispatch) > 1:
+            self._batch = jax.tree.map(lambda a: np.stack([a] * per_call), self._batch)
         key = jax.eval_shape(lambda: stream_key(config.seed, Stream.TRAINING))
-        program = build.compiled(self._step, self.like, self._mesh, self._per_call)
+        program = build.compiled(config, self._step, self.like, self._mesh)
         self.lowered = program.lower(self.like, self._monitor, self._batch, key, self._teacher)
 
     def first(self) -> tuple[TrainState, Monitor]:
         """State and monitor before the first step, on the devices."""
-        init = functools.partial(self._step.init, shape=data.shape(self._config.data.name))
-        where = jax.tree.map(lambda a: a.sharding, self.like)
-        state = jax.jit(init, out_shardings=where)(stream_key(self._config.seed, Stream.PARAMETERS))
+        state = build.first_state(self._config, self._step, self.like)
         return state, jax.device_put(self._monitor, sharding.replicated(self._mesh))
 
     def batch(self) -> dict[str, jax.Array]:
         """Carries the batch to the devices, anew each time."""
-        return sharding.to_devices(self._batch, sharding.split(self._mesh, axis=0 if self._per_call == 1 else 1))
+        return sharding.to_devices(self._batch, build.batch_sharding(self._config, self._mesh))
 
     def rest(self) -> tuple[jax.Array, BoundNet | None]:
         """Key and teacher."""

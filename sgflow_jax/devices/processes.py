@@ -144,7 +144,7 @@ def check_same(fields: dict[str, Any]) -> None:
 
 
 def from_process(value: Any, source: int = 0) -> Any:
-    """The value that one process has of anything JSON can say, on every process: what they must agree on."""
+    """Broadcasts a JSON-serialisable value from one process to all."""
     if jax.process_count() == 1:
         return value
     is_source = jax.process_index() == source
@@ -155,13 +155,19 @@ def from_process(value: Any, source: int = 0) -> Any:
 
 
 def on_first(function: Callable[[], Any]) -> Any:
-    """What function() gives on the first process; None on the others. Its InputError is raised on all of them, so that
-    none waits for one that has left."""
+    """Runs function() on the first process; None on the others. Its InputError is raised on all, so that none waits for
+    a process that has left."""
     return on_all(lambda: function() if jax.process_index() == 0 else None)
 
 
+def from_first(function: Callable[[], Any]) -> Any:
+    """Runs function() on the first process and broadcasts its JSON-serialisable result. An InputError is raised on
+    all."""
+    return from_process(on_first(function))
+
+
 def on_all(function: Callable[[], Any]) -> Any:
-    """What function(), which may not wait for other processes, gives on each. An InputError of one is raised on all."""
+    """Runs function() on every process. If it raises InputError on any, all raise it. It must not wait for others."""
     found, fault = None, None
     try:
         found = function()
@@ -173,7 +179,7 @@ def on_all(function: Callable[[], Any]) -> Any:
 
 
 def first_with(flag: bool) -> int | None:
-    """The number of the first process on which the flag is set; None if there is none. The same on every process."""
+    """The index of the first process with the flag set, or None. The same on every process."""
     flags = np.array([flag])
     if jax.process_count() > 1:
         flags = multihost_utils.process_allgather(flags, tiled=True)

@@ -1,4 +1,4 @@
-"""Checkpoints (orbax), written in the background: what is trained, what is watched, and the resolved configuration."""
+"""Writes checkpoints in the background, with orbax: training state, monitor, and resolved configuration."""
 
 import contextlib
 import shutil
@@ -11,28 +11,33 @@ import orbax.checkpoint as ocp
 from sgflow_jax.devices import processes
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import integrity, layout, ownership
+from sgflow_jax.run import integrity, layout
+from sgflow_jax.run.integrity import Saved
+from sgflow_jax.run.ownership import Claim
 from sgflow_jax.train_step import Monitor, TrainState
 
-# A process that cannot write its part keeps the others waiting so long.
+# How long the others wait for a process that cannot write its part.
 _COMMIT_SECONDS = 300
 
 
 class Checkpoints:
-    """The checkpoints of one run. Use as a context manager: leaving it waits for what is still being written.
+    """The checkpoints of one run. A context manager: leaving it waits for the last write.
 
-    keep: how many to keep, the newest; keep_every: and those of every so many steps, for good (0: none). read_only: for
-    evaluation; nothing is made or removed. token: of `workdir.claimed`; nothing is changed once another run has the
-    directory. With several processes all must make the same calls.
+    keep: how many to keep, the newest. keep_every: also keep those of every so many steps for good (0: none).
+    read_only: nothing is made or removed. claim: of `access.claim`; once another run has taken the directory, nothing
+    is changed. With several processes all must make the same calls.
     """
 
     def __init__(
-        self, workdir: str, keep: int | None = None, keep_every: int = 0, read_only: bool = False, token: str = ""
+        self,
+        workdir: str,
+        keep: int | None = None,
+        keep_every: int = 0,
+        read_only: bool = False,
+        claim: Claim | None = None,
     ):
-        self._workdir, self._token = workdir, token
+        self._workdir, self._claim = workdir, claim
         self._directory = layout.checkpoints(workdir)
-        if read_only and not integrity.steps(self._directory):
-            raise InputError(self._none())
         if not read_only:
             disk.make_directory(self._directory)
         self._options = dict(
@@ -42,7 +47,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(timeout_secs=_COMMIT_SECONDS),
             create=not read_only,
             save_root_metadata=not read_only,
-            cleanup_tmp_directories=not read_only,  # of a kill
+            cleanup_tmp_directories=not read_only,  # left by a kill
         )
         self._write_fault: str | None = None
         self._manager = integrity.manager(self._directory, **self._options)
@@ -51,21 +56,27 @@ class Checkpoints:
         return self
 
     def __exit__(self, fault, *_) -> None:
-        if fault is None or not processes.several():  # or the others, which may go on, would be waited for
+        if fault is None or not processes.several():  # else it would wait for the others, which may continue
             self._attempt(self._manager.close)
 
     def latest(self) -> int | None:
-        """The newest step that was committed, None if there is none. Nothing is read."""
+        """The newest committed step, or None. Reads nothing."""
         return self._manager.latest_step()
 
-    def find(self, step: int | None) -> int:
-        """`step`, or the newest sound one if None; InputError if there is no such checkpoint, or it is damaged."""
-        return processes.from_process(processes.on_first(lambda: self._find(step)))
+    def find(self, step: int | None = None) -> Saved:
+        """Verifies all of a checkpoint: of `step`, or the newest sound one. InputError if it does not exist or is
+        damaged."""
+        return Saved(*processes.from_first(lambda: integrity.find(self._workdir, step)))
+
+    def newest(self) -> Saved | None:
+        """As `find`; None if there is no checkpoint yet."""
+        found = processes.from_first(lambda: integrity.newest(self._workdir))
+        return found and Saved(*found)
 
     def set_aside_after(self, step: int) -> list[str]:
-        """Moves those newer than `step` that are damaged out of the way of the run; where they are now."""
+        """Moves damaged checkpoints newer than `step` to damaged/, out of the run's way. Returns their new paths."""
         self._check_claim()
-        moved = processes.from_process(processes.on_first(lambda: self._set_aside(step)))
+        moved = processes.from_first(lambda: self._set_aside(step))
         if moved:
             self._manager.reload()
         return moved
@@ -73,18 +84,20 @@ class Checkpoints:
     def save(
         self, step: int, state: TrainState, monitor: Monitor, config: ml_collections.ConfigDict, data: dict
     ) -> None:
-        """Starts writing; the arrays are copied before this returns. The newest step again is left alone.
+        """Starts writing a checkpoint; the arrays are copied before this returns. Does nothing if `step` is the newest.
 
-        data: `data.Source.identity`, which must be the same when the run continues. Whether it worked is known later:
-        see `write_fault`. InputError if another run has taken the directory over.
+        data: `data.Source.identity`, which must be the same when the run continues. `write_fault` tells whether it
+        worked. InputError if another run has taken the directory.
         """
         self._check_claim()
         if step == self.latest():
             return
         saved = {"state": state, "monitor": monitor}
+        sums = integrity.bit_sums(saved, integrity.sum_on_devices)
         facts = {
             "format": integrity.FORMAT,
-            "sum": integrity.bit_sum(saved, integrity.sum_on_devices),
+            "sum": sum(sums.values()) % 2**32,
+            "sums": sums,
             "data": data,
             "digest": integrity.digest(config.to_dict(), data),
         }
@@ -101,9 +114,10 @@ class Checkpoints:
         self._attempt(write)
 
     def write_fault(self, wait: bool = False) -> str | None:
-        """Why the last save failed, on any process, told once; None if it has not (so far, or, with `wait`, at all).
+        """Returns the last save's error from any process and clears it, or None. With `wait`, first waits for the save
+        to finish.
 
-        What was written of it is gone, and the steps before it are untouched: save again.
+        After an error the half-written step is removed and earlier steps are untouched: save again.
         """
         # Never check_for_errors: it takes the error away from orbax's own thread, which then removes older steps.
         if wait or not self._manager.is_saving_in_progress():
@@ -118,16 +132,12 @@ class Checkpoints:
         self._write_fault, self._manager = None, integrity.manager(self._directory, **self._options)
         return fault
 
-    def config(self, step: int) -> dict[str, Any]:
-        """The resolved configuration saved with a step."""
-        return self._restore(step, config=ocp.args.JsonRestore())
-
     def state(self, step: int, like: TrainState) -> TrainState:
-        """The state of a step. like: shapes, dtypes and shardings, which need not be those it was saved with."""
+        """Reads the training state of a step. like: shapes, dtypes and shardings, which may differ from those saved."""
         return self._restore(step, state=ocp.args.StandardRestore(like))
 
     def monitor(self, step: int, like: Monitor) -> Monitor:
-        """What was watched, as `state`."""
+        """As `state`, for the monitor."""
         return self._restore(step, monitor=ocp.args.StandardRestore(like))
 
     def _restore(self, step: int, **item) -> Any:
@@ -138,39 +148,24 @@ class Checkpoints:
             said = " ".join(str(error).split())[:120]
             raise InputError(
                 f"the {name} in {self._directory / str(step)} cannot be read ({type(error).__name__}, {said}): check "
-                "that it is of this run and this version"
+                "that this run and this version wrote it"
             ) from error
 
     def _check_claim(self) -> None:
-        if self._token:
-            processes.on_first(lambda: ownership.check_claim(self._workdir, self._token))
+        if self._claim:
+            processes.on_first(self._claim.check)
 
     def _attempt(self, write: Callable) -> None:
         try:
             write()
-        except Exception as error:  # of orbax and TensorStore, any kind: a full disk is a ValueError
+        except Exception as error:  # orbax and TensorStore raise any kind: a full disk is a ValueError
             said = " ".join(str(error).split()) or type(error).__name__
-            self._write_fault = said if len(said) < 160 else f"{said[:60]} ... {said[-90:]}"  # the cause stands last
-
-    def _none(self) -> str:
-        return f"{self._workdir} has no checkpoint: train first, or name the directory of a run"
-
-    def _find(self, step: int | None) -> int:
-        if step is None:
-            if (found := integrity.newest(self._workdir)) is None:
-                raise InputError(self._none())
-            return found.step
-        if step not in (known := integrity.steps(self._directory)):
-            had = f"it has {', '.join(map(str, known))}" if known else "it has none"
-            raise InputError(f"{self._workdir} has no checkpoint of step {step}: {had}")
-        if isinstance(fault := integrity.examine(self._directory, step), str):
-            raise InputError(f"the checkpoint {self._directory / str(step)} is damaged ({fault}): use another step")
-        return step
+            self._write_fault = said if len(said) < 160 else f"{said[:60]} ... {said[-90:]}"  # the cause comes last
 
     def _set_aside(self, step: int) -> list[str]:
         moved = []
-        for newer in integrity.steps(self._directory):
-            if newer <= step or isinstance(integrity.examine(self._directory, newer), integrity.Saved):
+        for newer in integrity.step_numbers(self._directory):
+            if newer <= step or isinstance(integrity.examine(self._directory, newer), Saved):
                 continue
             disk.make_directory(aside := self._directory.parent / "damaged")
             place = next(p for i in range(10**6) if not (p := aside / f"{newer}.{i}").exists())

@@ -1,10 +1,11 @@
-"""Which checkpoints can be trusted.
+"""Reads checkpoints and verifies them.
 
-Orbax commits a step by renaming its directory, so that a kill leaves whole steps only. What it does not notice (files
-cut or changed later, a directory that is no checkpoint) is noticed here: a step is sound only if all of it can be read
-and its numbers have the sum that was saved with them.
+Orbax commits a step by renaming its directory, so a kill leaves only complete steps. It does not notice files that were
+cut or changed later, or a directory that is not a checkpoint. Here a step is sound if what is asked of it can be read
+and has the checksum that was saved with it.
 """
 
+import collections
 import contextlib
 import functools
 import gc
@@ -27,41 +28,63 @@ from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import layout
 
 ARRAYS = ("state", "monitor")  # and, in JSON, "config" and "facts"
-# Raised with every change after which a checkpoint of before is read wrongly or trains on otherwise.
+# To be raised by every change that makes older checkpoints read wrongly or train differently.
 FORMAT = 2
 
 
 class Saved(NamedTuple):
-    """What a sound checkpoint says of its run. config: the resolved configuration. data: `data.Source.identity`."""
+    """A checkpoint of a run: its step, the resolved configuration, and `data.Source.identity`. Step 0 is a run without
+    checkpoints, which may have recorded a configuration."""
 
-    step: int
-    config: dict[str, Any]
-    data: dict[str, Any]
+    step: int = 0
+    config: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
 
 
-def newest(workdir: str, quiet: bool = False) -> Saved | None:
-    """The newest sound checkpoint of a run, read by this process alone; None if there is none at all. Newer ones that
-    are damaged are named on stderr, unless `quiet`. InputError if there are only damaged ones, or one of another
-    version."""
-    directory = layout.checkpoints(workdir)
-    damaged = []
-    for step in reversed(steps(directory)):
-        examined = examine(directory, step)
-        if isinstance(examined, Saved):
+class Network(NamedTuple):
+    """The parameters in a checkpoint, or their average, as host arrays."""
+
+    saved: Saved
+    params: Any
+
+
+def newest(workdir: str, quiet: bool = False, read: Callable | None = None) -> Any:
+    """The newest sound checkpoint, as `read` gives it (`examine` by default); None if the run has no checkpoint.
+
+    Runs on this process alone. Damaged newer ones are reported on stderr, unless `quiet`. InputError if all are
+    damaged, or one was written by another version.
+    """
+    directory, damaged = layout.checkpoints(workdir), []
+    for step in reversed(step_numbers(directory)):
+        found = (read or examine)(directory, step)
+        if not isinstance(found, str):
             for line in [] if quiet else damaged:
                 terminal.say(f"warning: the checkpoint {line}", to_stderr=True)
-            return examined
-        if (directory / str(step)).exists():  # or the run that is writing has just removed it
-            damaged.append(f"{directory / str(step)} is damaged: {examined}")
+            return found
+        if (directory / str(step)).exists():  # else the run that is writing has just removed it
+            damaged.append(f"{directory / str(step)} is damaged: {found}")
     if damaged:
-        raise InputError(
-            f"{workdir} has no checkpoint that can be read ({damaged[0]}): restore one, or use another --workdir"
-        )
+        raise InputError(f"{workdir} has no readable checkpoint ({damaged[0]}): restore one, or use another --workdir")
     return None
 
 
-def steps(directory: Path) -> list[int]:
-    """The steps that have a directory, in order, whatever is in it. InputError if that cannot be told."""
+def find(workdir: str, step: int | None = None, read: Callable | None = None) -> Any:
+    """As `newest`, or the checkpoint of `step`. InputError if it does not exist or is damaged."""
+    if step is None:
+        if (found := newest(workdir, read=read)) is None:
+            raise InputError(f"{workdir} has no checkpoint: train first, or name the directory of a run")
+        return found
+    directory = layout.checkpoints(workdir)
+    if step not in (known := step_numbers(directory)):
+        had = f"it has {', '.join(map(str, known))}" if known else "it has none"
+        raise InputError(f"{workdir} has no checkpoint of step {step}: {had}")
+    if isinstance(found := (read or examine)(directory, step), str):
+        raise InputError(f"the checkpoint {directory / str(step)} is damaged ({found}): use another step")
+    return found
+
+
+def step_numbers(directory: Path) -> list[int]:
+    """The steps that have a directory, in order, whatever is in it. InputError if it cannot be listed."""
     try:
         names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
     except OSError as error:
@@ -70,14 +93,14 @@ def steps(directory: Path) -> list[int]:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's own question would move the step at which JAX has all processes stop: `Preemption` asks it."""
+    """Asking here too would move the step at which JAX makes all processes stop: only `Preemption` asks."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
 
 
 def manager(directory: Path, multiprocessing_options=None, **options) -> ocp.CheckpointManager:
-    """Over the four items of a checkpoint."""
+    """Orbax's manager for the four items of a checkpoint."""
     several = multiprocessing_options or ocp.options.MultiprocessingOptions()
     handlers = {name: ocp.StandardCheckpointHandler(multiprocessing_options=several) for name in ARRAYS}
     handlers |= {name: ocp.JsonCheckpointHandler(multiprocessing_options=several) for name in ("config", "facts")}
@@ -85,19 +108,39 @@ def manager(directory: Path, multiprocessing_options=None, **options) -> ocp.Che
     return _Manager(directory, options=options, item_handlers=handlers)
 
 
-# What was found sound, with the names, times and sizes of its files; a fault may pass, as a network may.
+# Sound checkpoints by the names, times and sizes of their files. Faults are not kept: they may pass.
 _sound: dict[tuple, Saved] = {}
 
 
 def examine(directory: Path, step: int) -> Saved | str:
-    """A step, all of which is read by this process alone; or what is wrong with it. InputError for one that another
-    version of this code wrote, which may be sound."""
-    try:
+    """Reads and verifies all of a step on this process alone; the fault if it is damaged. InputError if another version
+    of this code wrote it, as it may be sound."""
+
+    def read() -> Saved:
         files = sorted(path for path in (directory / str(step)).rglob("*") if path.is_file())
         key = directory, step, *((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files)
         if key not in _sound:
-            _sound[key] = _read(directory, step)
+            _sound[key] = _read(directory, step)[0]
         return _sound[key]
+
+    return _or_fault(read)
+
+
+def network(directory: Path, step: int, ema: bool = True) -> Network | str:
+    """As `examine`, for the parameters or their average alone. Of a checkpoint without checksums for each part, all is
+    read."""
+    part = "average" if ema else "params"
+
+    def read() -> Network:
+        saved, arrays = _read(directory, step, part)
+        return Network(saved, arrays["state"][part])
+
+    return _or_fault(read)
+
+
+def _or_fault(read: Callable) -> Any:
+    try:
+        return read()
     except InputError:
         raise
     except Exception as error:  # orbax raises any kind, Exception itself among them
@@ -105,7 +148,7 @@ def examine(directory: Path, step: int) -> Saved | str:
 
 
 def check_store(workdir: str) -> None:
-    """InputError unless what is written where checkpoints go can be read there. By this process alone."""
+    """InputError unless a checkpoint written to the workdir can be read back. Runs on this process alone."""
     directory = layout.checkpoints(workdir) / "probe"
     tree, text = {"numbers": np.arange(4, dtype=np.float32)}, {"text": "ä"}
     try:
@@ -118,10 +161,10 @@ def check_store(workdir: str) -> None:
             found = opened.restore(0, args=item)
         if found["config"] != text or not np.array_equal(found["state"]["numbers"], tree["numbers"]):
             raise ValueError("other values came back")
-    except Exception as error:  # as in `examine`
+    except Exception as error:  # as in `_or_fault`
         said = f"{type(error).__name__}, {' '.join(str(error).split())[:120]}"
         raise InputError(
-            f"--workdir={workdir} cannot keep checkpoints, one was written and could not be read ({said}): use another "
+            f"--workdir={workdir} cannot keep checkpoints: one was written and could not be read ({said}); use another "
             "directory"
         ) from error
     finally:
@@ -131,13 +174,17 @@ def check_store(workdir: str) -> None:
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[ocp.CheckpointManager]:
     """A manager that waits for no other process."""
-    several = None
-    if jax.process_count() > 1:
-        me = jax.process_index()
-        several = ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix="alone")
     options = dict(create=False, save_root_metadata=False, enable_async_checkpointing=False)
-    with manager(directory, **options, multiprocessing_options=several) as opened:
+    with manager(directory, **options, multiprocessing_options=_by_itself()) as opened:
         yield opened
+
+
+def _by_itself() -> ocp.options.MultiprocessingOptions:
+    """Has orbax wait for no other process."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix="alone")
 
 
 def _check_format(place: Path, facts: dict[str, Any]) -> None:
@@ -149,28 +196,38 @@ def _check_format(place: Path, facts: dict[str, Any]) -> None:
         )
 
 
-def _read(directory: Path, step: int) -> Saved:
+def _read(directory: Path, step: int, part: str = "") -> tuple[Saved, dict[str, Any]]:
+    """A checkpoint and its arrays, of the state only `part` if that has a checksum of its own."""
     place = directory / str(step)
     if {path.name for path in place.iterdir() if path.is_dir()} == {"config", "state"}:
-        _check_format(place, {})  # the first versions wrote no more
-    with _quietly(), _alone(directory) as opened:
-        said = opened.restore(
-            step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), facts=ocp.args.JsonRestore())
-        )
-        _check_format(place, said["facts"])
-        arrays = {}
-        for item in ARRAYS:
-            like = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), opened.item_metadata(step)[item])
-            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
-            arrays[item] = opened.restore(step, args=args)[item]
-    with np.errstate(over="ignore"):
-        found = bit_sum(arrays, _sum_of_array)
-    if found != said["facts"]["sum"]:
-        raise ValueError("its numbers are not those that were saved")
-    saved = Saved(step, said["config"], said["facts"]["data"])
-    if digest(saved.config, saved.data) != said["facts"]["digest"]:
-        raise ValueError("its configuration is not the one that was saved")
-    return saved
+        _check_format(place, {})  # the first versions wrote no facts
+    with _quietly():
+        config, facts = (_json(place / item) for item in ("config", "facts"))
+        _check_format(place, facts)
+        name = f"state.{part}"
+        if name in facts.get("sums", {}):
+            arrays, right = {"state": _arrays(place / "state", part)}, facts["sums"][name]
+        else:
+            arrays, right = {item: _arrays(place / item) for item in ARRAYS}, facts["sum"]
+    if bit_sum(arrays) != right:
+        raise ValueError("its numbers do not have the checksum that was saved")
+    saved = Saved(step, config, facts["data"])
+    if digest(saved.config, saved.data) != facts["digest"]:
+        raise ValueError("its configuration does not have the checksum that was saved")
+    return saved, arrays
+
+
+def _json(place: Path) -> Any:
+    return ocp.JsonCheckpointHandler(multiprocessing_options=_by_itself()).restore(place, args=ocp.args.JsonRestore())
+
+
+def _arrays(place: Path, part: str = "") -> Any:
+    """One item of a checkpoint, or a part of it, as numpy arrays."""
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_by_itself())
+    saved = handler.metadata(place)
+    like = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), {part: saved[part]} if part else saved)
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    return handler.restore(place, args=ocp.args.PyTreeRestore(like, restore_args=how, partial_restore=True))
 
 
 @contextlib.contextmanager
@@ -184,31 +241,40 @@ def _quietly():
         sys.unraisablehook = hook
 
 
-def digest(*texts: Any) -> str:
-    """Of what JSON can say."""
-    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
+def digest(*values: Any) -> str:
+    """SHA-256 of JSON-serialisable values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def bit_sum(tree, of_array: Callable) -> int:
-    """The bits of all numbers as uint32, each times an odd number of its own place, summed modulo 2^32.
-
-    The same for any layout, and another after any one bit has changed.
-    """
-    leaves = {jax.tree_util.keystr(path, simple=True): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    # One after the other: of a sharded array it is a collective, and several under way at once may wait for each other.
-    sums = {name: int(of_array(leaf)) for name, leaf in leaves.items()}
-    return sum(n * (2 * zlib.crc32(name.encode()) + 1) for name, n in sums.items()) % 2**32
-
-
-def _sum_of_array(array, numpy=np) -> Any:
-    """For one array, of numpy or of jax.numpy."""
+def sum_on_host(array, numpy=np) -> Any:
+    """Order-dependent checksum of a 32-bit array, of numpy or jax.numpy: the bits of every element as uint32, each
+    weighted by an odd number from its position, summed mod 2^32. Independent of sharding; changes if any single bit
+    changes."""
     bits = numpy.asarray(array).view(numpy.uint32)
     place = numpy.zeros(bits.shape, numpy.uint32)
-    for axis, size in enumerate(bits.shape):
-        along = numpy.arange(size, dtype=numpy.uint32).reshape([-1 if i == axis else 1 for i in range(bits.ndim)])
-        place = place * numpy.uint32(size) + along
-    return numpy.sum(bits * (2 * place + 1), dtype=numpy.uint32)
+    with np.errstate(over="ignore"):
+        for axis, size in enumerate(bits.shape):
+            along = numpy.arange(size, dtype=numpy.uint32).reshape([-1 if i == axis else 1 for i in range(bits.ndim)])
+            place = place * numpy.uint32(size) + along
+        return numpy.sum(bits * (2 * place + 1), dtype=numpy.uint32)
 
 
-# A program a shape: one for all arrays takes XLA half a minute for a large network.
-sum_on_devices = jax.jit(functools.partial(_sum_of_array, numpy=jnp))
+# One program for each shape: one for all arrays takes XLA half a minute for a large network.
+sum_on_devices = jax.jit(functools.partial(sum_on_host, numpy=jnp))
+
+
+def bit_sum(tree, of_array: Callable = sum_on_host) -> int:
+    """Checksum of all arrays of a tree: the sum of its `bit_sums`."""
+    return sum(bit_sums(tree, of_array).values()) % 2**32
+
+
+def bit_sums(tree, of_array: Callable = sum_on_host) -> dict[str, int]:
+    """A checksum for each part of a tree, by its first two keys: "state.average", ... Each array's checksum is weighted
+    by an odd number from its name."""
+    sums = collections.defaultdict(int)
+    # One after the other: of a sharded array it is a collective, and several at once may wait for each other.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        part = jax.tree_util.keystr(path[:2], simple=True, separator=".")
+        weight = 2 * zlib.crc32(jax.tree_util.keystr(path, simple=True).encode()) + 1
+        sums[part] = (sums[part] + int(of_array(leaf)) * weight) % 2**32
+    return dict(sums)

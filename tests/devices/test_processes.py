@@ -27,14 +27,16 @@ from tests.commands import ROOT
 # Less patient than real runs; otherwise main.py and its flags.
 MAIN = """
 import main
-from sgflow_jax import cli, processes, resume
-processes.HEARTBEAT_SECONDS, processes.LEAVE_SECONDS, resume.SHARED_SECONDS = 5, 2, 1
+from sgflow_jax import cli
+from sgflow_jax.devices import processes
+from sgflow_jax.run import ownership
+processes.HEARTBEAT_SECONDS, processes.LEAVE_SECONDS, ownership.SHARED_SECONDS = 5, 2, 1
 cli.run(main.main)
 """
 
 # Given other seeds, which is refused, and passed over here.
 AGREE = """
-import main; from sgflow_jax import cli, processes; from sgflow_jax.interfaces import InputError; import jax
+import main; from sgflow_jax import cli; from sgflow_jax.devices import processes; from sgflow_jax.interfaces import InputError; import jax
 def refuse(number):
     if jax.process_index() == number:
         raise InputError(f"process {number} refuses")

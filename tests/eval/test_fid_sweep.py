@@ -27,6 +27,7 @@ from sgflow_jax import build, data, generate, models, sample_run, trainer
 from sgflow_jax.data import fingerprint
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.run import access
 from tests import tiny
 from tests.commands import ROOT
 
@@ -365,7 +366,7 @@ def test_workdirs_that_would_not_be_measured_alike(field, value, match, digits_r
 
 
 def test_a_reference_of_other_data_is_refused(line_run, digits_run, tmp_path):
-    config = build.recall(digits_run)[0]
+    config = access.open(digits_run).config
     target = reference.of_data(config, make_features("pixels"))
     file = tmp_path / "digits.npz"
     reference.save(file, target.identity, target.statistics())

@@ -15,7 +15,7 @@ from eval.scores import results
 from sgflow_jax import build, trainer
 from sgflow_jax.files import locks
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import integrity, ownership, record, resume
+from sgflow_jax.run import access, integrity, ownership, record
 from tests import rows, tiny
 
 
@@ -30,9 +30,9 @@ def without_locks(request, monkeypatch):
 
 def test_without_locks_all_goes_on_with_one_warning(without_locks, tmp_path, capsys):
     with ownership.claimed(str(tmp_path)) as first, ownership.claimed(str(tmp_path)) as second:
-        with pytest.raises(InputError, match=f"another run took --workdir={tmp_path} over .*saves nothing more; use"):
-            ownership.check_claim(str(tmp_path), first)
-        ownership.check_claim(str(tmp_path), second)
+        with pytest.raises(InputError, match=f"another run took over --workdir={tmp_path} .*saves nothing more; use"):
+            first.check()
+        second.check()
     results.append(str(tmp_path), rows.row())
     with download._locked(tmp_path / "weights.part") as file:
         file.write(b"x")
@@ -51,9 +51,9 @@ def test_the_run_that_lost_its_directory_saves_nothing_more(tmp_path, monkeypatc
         save(self, step, *rest)
 
     monkeypatch.setattr(trainer._Run, "_save", taken)
-    with pytest.raises(InputError, match="another run took .* over .host and process host 123.: this one saves"):
+    with pytest.raises(InputError, match="another run took over .* .host and process host 123.: this one saves"):
         trainer.train(tiny.mixture(), str(tmp_path))
-    assert integrity.steps(tmp_path / "checkpoints") == [2]
+    assert integrity.step_numbers(tmp_path / "checkpoints") == [2]
     assert (tmp_path / "lock").read_text() == "host 123 456"
 
 
@@ -61,11 +61,11 @@ def test_a_run_that_is_refused_takes_nothing_over(line_run, tmp_path, monkeypatc
     """A second command, where there are no locks and the first run has just saved, must not end the first."""
     run = shutil.copytree(line_run, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
     (run / "lock").write_text("host 123 456")
-    look = resume.look
-    monkeypatch.setattr(resume, "look", lambda *given: look(*given)._replace(step=4))
+    previous = access.previous
+    monkeypatch.setattr(access, "previous", lambda *given: previous(*given)._replace(step=4))
     with pytest.raises(InputError, match="another run has just written"):
         trainer.train(tiny.mixture(), str(run))
-    assert ownership.claim(str(run)) == "host 123 456"
+    assert (run / "lock").read_text() == "host 123 456"
 
 
 def test_what_is_measured_of_another_user_s_run_is_kept_elsewhere(line_run, tmp_path, monkeypatch):

@@ -63,8 +63,8 @@ sgflow_jax.run.ownership
 sgflow_jax.run.checkpoint
 sgflow_jax.run.preemption
 sgflow_jax.run.record
+sgflow_jax.run.access
 sgflow_jax.config.flag
-sgflow_jax.run.resume
 sgflow_jax.run.step_trace
 sgflow_jax.run.stopwatch
 sgflow_jax.run.tensorboard

@@ -13,18 +13,18 @@ import pytest
 
 from sgflow_jax import build, trainer
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import integrity
+from sgflow_jax.run import access, integrity
 from sgflow_jax.run.checkpoint import Checkpoints
 from tests import tiny
 
 
 def _newest(workdir):
     with Checkpoints(str(workdir), read_only=True) as checkpoints:
-        return checkpoints.find(None)
+        return checkpoints.find().step
 
 
 def _steps(workdir):
-    return integrity.steps(Path(workdir) / "checkpoints")
+    return integrity.step_numbers(Path(workdir) / "checkpoints")
 
 
 def _events(workdir, kind):
@@ -58,11 +58,22 @@ def _one_bit(step):
             file.write_bytes(content)
 
 
+def _facts(step, **changed):
+    file = step / "facts" / "metadata"
+    facts = {name: value for name, value in (json.loads(file.read_text()) | changed).items() if value is not None}
+    file.write_text(json.dumps(facts))
+
+
 def _another_sum(step):
     """As if a number had changed without any reader noticing."""
-    file = step / "facts" / "metadata"
-    facts = json.loads(file.read_text())
-    file.write_text(json.dumps({**facts, "sum": facts["sum"] ^ 1}))
+    facts = json.loads((step / "facts" / "metadata").read_text())
+    _facts(step, sum=facts["sum"] ^ 1, sums={name: total ^ 1 for name, total in facts["sums"].items()})
+
+
+def _without_sums(step):
+    """As written before each part had its checksum."""
+    _facts(step, sums=None)
+    _one_bit(step)
 
 
 def _empty_index(step):
@@ -88,15 +99,17 @@ def _link(step):
     step.symlink_to(step.parent / "4" / "config")
 
 
-@pytest.mark.parametrize("damage", [_cut, _one_bit, _another_sum, _empty_index, _no_state, _garbage, _foreign, _link])
+@pytest.mark.parametrize(
+    "damage", [_cut, _one_bit, _another_sum, _without_sums, _empty_index, _no_state, _garbage, _foreign, _link]
+)
 def test_the_newest_sound_step_is_used_and_the_fault_named(damage, line_run, tmp_path, capsys):
     run = shutil.copytree(line_run, tmp_path / "run")
     damage(run / "checkpoints" / "6")
-    assert build.restore(str(run))[2] == 4
+    assert access.open(str(run)).step == 4
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "checkpoints/6 is damaged: " in said
     with pytest.raises(InputError, match="checkpoints/6 is damaged .*: use another step"):
-        build.restore(str(run), step=6)
+        access.open(str(run), step=6)
 
     trainer.train(tiny.mixture(), str(run))
     assert _newest(run) == 6 and (run / "damaged" / "6.0").exists()
@@ -104,10 +117,43 @@ def test_the_newest_sound_step_is_used_and_the_fault_named(damage, line_run, tmp
     _equal(run, line_run)
 
 
-def _facts(step, **changed):
-    file = step / "facts" / "metadata"
-    facts = {name: value for name, value in (json.loads(file.read_text()) | changed).items() if value is not None}
-    file.write_text(json.dumps(facts))
+def _another_optimiser(step):
+    """Only the optimiser's state is another; every file can be read."""
+    with ocp.PyTreeCheckpointer() as files:
+        state = files.restore(step / "state")
+        state["opt_state"] = jax.tree.map(lambda a: a + 1, state["opt_state"])
+        files.save(step / "state", state, force=True)
+
+
+def test_a_network_is_read_without_the_optimiser(line_run, tmp_path, capsys):
+    run = shutil.copytree(line_run, tmp_path / "run")
+    _another_optimiser(run / "checkpoints" / "6")
+    for ema in (True, False):
+        opened, whole = (access.open(str(each), ema=ema) for each in (run, line_run))
+        assert opened.step == 6 and opened.fingerprint == whole.fingerprint
+        jax.tree.map(np.testing.assert_array_equal, opened.net().params, whole.net().params)
+    assert not capsys.readouterr().err
+    assert integrity.newest(str(run)).step == 4  # a run continues from here
+
+
+def test_a_network_is_read_once(line_run, monkeypatch):
+    read, restore = [], ocp.PyTreeCheckpointHandler.restore
+
+    def counted(self, place, *, args):
+        read.append((place.name, *args.item))
+        return restore(self, place, args=args)
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "restore", counted)
+    opened = access.open(line_run)
+    assert opened.fingerprint and opened.net() and opened.net()
+    assert read == [("state", "average")]
+
+
+def test_a_checkpoint_without_checksums_of_parts_is_read(line_run):
+    before = access.open(line_run)
+    _facts(Path(line_run) / "checkpoints" / "6", sums=None)
+    after = access.open(line_run)
+    assert (after.step, after.fingerprint) == (6, before.fingerprint)
 
 
 def _without_facts(step):
@@ -128,8 +174,8 @@ def test_another_version_s_checkpoint_is_neither_damaged_nor_touched(change, say
     change(run / "checkpoints" / "6")
     (run / "config.json").write_text('{"seed": 0}')  # which knows other fields
     uses = (
-        lambda: build.restore(str(run)),
-        lambda: build.restore(str(run), step=6),
+        lambda: access.open(str(run)),
+        lambda: access.open(str(run), step=6),
         lambda: trainer.train(tiny.mixture(num_steps=8), str(run)),
     )
     for use in uses:
@@ -146,7 +192,7 @@ def test_a_store_that_cannot_be_read_again_is_refused_before_training(error, tmp
         raise error("no such thing")
 
     monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", fail)
-    with pytest.raises(InputError, match="cannot keep checkpoints, one was written and could not be read .*: use anot"):
+    with pytest.raises(InputError, match="cannot keep checkpoints: one was written and could not be read .*; use anot"):
         trainer.train(tiny.mixture(), str(tmp_path))
     assert not (tmp_path / "config.json").exists() and not list((tmp_path / "checkpoints").iterdir())
 
@@ -175,8 +221,8 @@ def test_nothing_sound_is_no_licence_to_begin_anew(line_run, tmp_path):
     run = shutil.copytree(line_run, tmp_path / "run")
     for step in (2, 4, 6):
         _no_state(run / "checkpoints" / str(step))
-    for use in (lambda: build.restore(str(run)), lambda: trainer.train(tiny.mixture(), str(run))):
-        with pytest.raises(InputError, match="no checkpoint that can be read"):
+    for use in (lambda: access.open(str(run)), lambda: trainer.train(tiny.mixture(), str(run))):
+        with pytest.raises(InputError, match="no readable checkpoint"):
             use()
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "4", "6"]
 

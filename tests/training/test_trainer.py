@@ -24,7 +24,7 @@ from tests.commands import ROOT
 
 def _steps(workdir):
     with Checkpoints(str(workdir), read_only=True) as checkpoints:
-        return checkpoints.find(None)
+        return checkpoints.find().step
 
 
 def _rows(workdir):
