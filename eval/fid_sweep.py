@@ -24,7 +24,7 @@ from sgflow_jax.data import fingerprint
 from sgflow_jax.devices import processes
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
-from sgflow_jax.run import layout
+from sgflow_jax.run import access, layout
 
 CALLS = (*sampling.CALLS, 50, 100)  # by default, as far as the objective allows them
 
@@ -94,7 +94,7 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
         if places:
             todo.append((checkpoint, [identities[place] for place in places]))
         else:
-            checkpoint.net = None
+            checkpoint.opened = None
     left, total = sum(map(len, missing)), sum(map(len, asked))
     if left < total:
         say(f"{total - left} of {total} rows were measured before")
@@ -127,14 +127,12 @@ def _checkpoints(workdir: str, request: Request) -> list[Checkpoint]:
     if request.num_samples is not None and not 2 <= request.num_samples <= MAX_SAMPLES:
         raise InputError(f"--num_samples={request.num_samples}: use 2 to {MAX_SAMPLES}, a distance needs a covariance")
     for step in request.checkpoints or (None,):
-        net, config, step = build.restore(workdir, step, ema=request.parameters == "ema")
-        network = fingerprint.of_arrays(*jax.tree.leaves(net.params))
+        opened = access.open(workdir, step, ema=request.parameters == "ema")
+        config = opened.config
         num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
         sampler = sampling.Sampler(build.objective(config), request.method, request.grid)
         calls = sampler.choose(request.calls, CALLS)
-        # On the host, as the devices may not hold the networks of all runs.
-        net = net.replace(params=jax.device_get(net.params))
-        found.append(Checkpoint(workdir, config, step, network, sampler, calls, num_samples, net))
+        found.append(Checkpoint(workdir, config, opened.step, opened.fingerprint, sampler, calls, num_samples, opened))
     return found
 
 

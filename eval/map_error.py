@@ -9,8 +9,9 @@ Prints the errors of the map, of paths and of samples, at points distributed by 
 from absl import flags
 
 from eval.exact import errors
-from sgflow_jax import build, cli, terminal
+from sgflow_jax import cli, terminal
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED
+from sgflow_jax.run import access
 
 
 def define_flags() -> None:
@@ -23,9 +24,10 @@ def main(_):
     given = flags.FLAGS
     cli.require(workdir=given.workdir)
     cli.start_jax(alone=True)
-    net, config, _ = build.restore(given.workdir)
+    opened = access.open(given.workdir)
+    config = opened.config
     against = errors.targets(config.data.name, config.objective.interpolant, given.num_samples, given.seed)
-    for name, value in errors.score(net, config, against, given.seed).items():
+    for name, value in errors.score(opened.net(), config, against, given.seed).items():
         terminal.say(f"{name}: " + ("not trained" if value is None else f"{value:.4f}"))
 
 

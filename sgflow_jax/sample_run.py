@@ -11,7 +11,7 @@ from sgflow_jax.display import figures
 from sgflow_jax.display.phase import phase
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import record
+from sgflow_jax.run import access, record
 
 PAIRS, POSITIONS = 4, 9  # rows and columns of the picture of interpolations
 
@@ -46,13 +46,13 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     if config.eval.batch_size < 1:
         raise InputError(f"config.eval.batch_size is {config.eval.batch_size}: use a positive integer")
     with phase("reading the checkpoint"):
-        net, saved, step = build.restore(workdir, request.checkpoint, request.ema)
-    record.check_same(workdir, saved.to_dict(), config)
-    objective = build.objective(saved)
-    sampler = sampling.Sampler(objective, request.method, request.grid)
+        opened = access.open(workdir, request.checkpoint, request.ema)
+    record.check_same(workdir, opened.config.to_dict(), config)
+    sampler = sampling.Sampler(build.objective(opened.config), request.method, request.grid)
     calls = sampler.choose(request.calls)
     target, picture, strip = _targets(out)
 
+    net = opened.net()
     plan = generate.Plan(shape, sampler, max(calls), request.seed, config.eval.batch_size)
     examples = {}
     for n in calls:
@@ -63,11 +63,11 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
         return []
 
     arrays = {f"steps_{n}": found for n, found in examples.items()}
-    if saved.model.num_classes:
-        arrays["labels"] = generate.labels(plan.seed, request.num_samples, saved.model.num_classes)
+    if opened.config.model.num_classes:
+        arrays["labels"] = generate.labels(plan.seed, request.num_samples, opened.config.model.num_classes)
     disk.write_arrays(target, arrays)
     disk.write_atomically(picture, figures.png(figures.by_calls(examples, data.density(config.data.name))))
-    which = f"{config.objective.name}, step {step:,}, {'averaged' if request.ema else 'last'} parameters"
+    which = f"{config.objective.name}, step {opened.step:,}, {'averaged' if request.ema else 'last'} parameters"
     lines = [
         f"sampled {which}, method {sampler.method}, seed {request.seed}: {request.num_samples:,} examples in each of "
         f"{', '.join(map(str, calls))} steps",

@@ -13,19 +13,20 @@ from eval.scores import measure, results, summary
 from eval.scores.background import Background
 from eval.scores.progress import Sampling
 from sgflow_jax import data, generate
-from sgflow_jax.devices import processes, sharding
+from sgflow_jax.devices import processes
 from sgflow_jax.display import figures
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import BoundNet
 from sgflow_jax.run import layout
+from sgflow_jax.run.access import Opened
 from sgflow_jax.sampling import Sampler
 
 
 @dataclasses.dataclass(eq=False)
 class Checkpoint:
     """One checkpoint of a run, read once. network: the fingerprint of its parameters. calls: numbers of network calls.
-    num_samples: per distance. net: on the host until it is measured, then None."""
+    num_samples: per distance. opened: with the parameters, on the host; None once they are no longer needed."""
 
     workdir: str
     config: ml_collections.ConfigDict
@@ -34,12 +35,12 @@ class Checkpoint:
     sampler: Sampler
     calls: tuple[int, ...]
     num_samples: int
-    net: BoundNet | None
+    opened: Opened | None
 
     def take_net(self) -> BoundNet:
-        """Moves the network to all devices; the host's copy is released."""
-        net, self.net = self.net, None
-        return net.replace(params=sharding.to_devices(net.params, sharding.replicated(sharding.mesh())))
+        """Copies the network to all devices and releases the host's copy."""
+        opened, self.opened = self.opened, None
+        return opened.net()
 
 
 def measure_all(
