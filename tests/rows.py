@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 from eval.scores import results
@@ -50,3 +51,8 @@ def finished_run(folder: Path, rows: list[results.Row], config=None, examples=No
     for each in rows if examples is not None else []:
         disk.write_arrays(results.examples_file(str(folder), each.identity), {"examples": examples})
     return str(folder)
+
+
+def copies(run: str, folder: Path, names: str) -> list[str]:
+    """Copies of a run without its rows, one for each letter of names."""
+    return [str(shutil.copytree(run, folder / name, ignore=lambda *_: {"eval"})) for name in names]
