@@ -222,9 +222,7 @@ def main(_):
     cli.start_jax()
     if given.out:
         processes.on_first(lambda: disk.check_writable(*summary.files(Path(given.out))))
-    workdirs = processes.from_process(
-        processes.on_first(lambda: [results.own(workdir, given.out) for workdir in workdirs])
-    )
+    workdirs = processes.from_first(lambda: [results.own(workdir, given.out) for workdir in workdirs])
     found = attempt(workdirs, request)
     faults = list(found.faults)
     if any(found.rows.values()):
