@@ -78,7 +78,7 @@ def _sample(config, workdir):
         raise InputError("--dry_run is for training: leave it out")
     cli.require(out=_OUT.value)
     request = sample_run.Request(
-        steps=cli.integers("steps", _STEPS.value, least=1),
+        calls=cli.integers("steps", _STEPS.value, least=1),
         num_samples=_NUM_SAMPLES.value,
         method=_METHOD.value,
         seed=_SEED.value,

@@ -71,9 +71,9 @@ def _measure(config: ml_collections.ConfigDict, workdir: str, folder: Path) -> d
     if config.data.name != "digits":
         return errors.score(build.restore_net(workdir), config, toy_runs.targets(config, folder))
     objective = build.objective(config)
-    calls = sampling.possible_calls(objective, sampling.method_of(objective), CALLS)
-    found = fid_sweep.sweep([workdir], fid_sweep.Request(steps=calls, features="pixels"))[workdir]
-    return {f"distance_{row.identity.steps}": row.scores.value for row in found}
+    calls = sampling.Sampler(objective).possible(CALLS)
+    found = fid_sweep.sweep([workdir], fid_sweep.Request(calls=calls, features="pixels"))[workdir]
+    return {f"distance_{row.identity.calls}": row.scores.value for row in found}
 
 
 def wanted(given: flags.FlagValues) -> list[store.Settings]:

@@ -28,7 +28,7 @@ from absl import flags
 from eval.machine import cost_table, gradient_cost, hardware, plots
 from eval.machine.ready_step import Step
 from eval.tables import document, store, variants
-from sgflow_jax import build, cli, data, generate, terminal
+from sgflow_jax import build, cli, data, generate, objectives, sampling, terminal
 from sgflow_jax.config import fields
 from sgflow_jax.config.check import check_config
 from sgflow_jax.files import disk
@@ -118,7 +118,7 @@ def _sample(config: ml_collections.ConfigDict) -> store.Row:
     step = build.train_step(config)
     shape, size = data.shape(config.data.name), config.eval.batch_size
     net = BoundNet(step.model, step.init(stream_key(config.seed, Stream.PARAMETERS), shape).params)
-    plan = generate.Plan(shape, SAMPLE_CALLS, "flow_map", config.seed, size)
+    plan = generate.Plan(shape, sampling.Sampler(objectives.make("sgflow")), SAMPLE_CALLS, config.seed, size)
     examples = functools.partial(generate.examples, net, plan)
     examples(size)
 

@@ -3,8 +3,8 @@
     python -m eval.fid_sweep --workdir=runs/quickstart --steps=1,2,4,10
     python -m eval.fid_sweep --workdirs=runs/a,runs/b --steps=1,4,50 --seeds=0,1,2 --out=runs/curve
 
-Restores each run from its workdir alone, samples with each number of steps from the same noise, and writes
-DIR/eval/fid.jsonl, fid_table.md, fid_curve.png, samples.png and samples/. What is in fid.jsonl is not measured again.
+Needs nothing but the workdirs. Samples from the same noise in each number of steps, and writes DIR/eval/fid.jsonl,
+fid_table.md, fid_curve.png, samples.png and samples/. Skips rows that are already in fid.jsonl.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ from sgflow_jax.data import fingerprint
 from sgflow_jax.devices import processes
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
-from sgflow_jax.run import layout
+from sgflow_jax.run import access, layout
 
-STEPS = (1, 2, 4, 10, 50, 100)  # those of them that the objective is trained for, unless asked otherwise
+CALLS = (*sampling.CALLS, 50, 100)  # by default, as far as the objective allows them
 
 
 class Request(NamedTuple):
-    """What to measure. None takes what the run has: eval.num_samples, eval.features, data.data_dir, its own method,
-    its newest checkpoint.
+    """What to measure. None: the run's own eval.num_samples, eval.features, data.data_dir and method, its newest
+    checkpoint, and the default numbers of calls.
 
-    features, weights, resize: see `features.make`. reference: a file of `eval.reference`, in place of the run's data.
-    parameters: "ema" or "raw". grid: of `sampling.GRIDS`.
+    calls: numbers of network calls. features, weights, resize: see `features.make`. reference: a file of
+    `eval.reference`, in place of the run's data. method, grid: see `sampling.Sampler`. parameters: "ema" or "raw".
     """
 
-    steps: tuple[int, ...] | None = None
+    calls: tuple[int, ...] | None = None
     num_samples: int | None = None
     features: str | None = None
     weights: str | None = None
@@ -52,8 +52,8 @@ class Request(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """What a sweep found. rows: those asked for, by workdir, on the first process; the others get none. configs: of
-    the runs. faults: what could not be measured, a sentence each. files: what was drawn, by workdir."""
+    """The result of a sweep. rows: those asked for, by workdir, on the first process only. configs: by workdir. faults:
+    a sentence for each failure. files: tables and pictures, by workdir."""
 
     rows: dict[str, list[results.Row]]
     configs: dict[str, labels.Config]
@@ -62,7 +62,7 @@ class Swept(NamedTuple):
 
 
 def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.Row]]:
-    """As `attempt`: the rows asked for. InputError, after everything else was measured, for what could not be."""
+    """As `attempt`, but returns only the rows asked for; InputError, after measuring the rest, for failures."""
     found = attempt(workdirs, request)
     if found.faults:
         raise InputError("; ".join(found.faults))
@@ -70,11 +70,11 @@ def sweep(workdirs: Sequence[str], request: Request) -> dict[str, list[results.R
 
 
 def attempt(workdirs: Sequence[str], request: Request) -> Swept:
-    """Measures what fid.jsonl lacks, and draws table and curve anew.
+    """Measures the rows that fid.jsonl lacks, and draws table and curve anew.
 
-    InputError, before anything is written, for what cannot be measured. What fails later costs its own rows only: a
-    checkpoint that is gone (training may remove it meanwhile), a network that was trained again or gives no finite
-    samples, a run whose files cannot be read or written.
+    Reads each checkpoint once, so training may remove or replace it during the sweep. InputError, before anything is
+    written, for an impossible request. A later failure costs its own rows only: a network that produces NaN, a run
+    whose files cannot be read or written.
     """
     workdirs = tuple(dict.fromkeys(workdirs))
     say(f"reading {', '.join(workdirs)}")
@@ -82,20 +82,23 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
     extract, target = _target([checkpoint.config for checkpoint in checkpoints], request)
     asked = [_identities(checkpoint, request, target.identity) for checkpoint in checkpoints]
     known = {workdir: {row.identity for row in results.read(workdir)} for workdir in workdirs}
-    # The processes must agree, and one may see a file the other does not see yet.
+    # The processes must agree, and one may see a file before another does.
     missing = processes.from_process(
         [
             [place for place, identity in enumerate(identities) if identity not in known[checkpoint.workdir]]
             for checkpoint, identities in zip(checkpoints, asked, strict=True)
         ]
     )
-    faults = []
+    todo = []
+    for checkpoint, identities, places in zip(checkpoints, asked, missing, strict=True):
+        if places:
+            todo.append((checkpoint, [identities[place] for place in places]))
+        else:
+            checkpoint.opened = None
     left, total = sum(map(len, missing)), sum(map(len, asked))
     if left < total:
-        say(f"{total - left} of {total} rows are known")
-    if left:
-        todo = [[each[place] for place in places] for each, places in zip(asked, missing, strict=True)]
-        faults = measure_all(list(zip(checkpoints, todo, strict=True)), extract, target)
+        say(f"{total - left} of {total} rows were measured before")
+    faults = measure_all(todo, extract, target) if todo else []
     rows, files = {}, {}
     if jax.process_index() == 0:
         for workdir in workdirs:
@@ -111,7 +114,7 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
 
 
 def _draw(workdir: str, every: list[results.Row], wanted: list[results.Row]) -> list[Path]:
-    """Draws table and curve of all rows of a run anew, and a picture of those wanted; where they are."""
+    """Draws table and curve of all rows of a run, and a picture of the wanted rows; returns the paths."""
     files = summary.write(layout.evaluation(workdir), every) if every else []
     if wanted and (picture := summary.picture(workdir, wanted)):
         files.append(picture)
@@ -119,26 +122,25 @@ def _draw(workdir: str, every: list[results.Row], wanted: list[results.Row]) -> 
 
 
 def _checkpoints(workdir: str, request: Request) -> list[Checkpoint]:
-    """Those asked for, all found to be there; InputError for what cannot be measured."""
+    """Reads the checkpoints asked for, each once. InputError for an impossible request."""
     found = []
     if request.num_samples is not None and not 2 <= request.num_samples <= MAX_SAMPLES:
         raise InputError(f"--num_samples={request.num_samples}: use 2 to {MAX_SAMPLES}, a distance needs a covariance")
     for step in request.checkpoints or (None,):
-        net, config, step = build.restore(workdir, step, ema=request.parameters == "ema")
-        network = fingerprint.of_arrays(*jax.tree.leaves(net.params))
+        opened = access.open(workdir, step, ema=request.parameters == "ema")
+        config = opened.config
         num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
-        objective = build.objective(config)
-        method = sampling.method_of(objective, request.method)
-        steps = sampling.choose_calls(objective, method, request.steps, STEPS, request.grid)
-        found.append(Checkpoint(workdir, config, step, network, method, steps, num_samples))
+        sampler = sampling.Sampler(build.objective(config), request.method, request.grid)
+        calls = sampler.choose(request.calls, CALLS)
+        found.append(Checkpoint(workdir, config, opened.step, opened.fingerprint, sampler, calls, num_samples, opened))
     return found
 
 
 def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple[features.Features, reference.Target]:
-    """What all runs are measured with and against. InputError if they cannot be measured alike."""
+    """The features and the reference common to all runs. InputError if the runs cannot share them."""
     config = configs[0].copy_and_resolve_references()
     name = request.features or config.eval.features
-    _agree({other.data.name for other in configs}, "are of different data", "measure them apart")
+    _agree({other.data.name for other in configs}, "are of different data", "measure them separately")
     if request.features is None:
         _agree({other.eval.features for other in configs}, "are for different features", "choose with --features")
     if request.num_samples is None:
@@ -149,7 +151,7 @@ def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple
     elif request.reference is None and len({other.data.data_dir for other in configs}) > 1:
         places = {other.data.data_dir: other for other in configs}.values()
         prints = {fingerprint.of_examples(build.source(other)) for other in places}
-        _agree(prints, f"hold different data called {config.data.name}, by fingerprint", "measure them apart")
+        _agree(prints, f"hold different data called {config.data.name}, by fingerprint", "measure them separately")
     extract = reference.extractor(config, name, request.weights, request.resize)
     if request.reference is not None:
         return extract, reference.of_file(request.reference, config, extract)
@@ -162,7 +164,7 @@ def _agree(values: set, fault: str, remedy: str) -> None:
 
 
 def _identities(checkpoint: Checkpoint, request: Request, against: results.ReferenceIdentity) -> list[results.Identity]:
-    """One for each seed and number of steps."""
+    """One for each seed and number of calls."""
     return [
         results.Identity(
             objective=checkpoint.config.objective.name,
@@ -170,33 +172,31 @@ def _identities(checkpoint: Checkpoint, request: Request, against: results.Refer
             parameters=request.parameters,
             network=checkpoint.network,
             network_precision=checkpoint.config.model.precision,
-            steps=steps,
-            method=checkpoint.method,
-            grid=request.grid,
+            calls=calls,
+            method=checkpoint.sampler.method,
+            grid=checkpoint.sampler.grid,
             num_samples=checkpoint.num_samples,
             seed=seed,
             reference=against,
         )
         for seed in request.seeds
-        for steps in checkpoint.steps
+        for calls in checkpoint.calls
     ]
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
     flags.DEFINE_list("workdir", None, "Directories of trained runs of the same data.")
     flags.DEFINE_alias("workdirs", "workdir")
-    flags.DEFINE_list(
-        "steps", None, "Numbers of steps (network calls); of 1,2,4,10,50,100 what the run can by default."
-    )
+    every = ",".join(map(str, CALLS))
+    flags.DEFINE_list("steps", None, f"Numbers of steps (network calls); by default those of {every} the run can make.")
     flags.DEFINE_integer("num_samples", None, "Generated examples; the run's eval.num_samples by default.")
     features.define_flags()
     cli.define_path("reference", None, "A file of eval.reference; by default the run's training data.")
-    flags.DEFINE_string("method", None, "One of flow_map, euler, heun and consistency; the objective's own by default.")
+    flags.DEFINE_string("method", None, f"One of {', '.join(sampling.METHODS)}; the objective's own by default.")
     flags.DEFINE_enum("grid", "uniform", sampling.GRIDS, "Times of the steps.")
     flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
     flags.DEFINE_enum("parameters", "ema", ["ema", "raw"], "The averaged parameters, or the last ones.")
-    cli.define_path("data_dir", None, "Where the reference data lie; as in training by default.")
+    cli.define_path("data_dir", None, "Directory of the reference data; as in training by default.")
     flags.DEFINE_list("seeds", ["0"], "Seeds of the noise.")
     flags.DEFINE_alias("seed", "seeds")
     cli.define_path("out", None, "Directory for one table and curve of all workdirs.")
@@ -206,7 +206,7 @@ def main(_):
     given = flags.FLAGS
     workdirs = cli.directories("workdir", given.workdir)
     request = Request(
-        steps=cli.integers("steps", given.steps, least=1),
+        calls=cli.integers("steps", given.steps, least=1),
         num_samples=given.num_samples,
         features=given.features,
         weights=given.inception_weights,
@@ -222,9 +222,7 @@ def main(_):
     cli.start_jax()
     if given.out:
         processes.on_first(lambda: disk.check_writable(*summary.files(Path(given.out))))
-    workdirs = processes.from_process(
-        processes.on_first(lambda: [results.own(workdir, given.out) for workdir in workdirs])
-    )
+    workdirs = processes.from_first(lambda: [results.own(workdir, given.out) for workdir in workdirs])
     found = attempt(workdirs, request)
     faults = list(found.faults)
     if any(found.rows.values()):
@@ -237,7 +235,7 @@ def main(_):
 
 
 def _tell(found: Swept, out: str | None) -> None:
-    """One table of all runs in the terminal, and where the files are; with `out`, a table and a curve there too."""
+    """Prints one table of all runs and the paths of the files; with `out`, writes a table and a curve there too."""
     rows = {workdir: rows for workdir, rows in found.rows.items() if rows}
     names = labels.labels(
         list(rows),

@@ -1,4 +1,4 @@
-"""What the figures share: panels, styles of lines, plain labels, PNG and SVG."""
+"""Shared by all figures: panels, line styles, plain labels, PNG and SVG."""
 
 import io
 
@@ -9,22 +9,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-MARKERS = "osD^vP*X"  # so that lines differ without colours too
+MARKERS = "osD^vP*X"  # tell lines apart without colours
 
 
 def style(number: int) -> dict[str, str]:
-    """Of the number-th line: ten colours, then the same in dashes."""
+    """The style of line `number`: ten colours, then the same colours dashed, then dotted."""
     return {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
 
 
 def plain(label: str) -> str:
-    """Text that is no mathematics, and that a legend does not leave out for its first letter."""
+    """Escapes $, or matplotlib parses it as TeX, and a first "_", or the legend omits the label."""
     escaped = label.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
 
 
 def scale_axis(ax, values: list[float]) -> None:
-    """Logarithmic for values of several sizes; where some are not positive, linear around zero."""
+    """Makes the y axis logarithmic for values of several magnitudes; linear around zero if some are not positive."""
     sizes = np.abs([value for value in values if np.isfinite(value) and value != 0])
     if not len(sizes) or max(sizes) <= 10 * np.median(sizes) and max(sizes) <= 30 * min(sizes):
         return
@@ -35,7 +35,7 @@ def scale_axis(ax, values: list[float]) -> None:
 
 
 def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, np.ndarray]:
-    """A figure of `count` axes of that size in inches, in lines of `columns`; those left over are not shown."""
+    """A figure with `count` axes of that size in inches, in rows of `columns`; unused axes are hidden."""
     columns = min(count, columns)
     lines = -(-count // columns)
     figure, axes = plt.subplots(
@@ -47,12 +47,12 @@ def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
 
 
 def png(figure: Figure) -> bytes:
-    """Closes the figure."""
+    """Encodes the figure as PNG and closes it."""
     return _file(figure, "png", dpi=150)
 
 
 def svg(figure: Figure) -> bytes:
-    """Closes the figure. The same figure gives the same bytes."""
+    """Encodes the figure as SVG and closes it. The same figure gives the same bytes."""
     with plt.rc_context({"svg.hashsalt": "sgflow"}):
         return _file(figure, "svg", metadata={"Date": None})
 

@@ -10,12 +10,12 @@ import scipy.linalg
 from sgflow_jax.interfaces import InputError
 
 ROUNDING = 1e-10  # relative to the trace
-NEARLY_SINGULAR = 1e-12  # smallest square of a Cholesky pivot that is trusted, relative to the mean variance
+NEARLY_SINGULAR = 1e-12  # smallest trusted square of a Cholesky pivot, relative to the mean variance
 
 
 @dataclasses.dataclass
 class Moments:
-    """Count, mean [D] and scatter [D, D] (sum of outer products less the mean) of features that arrive in batches.
+    """Count, mean [D] and scatter [D, D] (sum of outer products of centred features), accumulated over batches.
 
     Updated as in Chan, Golub & LeVeque (1979), so that a large mean does not cancel the covariance.
     """
@@ -26,7 +26,7 @@ class Moments:
 
     @classmethod
     def merged(cls, parts: Iterable["Moments"]) -> "Moments":
-        """The moments of all features of the parts together."""
+        """The moments of the features of all parts."""
         whole = cls()
         for part in parts:
             if part.count:
@@ -71,9 +71,9 @@ class Moments:
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """mean [D] and covariance [D, D]; made once, measured against many times.
+    """mean [D] and covariance [D, D], factorised once for many distances.
 
-    InputError for arrays that do not match or are not finite, or a covariance that is not positive semidefinite.
+    InputError for shapes that do not match, NaN or infinity, or a covariance that is not positive semidefinite.
     """
 
     mean: np.ndarray
@@ -103,12 +103,12 @@ class Gaussian:
 
         difference = self.mean - other.mean
         distance = difference @ difference + np.trace(self.cov) + np.trace(other.cov) - 2 * cross
-        # At most rounding is below zero, now that both covariances are known to be sound.
+        # Both covariances are positive semidefinite, so only rounding can be below zero.
         return max(float(distance), 0.0)
 
     def influence(self, reference: "Gaussian", features: np.ndarray) -> np.ndarray:
-        """The first-order effect [n] of features [n, D], from which this Gaussian was fitted, on its distance to the
-        reference: the mean over all is 0, and the variance of the distance that of this over the number of features.
+        """The first-order effect [n] of each of the features [n, D] that this Gaussian was fitted to on its distance to
+        the reference. Its mean is 0, and its variance over n is the variance of the distance.
 
         The gradient of the distance by the covariance S is I - T, with T = W (W^T S W)^(-1/2) W^T the optimal transport
         from S to the reference's W W^T (Bhatia, Jain & Lim 2019).
@@ -137,7 +137,7 @@ def _factor(cov: np.ndarray) -> np.ndarray:
         sound = np.min(variances) >= -ROUNDING * size
     if not sound:
         raise InputError("a covariance is not symmetric positive semidefinite: check the features it was made from")
-    # Fewer samples than dimensions: what rounding left of the other directions would count as 1e-8 of the whole.
+    # Fewer samples than dimensions: rounding in the other directions would add 1e-8 of the whole.
     kept = variances > len(variances) * np.finfo(float).eps * np.max(variances)
     return axes[:, kept] * np.sqrt(variances[kept])
 

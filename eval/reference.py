@@ -128,7 +128,7 @@ def _from_cache_or_data(identity: ReferenceIdentity, source: data.Source, extrac
     examples = real.shuffled(source)
     what = f"reference statistics of {identity.data}/{identity.split}"
     unit = "images" if len(data.shape(identity.data)) == 3 else "points"
-    sample = Sample.of(progress.phase(examples.chunks(), what, len(examples), unit), extract)
+    sample = Sample.of(progress.track(examples.chunks(), what, len(examples), unit), extract)
     found = processes.on_first(lambda: Reference(sample.gaussian(), sample.kept(), sample.halves_apart()))
     if found:
         try:

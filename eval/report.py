@@ -77,7 +77,7 @@ def _command(workdirs: Sequence[str], out: str) -> list[str]:
     return ["python", "-m", "eval.report", f"--workdirs={','.join(workdirs)}", f"--out={out}"]
 
 
-def _scores(runs: list[Run], kind: str) -> dict[str, Any]:
+def _scores(runs: list[Run], kind: results.Kind) -> dict[str, Any]:
     """A table with a line per number of steps and a cell per run; the setting of each run; and the distance between
     halves of the real examples, if cached."""
     chosen = {run.label: run.chosen(kind) for run in runs}
@@ -88,7 +88,7 @@ def _scores(runs: list[Run], kind: str) -> dict[str, Any]:
     firsts = [next(iter(rows.values()))[0].identity for rows in chosen.values()]
     halves = reference.halves(firsts[0].reference)
     return {
-        "name": kind.partition("\n")[0],
+        "name": kind.distance,
         "lines": lines,
         "settings": [_setting(identity) for identity in firsts],
         "halves": halves and {"distance": f"{halves.distance:.3g}", "counts": [f"{n:,}" for n in halves.counts]},
@@ -115,14 +115,13 @@ def _quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
 
     embed.keep(files, "quality", draw(tagged))
     shown = []
-    for kind in dict.fromkeys(plots.measured(row.identity) for _, row in tagged):
-        chosen = [(label, row) for label, row in tagged if plots.measured(row.identity) == kind]
+    for kind in dict.fromkeys(row.kind for _, row in tagged):
+        chosen = [(label, row) for label, row in tagged if row.kind == kind]
         ends = []
         for label, points in plots.series(chosen).items():
             means = {steps: np.mean([row.scores.value for row in rows]) for steps, rows in sorted(points.items())}
             ends.append(f"{label}: {', '.join(f'{v:.3g} in {figures.in_steps(n)}' for n, v in means.items())}")
-        name = kind.partition("\n")[0]
-        text = f"{name} against the number of sampling steps, one line per run. {'; '.join(ends)}."
+        text = f"{kind.distance} against the number of sampling steps, one line per run. {'; '.join(ends)}."
         shown.append(embed.vector(draw(chosen, size=training_section.PANEL), text))
     return shown
 
@@ -156,7 +155,9 @@ def _training_images(runs: list[Run]) -> neighbours.Training | str:
         return " ".join(f"{error}.".split())
 
 
-def _samples(runs: list[Run], kind: str, training: neighbours.Training | str, files: embed.Files) -> dict[str, Any]:
+def _samples(
+    runs: list[Run], kind: results.Kind, training: neighbours.Training | str, files: embed.Files
+) -> dict[str, Any]:
     """A group of pictures per number of steps, and a row of real images."""
     found = gallery.samples(runs, kind)
     if found.by_steps:
@@ -175,7 +176,9 @@ def _samples(runs: list[Run], kind: str, training: neighbours.Training | str, fi
     }
 
 
-def _neighbours(runs: list[Run], kind: str, training: neighbours.Training | str, files: embed.Files) -> dict[str, Any]:
+def _neighbours(
+    runs: list[Run], kind: results.Kind, training: neighbours.Training | str, files: embed.Files
+) -> dict[str, Any]:
     """Nearest training images and memorisation per run with stored images, or the reason why there are none."""
     missing = {"shown": [], "shares": ""}
     if isinstance(training, str):

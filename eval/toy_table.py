@@ -20,7 +20,7 @@ from absl import flags
 
 from eval.exact import errors, plots, toy_runs
 from eval.tables import store, variants
-from sgflow_jax import build, cli, data, generate, terminal, trainer
+from sgflow_jax import build, cli, data, generate, sampling, terminal, trainer
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SEED, InputError
 from sgflow_jax.run import layout
@@ -117,7 +117,7 @@ COLUMNS = {
     "objective": lambda group: group["objective"],
     "RMSE f(0, 1, .)": _cell("one_jump"),
     "RMSE t < u": _cell("all_jumps"),
-    **{f"distance, {n} step{'s' * (n > 1)}": _cell(f"distance_{n}") for n in errors.CALLS},
+    **{f"distance, {n} step{'s' * (n > 1)}": _cell(f"distance_{n}") for n in sampling.CALLS},
     "path": _cell("path"),
     "steps": lambda group: f"{np.mean([row['num_steps'] for row in group['rows']]):,.0f}",
     "steps/s": _cell("steps_per_second"),

@@ -1,4 +1,4 @@
-"""Generated examples in any number, in batches over all devices. Example i depends on (seed, i) and nothing else."""
+"""Generates any number of examples, in batches over all devices. Example i depends on (seed, i) alone."""
 
 import functools
 import itertools
@@ -20,28 +20,25 @@ _NOISE, _LABEL, _RENOISE = range(3)
 
 
 class NotFinite(InputError):
-    """A network whose samples are not numbers."""
+    """Sampling produced NaN or infinity."""
 
 
 class Plan(NamedTuple):
     """How examples are made.
 
-    shape: of one example. network_calls: spent on each. method: of `sampling.METHODS`. seed: of the noise. batch_size:
-    examples a network call, over all devices (rounded up to a multiple of their number). path: the name of the
-    interpolant, for methods that return to noise. grid: of `sampling.GRIDS`.
+    shape: of one example. calls: network calls spent on each. seed: of the noise. batch_size: examples per network
+    call, over all devices (rounded up to a multiple of their number).
     """
 
     shape: tuple[int, ...]
-    network_calls: int
-    method: str
+    sampler: sampling.Sampler
+    calls: int
     seed: int
     batch_size: int
-    path: str = "linear"
-    grid: str = "uniform"
 
 
 class Towards(NamedTuple):
-    """Where noise is moved: the share `weight` [b] of the way to the noise of example `other` [b]."""
+    """Moves noise by the share `weight` [b] of the way to the noise of example `other` [b]."""
 
     other: np.ndarray
     weight: np.ndarray
@@ -51,102 +48,101 @@ def batches(net: BoundNet, plan: Plan, num_samples: int) -> Iterator[np.ndarray]
     """Yields `num_samples` examples in order, uint8 [b, H, W, C] or float32 [b, D], b at most plan.batch_size
     (rounded up to a multiple of the number of devices).
 
-    The same on every process. InputError for a method, grid or number of calls that cannot be, or when the network
-    gives numbers that are not finite.
+    The same on every process. InputError for a number of calls that the sampler does not allow; NotFinite.
     """
     yield from _in_batches(net, plan, np.arange(num_samples))
 
 
 def examples(net: BoundNet, plan: Plan, num_samples: int) -> np.ndarray:
-    """As `batches`, in one array."""
+    """All examples of `batches` in one array."""
     return np.concatenate(list(batches(net, plan, num_samples)))
 
 
 def labels(seed: int, num_samples: int, classes: int) -> np.ndarray:
-    """The labels with which `batches` makes the first examples, int32 [num_samples]."""
+    """The labels of the first examples that `batches` makes, int32 [num_samples]."""
     return np.asarray(_labels(_keys(seed, np.arange(num_samples)), classes))
 
 
 def interpolate(net: BoundNet, plan: Plan, pairs: int, positions: int) -> np.ndarray:
-    """Examples on the way between others, [pairs, positions, ...]: row k leads from example 2k of `batches` to 2k + 1.
+    """Interpolates between examples, [pairs, positions, ...]: row k leads from example 2k of `batches` to 2k + 1.
 
-    The noise moves along an arc (`slerp`; Song et al. 2021, appendix D.5), position j the share j / (positions - 1) of
-    it. The label, and the noise of methods that return to noise, are those of example 2k all along the row: with
-    either, the row does not end at example 2k + 1. The same on every process. InputError as in `batches`.
+    The noise moves along an arc (`slerp`; Song et al. 2021, appendix D.5), at position j by j / (positions - 1) of it.
+    The label, and the noise of methods that return to noise, stay those of example 2k along the row: with either, the
+    row does not end at example 2k + 1. The same on every process. InputError as in `batches`.
     """
     pair, position = np.divmod(np.arange(pairs * positions), positions)
     weight = np.linspace(0, 1, positions, dtype=np.float32)[position]
-    made = np.concatenate(list(_in_batches(net, plan, 2 * pair, Towards(2 * pair + 1, weight))))
-    return made.reshape(pairs, positions, *made.shape[1:])
+    found = np.concatenate(list(_in_batches(net, plan, 2 * pair, Towards(2 * pair + 1, weight))))
+    return found.reshape(pairs, positions, *found.shape[1:])
 
 
 def slerp(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
-    """The point at the share `weight` of the way from a to b, arrays of one shape, by spherical linear interpolation
-    (Shoemake 1985): of vectors of one norm, all on the way have it. Parallel and opposite vectors have no arc: between
-    them the way is straight.
+    """Spherical linear interpolation (Shoemake 1985) from a (weight 0) to b (weight 1), arrays of one shape.
+
+    Keeps the norm if both have the same. Linear for parallel and opposite vectors, which no single arc connects.
     """
     norm_a, norm_b = jnp.sqrt(jnp.sum(a**2)), jnp.sqrt(jnp.sum(b**2))
-    apart, together = norm_b * a - norm_a * b, norm_b * a + norm_a * b
+    difference, total = norm_b * a - norm_a * b, norm_b * a + norm_a * b
     # Unlike arccos of the cosine, exact to rounding at small angles too.
-    angle = 2 * jnp.arctan2(jnp.sqrt(jnp.sum(apart**2)), jnp.sqrt(jnp.sum(together**2)))
+    angle = 2 * jnp.arctan2(jnp.sqrt(jnp.sum(difference**2)), jnp.sqrt(jnp.sum(total**2)))
 
     straight = jnp.sin(angle) < 1e-6
     sine = jnp.where(straight, 1.0, jnp.sin(angle))
-    of_a = jnp.where(straight, 1 - weight, jnp.sin((1 - weight) * angle) / sine)
-    of_b = jnp.where(straight, weight, jnp.sin(weight * angle) / sine)
+    weight_a = jnp.where(straight, 1 - weight, jnp.sin((1 - weight) * angle) / sine)
+    weight_b = jnp.where(straight, weight, jnp.sin(weight * angle) / sine)
 
-    return of_a * a + of_b * b
+    return weight_a * a + weight_b * b
 
 
 def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards | None = None) -> Iterator[np.ndarray]:
-    """Yields the examples `indices` [n], their noise moved `towards` others, in batches as `batches` does."""
-    times = np.asarray(sampling.time_grid(plan.network_calls, plan.method, plan.grid))
-    # Every batch has the one compiled shape; the last is filled up with its last example and cut.
+    """Yields the examples `indices` [n], their noise moved `towards` others, in batches like those of `batches`."""
+    times = plan.sampler.times(plan.calls)
+    # Every batch has the one compiled shape; the last is padded with its last example and cut.
     size = min(plan.batch_size, len(indices))
     size += -size % jax.device_count()
     mesh = sharding.mesh_of(net.params)
     split = sharding.split(mesh)
     if mesh.shape["fsdp"] > 1:
-        # Waited for: on CPUs, collectives and the programs behind them have been seen to wait for each other.
-        net = net.replace(params=jax.block_until_ready(_whole(net.params, mesh)))
+        # Gathered once, not in each step. Blocks, as on CPUs collectives and later programs have deadlocked.
+        net = net.replace(params=jax.block_until_ready(_gather(net.params, mesh)))
     starts = range(0, len(indices), size)
 
-    def started():
+    def dispatch():
         for start in starts:
             rows = np.minimum(np.arange(start, start + size), len(indices) - 1)[sharding.process_rows(mesh, size)]
             which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards)), split)
-            yield _made(net, plan, which, times)
+            yield _sample_batch(net, plan, which, times)
 
-    for start, (examples, finite) in zip(starts, fetch.fetch_ahead(started()), strict=True):
+    for start, (examples, finite) in zip(starts, fetch.fetch_ahead(dispatch()), strict=True):
         if not np.all(finite):
             raise NotFinite(
-                f"the network gives examples that are not finite in {plan.network_calls} steps of {plan.method}: "
-                "its training diverged; use an earlier checkpoint or train again"
+                f"sampling produced NaN or infinity ({plan.sampler.method}, {plan.calls} network calls): the training "
+                "diverged; use an earlier checkpoint or train again"
             )
         yield examples[: len(indices) - start]
 
 
-def _made(net: BoundNet, plan: Plan, which: tuple[jax.Array, Towards | None], times: np.ndarray):
-    """What `_finish` gives of a batch, dispatched. Any number of steps runs the same compiled programs."""
-    classes = net.model.num_classes
-    x, label, keys = _start(plan.seed, *which, plan.shape, classes)
+def _sample_batch(net: BoundNet, plan: Plan, which: tuple[jax.Array, Towards | None], times: np.ndarray):
+    """Dispatches one batch; returns the arrays of `_to_examples`. Any number of steps runs the same compiled programs,
+    unlike `sampling.sample`, whose loop is compiled for each."""
+    classes, how = net.model.num_classes, plan.sampler
+    x, label, keys = _draw_noise(plan.seed, *which, plan.shape, classes)
     if classes:
         net = net.replace(label=label)
     for index, (t, u) in enumerate(itertools.pairwise(times)):
-        x = _step(net, x, index, t, u, keys, plan.method, plan.path)
-    return _finish(x)
+        x = _step(net, x, index, t, u, keys, how.method, how.objective.interpolant)
+    return _to_examples(x)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
-def _whole(params, mesh: Mesh):
-    """The parameters, gathered once, and not by each step anew."""
+def _gather(params, mesh: Mesh):
     return sharding.gather(mesh, params)
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "classes"))
-def _start(seed, indices, towards, shape: tuple[int, ...], classes: int):
-    """Of the examples `indices` [b]: their noise [b, ...], labels [b] (None without classes), and keys [b] for methods
-    that return to noise."""
+def _draw_noise(seed, indices, towards, shape: tuple[int, ...], classes: int):
+    """For the examples `indices` [b]: noise [b, ...], labels [b] (None without classes), and keys [b] for methods that
+    return to noise."""
 
     def noise(keys):
         return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape, jnp.float32))(keys)
@@ -160,7 +156,7 @@ def _start(seed, indices, towards, shape: tuple[int, ...], classes: int):
 
 
 def _keys(seed, indices):
-    """One for each example, [b]."""
+    """One per example, [b]."""
     key = stream_key(seed, Stream.SAMPLING)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
@@ -169,12 +165,13 @@ def _labels(keys, classes: int):
     return jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes))(keys)
 
 
-@functools.partial(jax.jit, static_argnames=("method", "path"), donate_argnums=sharding.donated(1))
-def _step(net: BoundNet, x, index, t, u, keys, method: str, path: str):
-    return sampling.step(net, x, index, t, u, method, sampling.Renoise(interpolant.make(path), keys))
+# Static is only what changes the program: a whole Sampler would compile once per objective and grid.
+@functools.partial(jax.jit, static_argnames=("method", "name"), donate_argnums=sharding.donated(1))
+def _step(net: BoundNet, x, index, t, u, keys, method: str, name: str):
+    return sampling.step(net, x, index, t, u, method, sampling.Renoise(interpolant.make(name), keys))
 
 
 @jax.jit
-def _finish(x1):
+def _to_examples(x1):
     """x1 as examples [b, ...], and whether each is finite, [b] (rounding to uint8 would hide it)."""
     return data.to_examples(x1), jnp.all(jnp.isfinite(x1), axis=tuple(range(1, x1.ndim)))

@@ -1,27 +1,32 @@
-"""Sampling: one step after the other over a grid of times. The number of steps is len(times) - 1 and nothing else."""
+"""Sampling: carries noise to data over a grid of times, one step per interval."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgflow_jax import flow_map
+from sgflow_jax import flow_map, interpolant
 from sgflow_jax.interfaces import InputError, Net, expand_time
 from sgflow_jax.interpolant import Interpolant
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
 
+CALLS = (1, 2, 4, 10)  # numbers of network calls shown and compared by default
+MAX_CALLS = 10**6  # their times are one array
+
 
 class Renoise(NamedTuple):
-    """What "consistency" sampling needs: the path the network was trained on, and a random key for each example [B]."""
+    """For "consistency" sampling: the interpolant the network was trained on, and a random key per example [B]."""
 
-    path: Interpolant
+    interpolant: Interpolant
     keys: jax.Array
 
-    def at(self, step: jax.Array) -> "Renoise":
-        """With the keys of one step."""
-        return self._replace(keys=jax.vmap(jax.random.fold_in, (0, None))(self.keys, step))
+    def for_step(self, index: jax.Array) -> "Renoise":
+        """A copy whose keys are folded with the step number."""
+        return self._replace(keys=jax.vmap(jax.random.fold_in, (0, None))(self.keys, index))
 
 
 def _flow_map(net, t, u, x, renoise):
@@ -47,13 +52,26 @@ def _consistency(net, t, u, x, renoise):
 
     noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(renoise.keys)
 
-    return renoise.path.sample(u, noise, data)[0]
+    return renoise.interpolant.sample(u, noise, data)[0]
 
 
-_STEPS = {"flow_map": _flow_map, "euler": _euler, "heun": _heun, "consistency": _consistency}
-_CALLS_PER_STEP = {"flow_map": 1, "euler": 1, "heun": 2, "consistency": 1}
-METHODS = tuple(_STEPS)
-MAX_CALLS = 10**6  # their times are one array
+class _Method(NamedTuple):
+    """domains: where a network must know F(t, u, x) to be sampled this way."""
+
+    step: Callable
+    calls_per_step: int
+    domains: tuple[Domain, ...]
+
+
+_JUMPS = (Domain.FORWARD, Domain.BOTH, Domain.DYADIC)
+# A network is sampled by the first that its domain allows, unless asked otherwise.
+_METHODS = {
+    "flow_map": _Method(_flow_map, 1, _JUMPS),
+    "euler": _Method(_euler, 1, (Domain.DIAGONAL, *_JUMPS)),
+    "heun": _Method(_heun, 2, (Domain.DIAGONAL, *_JUMPS)),
+    "consistency": _Method(_consistency, 1, (Domain.TO_DATA,)),
+}
+METHODS = tuple(_METHODS)
 
 # Times as functions of s = i / steps: numpy, in float64, so that the ends are exactly 0 and 1 on every device.
 _GRIDS = {
@@ -63,15 +81,6 @@ _GRIDS = {
 }
 GRIDS = tuple(_GRIDS)
 
-# How a network that knows F(t, u, x) on a domain can be sampled; the first unless asked otherwise.
-_METHODS = {
-    Domain.DIAGONAL: ("euler", "heun"),
-    Domain.FORWARD: ("flow_map", "euler", "heun"),
-    Domain.BOTH: ("flow_map", "euler", "heun"),
-    Domain.DYADIC: ("flow_map", "euler", "heun"),
-    Domain.TO_DATA: ("consistency",),
-}
-
 
 def sample(
     net: Net, x0: jax.Array, times: jax.Array, method: str = "flow_map", renoise: Renoise | None = None
@@ -79,11 +88,14 @@ def sample(
     """Carries x0 [B, ...] from times[0] to times[-1]; returns an array like x0.
 
     times: [steps + 1], increasing, usually from 0 (noise) to 1 (data).
-    method: "flow_map" jumps with f(t, u, x); "euler" and "heun" (Heun's second-order method, two network calls a step)
-        integrate the velocity F(t, t, x); "consistency" jumps to the data with f(t, 1, x) and, given `renoise`, returns
-        to time u with fresh noise (Song et al. 2023, Algorithm 1).
+    method: "flow_map" jumps with f(t, u, x); "euler" and "heun" (Heun's second-order method, two network calls per
+        step) integrate the velocity F(t, t, x); "consistency" jumps to the data with f(t, 1, x) and, given `renoise`,
+        returns to time u with fresh noise (Song et al. 2023, Algorithm 1).
+
+    One program for one number of steps. `generate` calls the same `step` in a program of its own, so that any number
+    of steps compiles once.
     """
-    _check(method)
+    _method(method)
     if method == "consistency" and renoise is None:
         raise InputError("consistency sampling returns to noise at every step: pass renoise")
     times = jnp.asarray(times, x0.dtype)
@@ -100,96 +112,108 @@ def step(
 ) -> jax.Array:
     """Step number `index` of `sample`: carries x [B, ...] from time t to time u, all three scalars."""
     t, u = (jnp.broadcast_to(time, x.shape[:1]) for time in (t, u))
-    return _STEPS[method](net, t, u, x, renoise and renoise.at(index))
+    return _METHODS[method].step(net, t, u, x, renoise and renoise.for_step(index))
 
 
-def method_of(objective: Objective, method: str | None = None) -> str:
-    """How a network trained with an objective is sampled: `method` if given, else its own.
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """How a network trained with `objective` is sampled.
 
-    InputError for what it was not trained for.
+    method: one of METHODS; by default the first that the objective allows. grid: one of GRIDS. InputError for an
+    unknown one, or one that the objective did not train the network for.
     """
-    allowed = _METHODS[objective.domain]
-    if method is None:
-        return allowed[0]
-    _check(method)
-    if method not in allowed:
-        raise InputError(
-            f"{type(objective).__name__} trains F(t, u, x) for {objective.domain.value} only, so {method} cannot "
-            f"sample it: use {' or '.join(allowed)}"
-        )
-    return method
+
+    objective: Objective
+    method: str | None = None
+    grid: str = "uniform"
+
+    def __post_init__(self):
+        name, domain = type(self.objective).__name__, self.objective.domain
+        allowed = [method for method in METHODS if domain in _METHODS[method].domains]
+        if self.method is None:
+            object.__setattr__(self, "method", allowed[0])
+        _method(self.method)
+        _grid(self.grid)
+        if self.method not in allowed:
+            raise InputError(
+                f"{name} trains F(t, u, x) for {domain.value} only, so {self.method} cannot sample it: "
+                f"use {' or '.join(allowed)}"
+            )
+        if self._allowed_calls() and self.grid != "uniform":
+            raise InputError(
+                f"{name} trains jumps of certain sizes only, so flow_map cannot sample it on the {self.grid} grid: "
+                "use uniform, or the method euler"
+            )
+
+    def times(self, calls: int) -> np.ndarray:
+        """The times [steps + 1] that spend `calls` network calls; InputError if the objective, or the method, does not
+        allow that number."""
+        times = np.asarray(time_grid(calls, self.method, self.grid))
+        allowed = self._allowed_calls()
+        if allowed and calls not in allowed:
+            raise InputError(
+                f"{type(self.objective).__name__} trains jumps of certain sizes only, so flow_map cannot sample it in "
+                f"{calls} steps: use {', '.join(map(str, allowed))}, or the method euler"
+            )
+        return times
+
+    def possible(self, candidates: tuple[int, ...]) -> tuple[int, ...]:
+        """The numbers of network calls that `times` allows."""
+
+        def allowed(calls):
+            try:
+                self.times(calls)
+            except InputError:
+                return False
+            return True
+
+        return tuple(filter(allowed, candidates))
+
+    def choose(self, asked: tuple[int, ...] | None, usual: tuple[int, ...] = CALLS) -> tuple[int, ...]:
+        """The numbers of network calls asked for; if None, the possible ones of the usual. InputError for one that is
+        impossible, or if all the usual ones are."""
+        # If none is possible, all are checked, and the first says why.
+        chosen = (self.possible(usual) or usual) if asked is None else asked
+        for calls in chosen:
+            self.times(calls)
+        return chosen
+
+    def renoise(self, keys: jax.Array) -> Renoise:
+        """keys: one per example, [B]."""
+        return Renoise(interpolant.make(self.objective.interpolant), keys)
+
+    def _allowed_calls(self) -> tuple[int, ...] | None:
+        """None for any number."""
+        return self.objective.step_counts if self.method == "flow_map" else None
 
 
-def check_calls(objective: Objective, method: str, network_calls: int, grid: str = "uniform") -> None:
-    """InputError if a network trained with an objective cannot be sampled by `method` in that many network calls, or
-    not on that grid."""
-    time_grid(network_calls, method, grid)
-    counts = objective.step_counts
-    if method != "flow_map" or counts is None:
-        return
-    refusal = f"{type(objective).__name__} trains jumps of certain sizes only, so flow_map cannot sample it "
-    if grid != "uniform":
-        raise InputError(f"{refusal}on the {grid} grid: use uniform, or the method euler")
-    if network_calls not in counts:
-        raise InputError(f"{refusal}in {network_calls} steps: use {', '.join(map(str, counts))}, or the method euler")
-
-
-def choose_calls(
-    objective: Objective,
-    method: str,
-    asked: tuple[int, ...] | None,
-    usual: tuple[int, ...],
-    grid: str = "uniform",
-) -> tuple[int, ...]:
-    """The numbers of network calls asked for, all checked; without, those of the usual ones that are possible.
-
-    InputError for one that is not, or when none of the usual ones is.
-    """
-    if asked is None:
-        # When none is possible all are checked, and the first says why.
-        asked = possible_calls(objective, method, usual, grid) or usual
-    for network_calls in asked:
-        check_calls(objective, method, network_calls, grid)
-    return asked
-
-
-def possible_calls(
-    objective: Objective, method: str, candidates: tuple[int, ...], grid: str = "uniform"
-) -> tuple[int, ...]:
-    """Those of the candidates that `check_calls` lets pass."""
-
-    def possible(network_calls):
-        try:
-            check_calls(objective, method, network_calls, grid)
-        except InputError:
-            return False
-        return True
-
-    return tuple(filter(possible, candidates))
-
-
-def time_grid(network_calls: int, method: str = "flow_map", grid: str = "uniform") -> jax.Array:
-    """The times [steps + 1] from 0 (noise) to 1 (data) that spend exactly `network_calls` calls, at s = i / steps:
+def time_grid(calls: int, method: str = "flow_map", grid: str = "uniform") -> jax.Array:
+    """The times [steps + 1] from 0 (noise) to 1 (data) that spend exactly `calls` network calls, at s = i / steps:
 
     "uniform": t = s.
     "quadratic": t = 1 - (1 - s)^2, short steps near the data, long ones near the noise. It is the quadratic
         sub-sequence of DDIM (Song et al. 2021, appendix D.2), tau_i = c i^2, whose time 0 is the data.
     "cosine": t = (1 - cos(pi s)) / 2, short steps at both ends.
 
-    InputError for another grid, when no number of steps spends so many calls, and for more than MAX_CALLS.
+    InputError for an unknown grid, a number of calls that no number of steps spends, or more than MAX_CALLS.
     """
-    _check(method)
-    if grid not in _GRIDS:
-        raise InputError(f"unknown grid {grid!r}: use one of {', '.join(GRIDS)}")
-    steps, rest = divmod(network_calls, _CALLS_PER_STEP[method])
-    if steps < 1 or rest or network_calls > MAX_CALLS:
+    calls_per_step, time = _method(method).calls_per_step, _grid(grid)
+    steps, rest = divmod(calls, calls_per_step)
+    if steps < 1 or rest or calls > MAX_CALLS:
         raise InputError(
-            f"{method} cannot spend {network_calls} network calls: use a positive multiple of "
-            f"{_CALLS_PER_STEP[method]} up to {MAX_CALLS}"
+            f"{method} cannot spend {calls} network calls: use a positive multiple of {calls_per_step} "
+            f"up to {MAX_CALLS}"
         )
-    return jnp.asarray(_GRIDS[grid](np.arange(steps + 1) / steps))
+    return jnp.asarray(time(np.arange(steps + 1) / steps))
 
 
-def _check(method: str) -> None:
-    if method not in _STEPS:
-        raise InputError(f"unknown sampling method {method!r}: use one of {', '.join(METHODS)}")
+def _method(name: str) -> _Method:
+    if name not in _METHODS:
+        raise InputError(f"unknown sampling method {name!r}: use one of {', '.join(METHODS)}")
+    return _METHODS[name]
+
+
+def _grid(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    if name not in _GRIDS:
+        raise InputError(f"unknown grid {name!r}: use one of {', '.join(GRIDS)}")
+    return _GRIDS[name]

@@ -1,4 +1,4 @@
-"""How far a learned flow map is from the exact one."""
+"""Errors of a learned flow map against the exact one."""
 
 import functools
 from typing import NamedTuple
@@ -9,27 +9,22 @@ import ml_collections
 import numpy as np
 import scipy.stats
 
-from sgflow_jax import build, data, flow_map, generate, interpolant, sampling
+from sgflow_jax import build, data, flow_map, generate, sampling
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
 
-CALLS = (1, 2, 4, 10)
-
-
 PATH_STEPS = 4
-
-
 PROJECTIONS = 64
 
 
 class Targets(NamedTuple):
-    """What the exact map says, for errors to be measured against: float32 arrays.
+    """What the exact map gives, for errors to be measured against: float32 arrays.
 
-    noise [N, D]: x at time 0. path [PATH_STEPS, N, D]: where it is at PATH_STEPS uniform times up to 1. t, u [N] and
-    start, end [N, D]: jumps between uniform times t < u from points distributed as x_t. data [N, D]: the exact map of
-    other noise.
+    noise [N, D]: x at time 0. path [PATH_STEPS, N, D]: its exact positions at PATH_STEPS uniform times up to 1.
+    t, u [N] and start, end [N, D]: jumps between uniform times t < u from points distributed as x_t. data [N, D]: the
+    exact map of other noise.
     """
 
     noise: np.ndarray
@@ -41,11 +36,11 @@ class Targets(NamedTuple):
     data: np.ndarray
 
 
-def targets(name: str, path: str = "linear", num_samples: int = 20_000, seed: int = 0) -> Targets:
-    """The targets of a data set on the interpolant called `path`. InputError if its exact map is not known."""
-    oracle = data.oracle(name, path)
+def targets(name: str, interpolant: str = "linear", num_samples: int = 20_000, seed: int = 0) -> Targets:
+    """The targets of a data set on an interpolant. InputError if its exact map is unknown."""
+    oracle = data.oracle(name, interpolant)
     if oracle is None:
-        raise InputError(f"the exact map of {name} is not known: use mixture1d or eight_gaussians")
+        raise InputError(f"the exact map of {name} is unknown: use mixture1d or eight_gaussians")
     key_noise, key_times, key_data = jax.random.split(jax.random.key(seed), 3)
     noise, other = (jax.random.normal(key, (num_samples, *data.shape(name))) for key in (key_noise, key_data))
     t, u = jnp.sort(jax.random.uniform(key_times, (2, num_samples)), axis=0)
@@ -53,7 +48,7 @@ def targets(name: str, path: str = "linear", num_samples: int = 20_000, seed: in
 
     @jax.jit
     def exact(t, u, x):
-        # In small batches, which stay in a processor's cache.
+        # Small batches, to stay in the processor's cache.
         return jax.lax.map(lambda point: oracle.flow_map(*(a[None] for a in point))[0], (t, u, x), batch_size=1000)
 
     start = exact(zero, t, noise)
@@ -66,10 +61,10 @@ def score(net: BoundNet, config: ml_collections.ConfigDict, against: Targets, se
     """Errors against the exact flow map, in units of x; None for what the objective does not train.
 
     one_jump: root mean square error of f(0, 1, x) (see `jump`) over x ~ N(0, I). all_jumps: of f(t, u, x) over uniform
-    t < u and x distributed as x_t. distance_N: sliced 1-Wasserstein distance (in one dimension the distance itself) of
-    samples made in N network calls to as many exact ones. path: root mean square distance between the points sampling
-    visits in PATH_STEPS steps and the exact path from the same noise. seed: of the samples. `generate.NotFinite` if the
-    network gives no numbers.
+    t < u and x distributed as x_t. distance_N: sliced 1-Wasserstein distance (in one dimension the distance itself)
+    between samples made in N network calls, from noise of `seed`, and as many exact ones. path: root mean square
+    distance between the points that sampling visits in PATH_STEPS steps and the exact path from the same noise.
+    `generate.NotFinite` if the network gives NaN or infinity.
     """
     objective, count = build.objective(config), len(against.noise)
     learned = jax.jit(functools.partial(jump, net, objective))
@@ -77,28 +72,32 @@ def score(net: BoundNet, config: ml_collections.ConfigDict, against: Targets, se
     if objective.domain in (Domain.FORWARD, Domain.BOTH, Domain.DIAGONAL):
         scores["all_jumps"] = _rms(learned(against.t, against.u, against.start) - against.end)
 
-    method = sampling.method_of(objective)
-    possible = sampling.possible_calls(objective, method, CALLS)
-    for calls in CALLS:
-        plan = generate.Plan(against.noise.shape[1:], calls, method, seed, count, objective.interpolant)
+    sampler = sampling.Sampler(objective)
+    possible = sampler.possible(sampling.CALLS)
+    for calls in sampling.CALLS:
+        plan = generate.Plan(against.noise.shape[1:], sampler, calls, seed, count)
         made = generate.examples(net, plan, count) if calls in possible else None
         scores[f"distance_{calls}"] = None if made is None else _sliced_wasserstein(made, against.data)
 
     scores["path"] = None
-    if not sampling.possible_calls(objective, method, (PATH_STEPS,)):
+    if not sampler.possible((PATH_STEPS,)):
         return scores
-    times = sampling.time_grid(PATH_STEPS, method)
-    renoise = sampling.Renoise(interpolant.make(objective.interpolant), jax.random.split(jax.random.key(seed), count))
-    one_step = jax.jit(lambda x, interval, keys: sampling.sample(net, x, interval, method, renoise._replace(keys=keys)))
+    times = sampler.times(PATH_STEPS)
+    renoise = sampler.renoise(jax.random.split(jax.random.key(seed), count))
+
+    @jax.jit
+    def one_step(x, interval, keys):
+        return sampling.sample(net, x, interval, sampler.method, renoise._replace(keys=keys))
+
     visited = [against.noise]
     for k in range(PATH_STEPS):
-        visited.append(one_step(visited[-1], times[k : k + 2], renoise.at(k).keys))
+        visited.append(one_step(visited[-1], times[k : k + 2], renoise.for_step(k).keys))
     scores["path"] = _rms(jnp.stack(visited[1:]) - against.path)
     return scores
 
 
 def jump(net: BoundNet, objective: Objective, t, u, x: jax.Array) -> jax.Array:
-    """f(t, u, x) as the objective trains it: without u != t, that is one Euler step."""
+    """f(t, u, x) as the objective trains it: one Euler step if it trains t = u only."""
     if objective.domain is Domain.DIAGONAL:
         return flow_map.apply(lambda t, u, x: net(t, t, x), t, u, x)
     return flow_map.apply(net, t, u, x)
@@ -107,7 +106,7 @@ def jump(net: BoundNet, objective: Objective, t, u, x: jax.Array) -> jax.Array:
 def _rms(error: jax.Array) -> float:
     value = float(jnp.sqrt(jnp.mean(error**2)))
     if not np.isfinite(value):
-        raise generate.NotFinite("the learned map is not finite: its training diverged; use an earlier checkpoint")
+        raise generate.NotFinite("the map produced NaN or infinity: the training diverged; use an earlier checkpoint")
     return value
 
 

@@ -129,7 +129,7 @@ def _train(model: Classifier, labelled: Labelled) -> dict:
 
     state = optimiser.init(params)
     rng = np.random.default_rng(SEED)
-    for _ in progress.phase(range(STEPS), f"training the classifier of {labelled.name}", STEPS, "steps"):
+    for _ in progress.track(range(STEPS), f"training the classifier of {labelled.name}", STEPS, "steps"):
         chosen = rng.integers(len(images), size=BATCH)
         params, state = step(params, state, _shifted(rng, images[chosen]), labels[chosen])
     return params

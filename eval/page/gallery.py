@@ -34,11 +34,8 @@ class Samples(NamedTuple):
     missing: list[str]
 
 
-def samples(runs: list[Run], kind: str) -> Samples:
-    """The first examples of each run at each number of steps, from the same noise if the runs share a seed.
-
-    kind: of the rows, from `plots.measured`.
-    """
+def samples(runs: list[Run], kind: results.Kind) -> Samples:
+    """The first examples of each run at each number of steps, from the same noise if the runs share a seed."""
     chosen = {run.label: run.chosen(kind) for run in runs}
     seeds = [{row.identity.seed for row in rows} for found in chosen.values() for rows in found.values()]
     seed = min(set.intersection(*seeds), default=None)
@@ -87,7 +84,7 @@ class Copies(NamedTuple):
     picture: Picture
 
 
-def copies(run: Run, kind: str, training: np.ndarray, typical: float) -> Copies | None:
+def copies(run: Run, kind: results.Kind, training: np.ndarray, typical: float) -> Copies | None:
     """Copies among the run's examples of all seeds at its largest number of steps; None without stored examples.
 
     training: uint8 [N, H, W, C]. typical: their `neighbours.spread`.

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from eval.scores import labels, plots, results
+from eval.scores import labels, results
 from sgflow_jax import data
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -27,26 +27,26 @@ class Run:
     history: list[dict[str, float]]
     events: list[dict[str, Any]]
 
-    def chosen(self, kind: str) -> dict[int, list[results.Row]]:
+    def chosen(self, kind: results.Kind) -> dict[int, list[results.Row]]:
         """The rows of one setting by number of steps; they differ only in the seed and are sorted by it.
 
         The setting: newest checkpoint; among its settings prefer EMA, then the uniform grid, then the method with the
-        most step counts. kind: from `plots.measured`.
+        most step counts.
         """
-        rows = [row for row in self.rows if plots.measured(row.identity) == kind]
+        rows = [row for row in self.rows if row.kind == kind]
         newest = max(row.identity.checkpoint_step for row in rows)
         settings = {}
         for row in rows:
             if row.identity.checkpoint_step == newest:
-                settings.setdefault(dataclasses.replace(row.identity, steps=0, seed=0), []).append(row)
+                settings.setdefault(dataclasses.replace(row.identity, calls=0, seed=0), []).append(row)
 
         def preference(setting: results.Identity) -> tuple[bool, bool, int]:
-            counts = {row.identity.steps for row in settings[setting]}
+            counts = {row.identity.calls for row in settings[setting]}
             return setting.parameters != "ema", setting.grid != "uniform", -len(counts)
 
         found = {}
         for row in sorted(settings[min(settings, key=preference)], key=lambda row: row.identity.seed):
-            found.setdefault(row.identity.steps, []).append(row)
+            found.setdefault(row.identity.calls, []).append(row)
         return dict(sorted(found.items()))
 
     def examples(self, row: results.Row) -> np.ndarray | None:
@@ -88,9 +88,9 @@ def read(workdirs: Sequence[str]) -> list[Run]:
     return runs
 
 
-def common_kinds(runs: list[Run]) -> list[str]:
-    """The kinds of distance (`plots.measured`) measured for every run."""
-    kinds = [dict.fromkeys(plots.measured(row.identity) for row in run.rows) for run in runs]
+def common_kinds(runs: list[Run]) -> list[results.Kind]:
+    """The kinds of distance that every run has."""
+    kinds = [dict.fromkeys(row.kind for row in run.rows) for run in runs]
     return [kind for kind in kinds[0] if all(kind in others for others in kinds)]
 
 

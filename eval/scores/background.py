@@ -1,4 +1,4 @@
-"""Work of the host beside that of the devices: calls one after the other, in a thread of their own."""
+"""Work on the host while the devices compute: calls in one thread, in order."""
 
 import collections
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Background:
-    """Calls functions in the order they come, while the caller goes on; leaving waits for the one under way.
+    """Calls functions in order, in a thread; leaving the context waits for the running one and cancels the rest.
 
-    limit: how many may be unfinished. For NumPy, which lets other threads run; JAX is the caller's alone.
+    limit: how many calls may be unfinished. For NumPy, which lets other threads run; only the caller may use JAX.
     """
 
     def __init__(self, limit: int):
@@ -21,12 +21,12 @@ class Background:
         self._pool.shutdown(cancel_futures=True)
 
     def submit(self, function: Callable, *arguments) -> None:
-        """Calls function(*arguments) after those before, once fewer than `limit` are unfinished. Raises what one of
-        them has raised."""
+        """Queues function(*arguments), once fewer than `limit` calls are unfinished. Raises what an earlier call
+        raised."""
         self.wait(self._limit - 1)
         self._unfinished.append(self._pool.submit(function, *arguments))
 
     def wait(self, left: int = 0) -> None:
-        """Until so many calls are left; raises what one of the others has raised."""
+        """Waits until at most `left` calls are unfinished. Raises what a finished call raised."""
         while len(self._unfinished) > left:
             self._unfinished.popleft().result()

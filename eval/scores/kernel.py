@@ -6,12 +6,12 @@ import numpy as np
 
 from sgflow_jax.interfaces import InputError
 
-COUNT = 5000  # most features of each set that are compared: bounds the time
-BLOCKS = 10  # that the standard error is taken over
+COUNT = 5000  # features of each set that are compared at most: bounds the time
+BLOCKS = 10  # of the jackknife
 
 
 class KernelDistance(NamedTuple):
-    """value: may be negative, as it is unbiased. standard_error: None for fewer than 4 examples of each set."""
+    """value: unbiased, so it may be negative. standard_error: None for fewer than 4 examples per set."""
 
     value: float
     standard_error: float | None
@@ -19,7 +19,7 @@ class KernelDistance(NamedTuple):
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> KernelDistance:
     """E k(x, x') + E k(y, y') - 2 E k(x, y) over all pairs of different examples (Gretton et al. 2012, equation 3),
-    with k(x, y) = (x . y / D + 1)^3 (Binkowski et al. 2018, section 4); the error by a jackknife over blocks.
+    with k(x, y) = (x . y / D + 1)^3 (Binkowski et al. 2018, section 4); the standard error by a jackknife over BLOCKS.
 
     a, b: [n, D] and [m, D], each in random order; the first min(n, m, COUNT) of each are used. InputError for fewer
     than 2.
@@ -45,12 +45,12 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> KernelDistance:
 
 def _within(blocks: list[np.ndarray]) -> np.ndarray:
     """Sums of the kernel over pairs of different examples, by block: [B, B]."""
-    themselves = [_cubed((block * block).sum(axis=1) / block.shape[1] + 1).sum() for block in blocks]
-    return _sums(blocks, blocks) - np.diag(themselves)
+    own = [_cubed((block * block).sum(axis=1) / block.shape[1] + 1).sum() for block in blocks]
+    return _sums(blocks, blocks) - np.diag(own)
 
 
 def _sums(a: list[np.ndarray], b: list[np.ndarray]) -> np.ndarray:
-    """Sums of the kernel over pairs of one example of each, by block: [B, B]."""
+    """Sums of the kernel over pairs with one example from each set, by block: [B, B]."""
     return np.array([[_cubed(x @ y.T / x.shape[1] + 1).sum() for y in b] for x in a])
 
 

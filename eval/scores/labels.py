@@ -1,4 +1,4 @@
-"""What runs are called, and in which fields of their configurations they differ."""
+"""Names for runs, and the configuration fields in which they differ."""
 
 import json
 import os
@@ -8,17 +8,17 @@ from typing import Any
 
 from sgflow_jax.config import fields
 
-MOST = 3  # fields that a name may be made of
-# Fields with which a run may continue, and what it keeps, say nothing of what it has learned, but how long it has.
+MOST = 3  # fields in a name
+# Fields that may change when a run continues do not affect what it learns, except its length.
 _ASIDE = {*fields.MAY_CHANGE, "train.keep_every"} - {"train.num_steps"}
 _SHORT = {"optim.learning_rate": "lr", "train.num_steps": "steps", "data.batch_size": "batch"}
 
-Config = dict[str, Any] | None  # as in config.json; None where there is none
+Config = dict[str, Any] | None  # as in config.json; None if there is none
 
 
 def labels(workdirs: Sequence[str], objectives: Sequence[str], configs: Sequence[Config]) -> list[str]:
-    """What runs are called, each its own: their objectives; where these are equal, by the fields that differ, as
-    "lr 0.002"; else by the names of their directories, or as much of their paths as differs."""
+    """A unique name for each run: its objective; where these are equal, the fields that differ, like "lr 0.002"; else
+    the name of its directory, or the part of its path that differs."""
     folders = [Path(workdir).resolve() for workdir in workdirs]
     names = [folder.name for folder in folders]
     ends = [str(folder.relative_to(os.path.commonpath(folders))) for folder in folders]
@@ -27,7 +27,7 @@ def labels(workdirs: Sequence[str], objectives: Sequence[str], configs: Sequence
 
 
 def differences(configs: Sequence[Config]) -> dict[str, list[str]]:
-    """The fields in which configurations differ, each with its value in every one of them; "" where it is absent."""
+    """The fields in which configurations differ, each with its value in every configuration; "" if absent."""
     flat = [{} if config is None else fields.flatten(json.loads(json.dumps(config))) for config in configs]
     found = {}
     for name in dict.fromkeys(name for each in flat for name in each):
@@ -38,7 +38,7 @@ def differences(configs: Sequence[Config]) -> dict[str, list[str]]:
 
 
 def _by_fields(objectives: Sequence[str], configs: Sequence[Config]) -> list[str]:
-    """Names from what differs among the runs of one objective; none if that is too much, or not known."""
+    """Names from the fields that differ among the runs of one objective; empty if there are more than MOST."""
     found = [""] * len(configs)
     for objective in dict.fromkeys(objectives):
         places = [place for place, other in enumerate(objectives) if other == objective]

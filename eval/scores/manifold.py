@@ -1,4 +1,4 @@
-"""Precision and recall of generated features: shares of one set inside the k-NN manifold of the other, in float64."""
+"""Precision and recall: the fraction of one set of features inside the k-NN manifold of the other, in float64."""
 
 from typing import NamedTuple
 
@@ -11,21 +11,21 @@ ROWS = 1000  # of the matrix of distances held at a time
 
 
 class Manifold(NamedTuple):
-    """Balls around points [n, D], each out to the NEIGHBOURS-th nearest other point: radii_sq [n], squared."""
+    """Balls around points [n, D] that reach the NEIGHBOURS-th nearest other point: radii_sq [n], squared."""
 
     points: np.ndarray
     radii_sq: np.ndarray
 
 
 class PrecisionRecall(NamedTuple):
-    """precision: share of generated examples among the real ones. recall: share of real among the generated."""
+    """precision: fraction of generated examples inside the real manifold. recall: of real ones inside the generated."""
 
     precision: float
     recall: float
 
 
 def manifold(points: np.ndarray) -> Manifold:
-    """points: [n, D]. InputError for fewer than NEIGHBOURS + 1 of them."""
+    """points: [n, D]. InputError for fewer than NEIGHBOURS + 1 points."""
     points = np.asarray(points, np.float64)
     if len(points) <= NEIGHBOURS:
         raise InputError(f"precision and recall need at least {NEIGHBOURS + 1} examples, not {len(points)}: use more")
@@ -51,7 +51,7 @@ def precision_recall(generated: Manifold, real: Manifold) -> PrecisionRecall:
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[n, D], [m, D] -> |a_i - b_j|^2 [n, m], never negative."""
-    # Less a common mean, so that a large one does not cancel the differences.
+    # Centred, as a large common mean would cancel the differences.
     centre = b.mean(axis=0)
     a, b = a - centre, b - centre
     return np.maximum((a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * a @ b.T, 0)

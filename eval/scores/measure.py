@@ -1,4 +1,4 @@
-"""Every score of generated examples from one pass over their features."""
+"""All scores of generated examples, from one pass over their features."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ PENDING = 2  # batches whose features are added while the devices make the next
 
 
 class Halves(NamedTuple):
-    """The Fréchet distance between every other example and the rest, and how many each half has."""
+    """The Fréchet distance between every other example and the rest, and the number of examples in each half."""
 
     distance: float
     counts: tuple[int, int]
@@ -29,8 +29,8 @@ class Halves(NamedTuple):
 
 @dataclasses.dataclass
 class Sample:
-    """What is kept of a set of features: the moments of PARTS interleaved parts, the first KEPT features, and, where
-    there is a classifier, how many examples it puts in each class."""
+    """Statistics of a set of features: the moments of PARTS interleaved parts, the first KEPT features, and, if there
+    is a classifier, the number of examples in each class."""
 
     moments: tuple[Moments, ...] = dataclasses.field(default_factory=lambda: tuple(Moments() for _ in range(PARTS)))
     class_counts: np.ndarray | None = None
@@ -39,7 +39,7 @@ class Sample:
 
     @classmethod
     def of(cls, batches: Iterable[np.ndarray], features: Features) -> "Sample":
-        """One pass over examples in random order, uint8 [n, H, W, C] or float32 [n, D] a batch."""
+        """Makes one pass over batches of examples in random order, uint8 [n, H, W, C] or float32 [n, D]."""
         sample = cls()
         with Background(limit=PENDING) as adding:
             for batch in batches:
@@ -61,15 +61,15 @@ class Sample:
         self.count += len(features)
 
     def gaussian(self) -> Gaussian:
-        """Fitted to all features. InputError if there are fewer than two, or they do not vary at all."""
+        """Fits all features. InputError for fewer than two, or if they are all the same."""
         return _fit(self.moments)
 
     def halves(self) -> tuple[Gaussian, Gaussian]:
-        """Fitted to every other example, and to the rest."""
+        """Fits every other example, and the rest."""
         return _fit(self.moments[0::2]), _fit(self.moments[1::2])
 
     def halves_apart(self) -> Halves:
-        """How far the `halves` are apart."""
+        """The distance between the `halves`."""
         first, second = self.halves()
         return Halves(first.distance(second), (-(-self.count // 2), self.count // 2))
 
@@ -80,15 +80,14 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """What samples are compared with. features: [n, D], up to KEPT of the reference's, in random order. halves: how
-    far they are apart, where it was measured."""
+    """What samples are compared with. features: [n, D], at most KEPT, in random order. halves: None if not measured."""
 
     gaussian: Gaussian
     features: np.ndarray
     halves: Halves | None = None
 
     def manifold(self, count: int) -> Manifold:
-        """Of the first `count` features."""
+        """The manifold of the first `count` features."""
         return _manifold(self, count)
 
 
@@ -98,7 +97,7 @@ def _manifold(reference: "Reference", count: int) -> Manifold:
 
 
 def scores(sample: Sample, reference: Reference) -> Scores:
-    """Compares a sample with a reference; InputError for fewer than two examples, or features that do not vary."""
+    """Compares a sample with a reference. InputError for fewer than two examples, or if all features are the same."""
     fitted = sample.gaussian()
     value = reference.gaussian.distance(fitted)
     error, parts, infinite = _uncertainty(sample, fitted, reference.gaussian, value)
@@ -127,8 +126,8 @@ def _uncertainty(
     """The standard error of the distance, the distances of the parts, and the limit for infinitely many samples.
 
     Error: to first order the distance is an average over examples. Limit: the bias falls like 1 / n (Chong & Forsyth
-    2020), so a line through the mean distances at n, n / 2 and n / PARTS against 1 / n is followed to 0. Only where the
-    smallest parts have twice as many examples as features: before, the bias has another shape.
+    2020), so a line through the mean distances at n, n / 2 and n / PARTS against 1 / n is extrapolated to 0. None
+    unless the smallest part has twice as many examples as features: with fewer, the bias does not yet fall like 1 / n.
     """
     if min(part.count for part in sample.moments) < 2 * len(reference.mean):
         return None, None, None

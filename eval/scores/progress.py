@@ -1,7 +1,6 @@
-"""What a long evaluation is doing, how far it is, and how long the rest may take.
+"""Progress of a long evaluation: what it is doing, how much is done, and how long the rest may take.
 
-Where stderr is a terminal, bars that go when they are full; a line for each phase everywhere. Only the first process
-tells anything.
+Prints a line for each part, and bars, removed when full, if stderr is a terminal. Only the first process prints.
 """
 
 import time
@@ -13,20 +12,20 @@ from tqdm import tqdm
 
 from sgflow_jax import terminal
 
-# What features and scores cost, in network calls an example, as on digits; only the forecast depends on it.
+# Cost of features and scores, in network calls per example, as on digits; only the forecast depends on it.
 OVERHEAD = 5
 
 
 def say(text: str) -> None:
-    """Prints a line, or several, above the bar if there is one."""
+    """Prints text, above the bar if there is one."""
     if jax.process_index() == 0:
         terminal.say(text)
 
 
-def phase(items: Iterable[Any], what: str, total: int, unit: str) -> Iterator[Any]:
-    """Yields the items of a part of the work that may take long, and says what it is and what it took.
+def track(items: Iterable[Any], what: str, total: int, unit: str) -> Iterator[Any]:
+    """Yields the items of a long part of the work, `what`, and prints its progress and time.
 
-    total: of all items; an item that has a length counts as so many. unit: what is counted, as "images".
+    total: summed over all items; an item with a length counts as that many. unit: what is counted, like "images".
     """
     say(f"{what}: {total:,} {unit} ...")
     began = time.perf_counter()
@@ -38,18 +37,18 @@ def phase(items: Iterable[Any], what: str, total: int, unit: str) -> Iterator[An
 
 
 class Sampling:
-    """The rows of a sweep: a bar where the terminal is one, plain lines otherwise.
+    """The rows of a sweep: a bar if stderr is a terminal, plain lines otherwise.
 
-    work: for each row, the number of its examples and the network calls that each takes.
+    work: for each row, its number of examples and of network calls per example.
     """
 
     def __init__(self, work: Sequence[tuple[int, int]]):
         self._rows, self._begun, self._done = len(work), 0, 0
-        self._whole = sum(_cost(*each) for each in work)
-        self._left = self._whole
+        self._total = sum(_cost(*each) for each in work)
+        self._left = self._total
         self._bar = _bar(
-            total=self._whole,
-            smoothing=0,  # the forecast from all there was, as compilation and scores come in bursts
+            total=self._total,
+            smoothing=0,  # forecast from all the past: compilation and scores come in bursts
             leave=False,
             bar_format="{desc}: {percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} to go{postfix}",
         )
@@ -63,23 +62,23 @@ class Sampling:
         self._bar.close()
 
     def begin(self, what: str) -> None:
-        """what: the row that is sampled next, in few words, which the bar shows."""
+        """Shows `what`, the next row in a few words, on the bar."""
         self._begun += 1
         self._bar.set_description_str(f"[{self._begun}/{self._rows}] {what}")
 
     def advance(self, examples: int, calls: int) -> None:
-        """So many examples more were sampled, with so many network calls each."""
+        """Counts examples that were sampled, each with `calls` network calls."""
         self._bar.update(examples * calls)
 
     def row(self, what: str, examples: int, calls: int, value: str) -> None:
-        """A row is measured. value: its distance, which only the bar shows: the table at the end has all of them."""
+        """Counts a measured row. value: its distance, shown on the bar only, as the table at the end has them all."""
         self._done += 1
         self._left -= _cost(examples, calls)
         self._bar.update(examples * OVERHEAD)
         self._bar.set_postfix_str(f"last {value}")
         if self._bar.disable:
             seconds = time.perf_counter() - self._began
-            left = seconds * self._left / (self._whole - self._left)
+            left = seconds * self._left / (self._total - self._left)
             say(f"[{self._done}/{self._rows}] {what} ({seconds:.0f} s, about {left:.0f} s to go)")
 
 

@@ -1,4 +1,4 @@
-"""Real examples as evaluation reads them: in an order, a chunk at a time, so that they need not fit in memory."""
+"""Real examples in a fixed order, read in chunks, so that they need not fit in memory."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ CHUNK = 1000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
-    """Those of a source at `indices` [n], in that order."""
+    """The examples of a source at `indices` [n], in that order."""
 
     source: data.Source
     indices: np.ndarray
@@ -25,20 +25,20 @@ class Examples:
         return Examples(self.source, self.indices[chosen])
 
     def read(self) -> np.ndarray:
-        """All of them, uint8 [n, H, W, C] or float32 [n, D]."""
+        """All examples, uint8 [n, H, W, C] or float32 [n, D]."""
         return self.source.read(self.indices)
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """All of them, CHUNK at a time."""
+        """All examples, CHUNK at a time."""
         for start in range(0, len(self), CHUNK):
             yield self[start : start + CHUNK].read()
 
 
 def shuffled(source: data.Source) -> Examples:
-    """All of a source's, in the one random order in which statistics are taken, whatever order the data set has."""
+    """All examples of a source, in the fixed random order used for statistics, independent of the data set's order."""
     return Examples(source, np.random.default_rng(0).permutation(source.size))
 
 
 def spread(source: data.Source, count: int) -> Examples:
-    """`count` of a source's spread evenly over it, or all if there are no more, in order."""
+    """At most `count` examples, spread evenly over a source, in order."""
     return Examples(source, fingerprint.spread(source.size, count))

@@ -1,4 +1,4 @@
-"""The rows of eval/fid.jsonl: what was measured, and on what; and the table made from them."""
+"""The rows of eval/fid.jsonl: what was measured, on what, and the table made from them."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,16 +20,15 @@ from sgflow_jax.files import disk, locks
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import layout
 
-VERSION = 2  # raised with every change of the code that changes what is measured: older numbers are then not mixed in
+VERSION = 2  # raised whenever the code measures something else, so that older numbers are not mixed in
 
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceIdentity:
     """What generated examples are compared with, and in which features.
 
-    version: of the code that measures. data, split: the data set. fingerprint: of its examples, so that a data set of
-    the same name with other pixels is another one. reference_count: how many of them. features, weights, resize: see
-    `eval.features.interface.Features`.
+    version: of the measuring code. data, split: the data set. fingerprint: of its examples, which tells data sets of
+    one name apart. reference_count: their number. features, weights, resize: see `eval.features.interface.Features`.
     """
 
     version: int
@@ -44,12 +43,12 @@ class ReferenceIdentity:
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What was measured: two distances compare only if these agree, except where they are the point of comparison.
+    """What was measured. Two distances are comparable only if these agree, apart from what is being compared.
 
-    objective: what the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
-    "raw". network: fingerprint of the parameters themselves. network_precision: of its products, `model.precision` (a
-    row's own "precision" is a score). steps: network calls an example. method, grid: of
-    sampling. num_samples, seed: of the generated examples.
+    objective: that the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
+    "raw". network: fingerprint of the parameters. network_precision: `model.precision` (a row's "precision" is a
+    score). calls: network calls per example, "steps" in the file. method, grid: see `sgflow_jax.sampling.Sampler`.
+    num_samples, seed: of the generated examples.
     """
 
     objective: str
@@ -57,7 +56,7 @@ class Identity:
     parameters: str
     network: str
     network_precision: str
-    steps: int
+    calls: int
     method: str
     grid: str
     num_samples: int
@@ -67,12 +66,11 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What one pass over generated examples gives; None where there are too few of them, or nothing to tell.
+    """The scores from one pass over generated examples; None where there are too few examples, or no classifier.
 
-    value: Fréchet distance, squared. value_error: its standard error. value_parts: of disjoint quarters of the
-    generated examples. value_infinite: extrapolated to infinitely many of them. kernel, kernel_error: kernel distance
-    and its standard error. precision, recall: by k-NN manifolds. class_counts: generated examples of each class, by
-    the classifier's word.
+    value: squared Fréchet distance. value_error: its standard error. value_parts: of disjoint quarters of the
+    generated examples. value_infinite: extrapolated to infinitely many. kernel, kernel_error: kernel distance and its
+    standard error. precision, recall: by k-NN manifolds. class_counts: generated examples per class, as classified.
     """
 
     value: float
@@ -86,6 +84,13 @@ class Scores:
     class_counts: tuple[int, ...] | None
 
 
+class Kind(NamedTuple):
+    """What two values must share to be drawn in one panel. distance: its `name`. against: see `against`."""
+
+    distance: str
+    against: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A line of fid.jsonl."""
@@ -93,17 +98,23 @@ class Row:
     identity: Identity
     scores: Scores
 
+    @property
+    def kind(self) -> Kind:
+        return Kind(name(self.identity), against(self.identity.reference))
+
     def flat(self) -> dict[str, Any]:
-        """All fields in one dictionary."""
+        """All fields in one dictionary, under their keys in the file."""
         values = dataclasses.asdict(self.identity)
         reference = values.pop("reference")
+        values = {_KEYS.get(name, name): value for name, value in values.items()}
         return {**values, **reference, **dataclasses.asdict(self.scores)}
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> "Row":
-        """The inverse of `flat`; KeyError or TypeError for other fields, for values of another type or not finite, and
-        for texts that are no names."""
-        rest = dict(values)
+        """The inverse of `flat`. KeyError or TypeError for other fields, values of the wrong type, NaN, infinity, and
+        text unfit for a file name."""
+        names = {key: name for name, key in _KEYS.items()}
+        rest = {names.get(key, key): value for key, value in values.items()}
         rest |= {key: tuple(rest[key]) for key in ("value_parts", "class_counts") if rest[key] is not None}
         parts = [{f.name: rest.pop(f.name) for f in dataclasses.fields(kind) if f.name in rest} for kind in _PARTS]
         if rest:
@@ -116,6 +127,7 @@ class Row:
         return cls(Identity(**identity, reference=ReferenceIdentity(**reference)), Scores(**scores))
 
 
+_KEYS = {"calls": "steps"}  # fields that have another key in the file
 _PARTS = (ReferenceIdentity, Identity, Scores)
 
 
@@ -131,27 +143,26 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def name(identity: Identity) -> str:
-    """What the distance of a row is called, with its count: FID-50k has 50,000 samples and no fewer."""
+    """The name of a row's distance, with its number of samples: FID-50k has exactly 50,000."""
     reference = identity.reference
-    name = features.distance_name(reference.features, reference.weights, reference.resize)
+    distance = features.distance_name(reference.features, reference.weights, reference.resize)
     thousands, rest = divmod(identity.num_samples, 1000)
-    return f"{name}, {identity.num_samples:,} samples" if rest else f"{name}-{thousands}k"
+    return f"{distance}, {identity.num_samples:,} samples" if rest else f"{distance}-{thousands}k"
 
 
 def read(workdir: str) -> list[Row]:
-    """The rows of a run, in the order they were measured; none if there is no file. Those of another version of the
-    code are left out: they are measured again. Of rows of one identity only the first counts. InputError names a
-    damaged line."""
+    """The rows of a run, in the order they were measured; none if there is no file. Leaves out rows of another VERSION,
+    which are measured again, and all but the first of one identity. InputError names a damaged line."""
     return _read(workdir)[0]
 
 
 def _read(workdir: str) -> tuple[list[Row], list[str]]:
-    """What `read` gives, and the lines of other versions."""
+    """The rows of `read`, and the lines of other versions."""
     file = layout.evaluation(workdir) / "fid.jsonl"
     rows, others = [], []
     for number, (line, values) in enumerate(disk.read_json_lines(file), start=1):
         try:
-            # Another version may have other fields, so those are not looked at.
+            # Another version may have other fields, so do not check them.
             if isinstance(version := values.get("version"), int) and version != VERSION:
                 others.append(line)
                 continue
@@ -165,10 +176,10 @@ def _read(workdir: str) -> tuple[list[Row], list[str]]:
 
 
 def append(workdir: str, *rows: Row) -> None:
-    """Adds rows to those of a run, but none whose identity is there: another sweep may have measured it meanwhile.
+    """Adds rows to those of a run, except identities that another sweep has added meanwhile.
 
-    Rows of another network that was at the same step, before the run was trained again, go: its checkpoint is there no
-    more.
+    Removes rows of another network at the same step, from before the run was trained again: its checkpoint no longer
+    exists.
     """
     networks = {(row.identity.checkpoint_step, row.identity.parameters): row.identity.network for row in rows}
 
@@ -185,13 +196,13 @@ def append(workdir: str, *rows: Row) -> None:
 
 
 def check_writable(workdir: str) -> None:
-    """InputError unless rows can be added to those of a run: what is there is written again."""
+    """InputError unless rows can be added to those of a run: writes the present ones again."""
     _change(workdir, lambda known: known)
 
 
 def _change(workdir: str, changed: Callable[[list[Row]], list[Row]]) -> None:
-    """Makes other rows of those that are there, which no other process changes meanwhile. Those of other versions,
-    which these may still want, stay."""
+    """Replaces the rows of a run by changed(rows), under a lock. Keeps the lines of other versions, which may be in
+    use."""
     folder = layout.evaluation(workdir)
     with locks.held(folder / "lock"):
         rows, others = _read(workdir)
@@ -200,16 +211,16 @@ def _change(workdir: str, changed: Callable[[list[Row]], list[Row]]) -> None:
 
 
 def own(workdir: str, out: str | None) -> str:
-    """Where the rows of a run are kept: its directory, or, if that cannot be written to, as another user's, one under
-    `out` that stands for it, with links to what it holds.
+    """The directory for the rows of a run: its own, or, if that is read-only (another user's), one under `out` with
+    links to the run's files.
 
-    InputError if that cannot be made, or `out` is not given.
+    InputError if that directory cannot be made, or `out` is not given.
     """
     place = layout.evaluation(workdir) if layout.evaluation(workdir).is_dir() else Path(workdir)
     if not place.is_dir() or os.access(place, os.W_OK):
         return workdir
     if not out:
-        raise InputError(f"{place} is not writable: give --out=DIR, and what is measured is kept there")
+        raise InputError(f"{place} is not writable: give --out=DIR, where the results are then kept")
     theirs = Path(workdir).resolve()
     folder = Path(out) / "runs" / f"{theirs.name}-{hashlib.sha256(str(theirs).encode()).hexdigest()[:6]}"
     try:
@@ -223,8 +234,8 @@ def own(workdir: str, out: str | None) -> str:
 
 
 def examples_file(workdir: str, identity: Identity) -> Path:
-    """Where the first generated examples of a row are, as an array "examples"; beside it a picture, .png."""
-    parts = [f"step_{identity.checkpoint_step}", identity.network, identity.method, str(identity.steps)]
+    """The file of a row's first generated examples, an array "examples"; their picture is beside it, .png."""
+    parts = [f"step_{identity.checkpoint_step}", identity.network, identity.method, str(identity.calls)]
     parts += [identity.grid] * (identity.grid != "uniform") + [identity.parameters] * (identity.parameters != "ema")
     parts += [f"seed_{identity.seed}"] * (identity.seed != 0)
     parts += [identity.network_precision] * (identity.network_precision != "highest")
@@ -232,7 +243,7 @@ def examples_file(workdir: str, identity: Identity) -> Path:
 
 
 def table(rows: list[Row], runs: Sequence[str] = ()) -> str:
-    """A Markdown table of `columns`, the rows `in_order`. runs: what each row's run is called, a column more."""
+    """A Markdown table of `columns`, the rows `in_order`. runs: names of the rows' runs, for one more column."""
     titles = {title: lambda row, cell=cell: cell(row[1]) for title, cell in columns().items()}
     named = list(zip(runs or [""] * len(rows), rows, strict=True))
     named.sort(key=lambda each: (each[0], _order(each[1])))
@@ -240,19 +251,19 @@ def table(rows: list[Row], runs: Sequence[str] = ()) -> str:
 
 
 def in_order(rows: list[Row]) -> list[Row]:
-    """The numbers of steps of one series together."""
+    """Sorted so that the numbers of calls of one series are consecutive."""
     return sorted(rows, key=_order)
 
 
 def _order(row: Row) -> tuple:
-    return dataclasses.astuple(dataclasses.replace(row.identity, steps=0)), row.identity.steps
+    return dataclasses.astuple(dataclasses.replace(row.identity, calls=0)), row.identity.calls
 
 
 def columns() -> dict[str, Callable[[Row], str]]:
-    """The columns of a table with the whole identity of every number: what makes the cell, by title."""
+    """The columns of a table with the whole identity of every number: title -> function that makes the cell."""
     return {
         "objective": lambda row: row.identity.objective,
-        "steps": lambda row: str(row.identity.steps),
+        "steps": lambda row: str(row.identity.calls),
         "distance": lambda row: name(row.identity),
         "value": lambda row: plus_minus(row.scores.value, row.scores.value_error),
         "infinite samples": lambda row: plus_minus(row.scores.value_infinite, None),
@@ -270,21 +281,21 @@ def columns() -> dict[str, Callable[[Row], str]]:
 
 
 def mean_and_spread(rows: list[Row]) -> tuple[float, float | None]:
-    """Over seeds the mean and half of the range; of one seed the value and its standard error."""
+    """The mean over seeds and half of their range; for one seed the value and its standard error."""
     values = [row.scores.value for row in rows]
     spread = rows[0].scores.value_error if len(rows) == 1 else (max(values) - min(values)) / 2
     return float(np.mean(values)), spread
 
 
 def plus_minus(value: float | None, error: float | None) -> str:
-    """A number and its error, if they are known."""
+    """A number and its error, as far as they are known."""
     if value is None:
         return ""
     return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
 
 
 def against(reference: ReferenceIdentity) -> str:
-    """What generated examples were compared with, in a line."""
+    """One line that says what generated examples were compared with."""
     where = f"{reference.reference_count:,} of {reference.data}/{reference.split} ({reference.fingerprint})"
     weights = ", ".join(filter(None, [reference.weights, reference.resize]))
     return f"{where}, {reference.features}" + f" ({weights})" * bool(weights)

@@ -1,4 +1,4 @@
-"""What a distance means: real examples against other real ones, and against damaged ones."""
+"""Calibrates distances: real examples against other real ones, and against damaged ones."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ BLUR = (0.4, 0.8)  # standard deviations, pixels
 
 
 class Comparison(NamedTuple):
-    """Two sets of examples: what they are, how many of each, their Fréchet distance and kernel distance."""
+    """Two sets of examples: their description, sizes, Fréchet distance and kernel distance."""
 
     what: str
     counts: tuple[int, int]
@@ -26,10 +26,10 @@ class Comparison(NamedTuple):
 
 
 def compare(train: Examples, test: Examples | None, features: Features) -> Iterator[Comparison]:
-    """Yields one half of the train examples against the other, all of them against the test examples, and, for images,
-    against test examples made worse.
+    """Compares one half of the train examples with the other, all of them with the test examples, and, for images,
+    with damaged test examples.
 
-    train, test: in random order. Without test, the halves of train stand in for both.
+    train, test: in random order. Without test, the two halves of train take the places of train and test.
     """
     if test is None:
         middle = -(-len(train) // 2)
@@ -58,12 +58,12 @@ def compare(train: Examples, test: Examples | None, features: Features) -> Itera
 
 
 def add_noise(rng: np.random.Generator, sigma: float, images: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, C] with normal noise of `sigma` grey levels on every channel."""
+    """Adds normal noise of `sigma` grey levels to every channel of uint8 [N, H, W, C]."""
     noise = rng.standard_normal(images.shape, np.float32)
     return np.clip(np.round(images + sigma * noise), 0, 255).astype(np.uint8)
 
 
 def blur(sigma: float, images: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, C] under a Gaussian filter of `sigma` pixels."""
+    """Blurs uint8 [N, H, W, C] with a Gaussian filter of `sigma` pixels."""
     smooth = scipy.ndimage.gaussian_filter(images.astype(np.float32), (0, sigma, sigma, 0))
     return np.clip(np.round(smooth), 0, 255).astype(np.uint8)

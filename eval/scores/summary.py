@@ -1,4 +1,4 @@
-"""What a sweep leaves to be read: table and curve, a picture of the first samples, and a table for the terminal."""
+"""The readable results of a sweep: table, curve, a picture of the first samples, and a table for the terminal."""
 
 import contextlib
 import textwrap
@@ -16,11 +16,9 @@ from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import layout
 
-WIDTH = 100  # characters of a line in the terminal; further runs come below
-# Examples of images [H, W, C] and of points [D]:
-KEPT = {3: 64, 1: 4096}  # of every row, in its file
-SHOWN = {3: 16, 1: 4096}  # of each number of steps, in the picture of all
-COLUMNS = 8  # of the picture of one row
+WIDTH = 100  # characters per line in the terminal; further runs come below
+KEPT = {3: 64, 1: 4096}  # examples in the file of a row: images [H, W, C], points [D]
+COLUMNS = 8  # of the picture of a row
 
 _FEATURES = {
     "inception": "the features of InceptionV3",
@@ -31,12 +29,12 @@ _FEATURES = {
 
 
 def files(folder: Path) -> tuple[Path, Path]:
-    """Table and curve."""
+    """The paths of table and curve."""
     return folder / "fid_table.md", folder / "fid_curve.png"
 
 
 def write(folder: Path, rows: list[results.Row], runs: Sequence[str] = ()) -> list[Path]:
-    """Writes table and curve; where they are. runs: what the run of each row is called, its objective by default."""
+    """Writes table and curve and returns their paths. runs: the name of each row's run; its objective by default."""
     table, curve = files(folder)
     disk.write_atomically(table, results.table(rows, runs))
     disk.write_atomically(curve, png(plots.distance_curve(rows, runs)))
@@ -44,28 +42,27 @@ def write(folder: Path, rows: list[results.Row], runs: Sequence[str] = ()) -> li
 
 
 def picture(workdir: str, rows: list[results.Row]) -> Path | None:
-    """Writes the first samples in each number of steps, from the same noise, of the newest checkpoint among the rows;
-    where they are. None if none were kept."""
+    """Writes the first samples in each number of steps, from the same noise, of the newest checkpoint among the rows.
+    Returns the path; None if no samples were kept."""
     newest = max(row.identity.checkpoint_step for row in rows)
-    chosen = {row.identity.steps: row for row in reversed(rows) if row.identity.checkpoint_step == newest}
+    chosen = {row.identity.calls: row for row in reversed(rows) if row.identity.checkpoint_step == newest}
     name = rows[0].identity.reference.data
     examples = {}
-    for steps, row in sorted(chosen.items()):
+    for calls, row in sorted(chosen.items()):
         with contextlib.suppress(InputError):  # missing, or damaged
-            (found,) = disk.read_arrays(results.examples_file(workdir, row.identity), "examples")
-            examples[steps] = found[: SHOWN[len(data.shape(name))]]
+            (examples[calls],) = disk.read_arrays(results.examples_file(workdir, row.identity), "examples")
     if not examples:
         return None
     target = layout.evaluation(workdir) / "samples.png"
-    disk.write_atomically(target, figures.png(figures.by_steps(examples, data.density(name))))
+    disk.write_atomically(target, figures.png(figures.by_calls(examples, data.density(name))))
     return target
 
 
 def write_examples(file: Path, examples: np.ndarray, name: str) -> None:
-    """Writes the first examples of a row, [n, ...] of the data set called `name`, as an array and as a picture."""
+    """Writes the first examples of a row, [n, ...] of the data set `name`, as an array and as a picture."""
     with contextlib.suppress(InputError):  # missing, or damaged
         (kept,) = disk.read_arrays(file, "examples")
-        if kept.shape[1:] == examples.shape[1:] and len(kept) >= len(examples):  # of a row of more samples
+        if kept.shape[1:] == examples.shape[1:] and len(kept) >= len(examples):  # from a row of more samples
             return
     disk.write_arrays(file, {"examples": examples})
     if examples.ndim == 2:
@@ -76,22 +73,22 @@ def write_examples(file: Path, examples: np.ndarray, name: str) -> None:
 
 
 def screen(tagged: list[tuple[str, results.Row]]) -> str:
-    """A table for each kind of distance, steps down and runs across, and what it means.
+    """A table for each kind of distance, steps down and runs across, and its explanation.
 
-    tagged: what the run of each row is called, and the row.
+    tagged: pairs of the name of a run and a row.
     """
-    kinds = dict.fromkeys(plots.measured(row.identity) for _, row in tagged)
-    return "\n".join(_table([each for each in tagged if plots.measured(each[1].identity) == kind]) for kind in kinds)
+    kinds = dict.fromkeys(row.kind for _, row in tagged)
+    return "\n".join(_table([each for each in tagged if each[1].kind == kind]) for kind in kinds)
 
 
 def _table(tagged: list[tuple[str, results.Row]]) -> str:
     series = plots.series(tagged)
-    steps = sorted({steps for rows in series.values() for steps in rows})
+    calls = sorted({calls for rows in series.values() for calls in rows})
     columns = [
-        [title, *(results.plus_minus(*results.mean_and_spread(rows[n])) if n in rows else "-" for n in steps)]
+        [title, *(results.plus_minus(*results.mean_and_spread(rows[n])) if n in rows else "-" for n in calls)]
         for title, rows in series.items()
     ]
-    left = ["steps", *map(str, steps)]
+    left = ["steps", *map(str, calls)]
     lines = []
     while columns:
         taken = 1
@@ -108,7 +105,7 @@ def _table(tagged: list[tuple[str, results.Row]]) -> str:
 
 
 def _meaning(rows: list[results.Row]) -> str:
-    """What the numbers of a table are, as far as it is known."""
+    """Explains the numbers of a table."""
     identity, target = rows[0].identity, rows[0].identity.reference
     images = len(data.shape(target.data)) == 3
     values = _FEATURES[target.features].format(data=target.data, values="pixels" if images else "coordinates")
@@ -117,7 +114,7 @@ def _meaning(rows: list[results.Row]) -> str:
         f"{target.data}/{target.split} in {values}; lower is better. "
     )
     if halves := reference.halves(target):
-        text += f"Two halves of the real ones are {halves.distance:.2g} apart. "
+        text += f"Two halves of the real ones have distance {halves.distance:.2g}. "
     if len({row.identity.seed for row in rows}) > 1:
         text += "±: half of the range over seeds."
     elif any(row.scores.value_error for row in rows):

@@ -1,4 +1,4 @@
-"""The distance of a network while it trains, for its log: config.eval.every."""
+"""Distances of a network while it trains, for its log: config.eval.every."""
 
 from collections.abc import Callable
 
@@ -13,23 +13,22 @@ from sgflow_jax.run.metric_log import Distance
 
 
 def scorer(config: ml_collections.ConfigDict) -> Callable[[BoundNet], dict[str, float]]:
-    """score(net) -> Fréchet distances by their `Distance.name`, for each number of sampling steps of config.eval.steps,
-    of config.eval.train_samples examples in the features of the configuration, from the same noise each time.
+    """score(net) -> Fréchet distances by `Distance.name`, one for each number of network calls in config.eval.steps, of
+    config.eval.train_samples examples in the configured features, from the same noise each time.
 
-    The first process has the values, the others get none. InputError for features or data that cannot be had; score
-    raises it for a network whose samples cannot be measured.
+    Only the first process gets values. InputError for missing features or data; score raises it for a network whose
+    samples cannot be measured.
     """
     extract = reference.extractor(config, config.eval.features, None, None)
     target = reference.of_data(config, extract).statistics()
-    objective, shape = build.objective(config), data.shape(config.data.name)
-    method = sampling.method_of(objective)
+    sampler, shape = sampling.Sampler(build.objective(config)), data.shape(config.data.name)
 
     def score(net: BoundNet) -> dict[str, float]:
         found = {}
         for calls in config.eval.steps:
-            plan = generate.Plan(shape, calls, method, config.seed, config.eval.batch_size, objective.interpolant)
+            plan = generate.Plan(shape, sampler, calls, config.seed, config.eval.batch_size)
             sample = Sample.of(generate.batches(net, plan, config.eval.train_samples), extract)
-            # A fault of the first process alone would have the others wait for it in the next samples.
+            # If the first process failed alone, the others would wait for it in the next samples.
             distance = processes.on_first(lambda sample=sample: float(target.gaussian.distance(sample.gaussian())))
             if distance is not None:
                 found[Distance(calls, extract.name, config.eval.train_samples).name] = distance

@@ -59,7 +59,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     require("eval.features", config.eval.features in able, f"one of {', '.join(able)} for {name}")
     if config.eval.every:
         require("eval.steps", bool(config.eval.steps), "numbers of sampling steps like (1,4)")
-        sampling.choose_calls(objective, sampling.method_of(objective), config.eval.steps, ())
+        sampling.Sampler(objective).choose(config.eval.steps)
 
     teacher = config.teacher
     require("teacher.step", not teacher.step or teacher.workdir, "0, or give teacher.workdir")

@@ -11,16 +11,17 @@ from PIL import Image, ImageDraw, ImageFont
 MIN_TILE = 48
 TITLE_SIZE = 14
 EXACT = {"color": "black", "linewidth": 1.2}
-CONTOURS = {"colors": "black", "linewidths": 0.6}  # at one, two and three standard deviations of a lone Gaussian
+CONTOURS = {"colors": "black", "linewidths": 0.6}  # at 1, 2 and 3 standard deviations of a single Gaussian
+SHOWN = {3: 16, 1: 4096}  # examples in a picture of `by_calls`: images [H, W, C], points [D]
 
-Density = Callable[[np.ndarray], np.ndarray]  # of points [n, D], as [n]
+Density = Callable[[np.ndarray], np.ndarray]  # points [n, D] -> [n]
 
 
 def image_grid(rows: list[np.ndarray], titles: Sequence[str] = (), pad: int = 2) -> np.ndarray:
-    """Rows of images, each uint8 [n, H, W, C] with C of 1 or 3, as one RGB picture uint8 [h, w, 3].
+    """Draws rows of images, each uint8 [n, H, W, C] with C of 1 or 3, as one RGB picture uint8 [h, w, 3].
 
-    Small images are enlarged by a whole factor, without smoothing, to at least MIN_TILE pixels. titles: of the rows, on
-    their left.
+    Small images are enlarged by an integer factor, without smoothing, to at least MIN_TILE pixels. titles: of the rows,
+    drawn to their left.
     """
     height, width = rows[0].shape[1:3]
     zoom = max(1, -(-MIN_TILE // height))
@@ -36,7 +37,7 @@ def image_grid(rows: list[np.ndarray], titles: Sequence[str] = (), pad: int = 2)
 
 
 def _titles(titles: Sequence[str], height: int, tile: int, pad: int) -> np.ndarray:
-    """A white strip of that height with a title for each row of tiles."""
+    """Draws a white strip of that height with one title per row of tiles."""
     font = ImageFont.load_default(TITLE_SIZE)
     width = max(round(font.getlength(title)) for title in titles) + 2 * TITLE_SIZE
     strip = Image.new("RGB", (width, height), "white")
@@ -47,11 +48,11 @@ def _titles(titles: Sequence[str], height: int, tile: int, pad: int) -> np.ndarr
 
 
 def point_panels(panels: dict[str, np.ndarray], density: Density | None = None) -> np.ndarray:
-    """Clouds of points, each [n, 1] (a histogram) or [n, 2] (a scatter), under their titles: uint8 [h, w, 3].
+    """Draws points [n, 1] as a histogram or [n, 2] as a scatter plot, one panel per title: uint8 [h, w, 3].
 
-    density: of the data, drawn over each as a curve or as contours.
+    density: of the data, drawn over each panel as a curve or as contours.
     """
-    # Without pyplot, and so without the backend that it would choose for whoever imports this.
+    # Not pyplot, which would choose a backend for every importer.
     figure = Figure(figsize=(3 * len(panels), 3.5), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
@@ -59,7 +60,7 @@ def point_panels(panels: dict[str, np.ndarray], density: Density | None = None) 
     low, high = np.quantile(everything, [0.001, 0.999], axis=0)
     margin = 0.1 * (high - low) + 1e-6
     for ax, (title, points) in zip(axes[0], panels.items(), strict=True):
-        ax.set_title(title.replace("$", r"\$"))  # no mathematics
+        ax.set_title(title.replace("$", r"\$"))  # or matplotlib parses it as TeX
         ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
         if points.shape[1] == 1:
             ax.hist(points[:, 0], bins=np.linspace(low[0] - margin[0], high[0] + margin[0], 81), density=True)
@@ -80,22 +81,22 @@ def point_panels(panels: dict[str, np.ndarray], density: Density | None = None) 
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def by_steps(examples: dict[int, np.ndarray], density: Density | None = None) -> np.ndarray:
-    """One picture of examples for each number of network calls: a row of images, or a panel of points, for each.
+def by_calls(examples: dict[int, np.ndarray], density: Density | None = None) -> np.ndarray:
+    """Draws the first SHOWN examples for each number of network calls: a row of images, or a panel of points.
     density: as in `point_panels`."""
-    first = next(iter(examples.values()))
-    if first.ndim == 4:
-        return image_grid(list(examples.values()), [in_steps(calls) for calls in examples])
-    return point_panels({in_steps(calls): points for calls, points in examples.items()}, density)
+    shown = {in_steps(calls): found[: SHOWN[found.ndim - 1]] for calls, found in examples.items()}
+    if next(iter(shown.values())).ndim == 4:
+        return image_grid(list(shown.values()), list(shown))
+    return point_panels(shown, density)
 
 
-def in_steps(network_calls: int) -> str:
+def in_steps(calls: int) -> str:
     """1 step, 2 steps, ..."""
-    return f"{network_calls} step{'s' * (network_calls > 1)}"
+    return f"{calls} step{'s' * (calls > 1)}"
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A picture uint8 [h, w, 3] as the bytes of a PNG file."""
+    """Encodes a picture, uint8 [h, w, 3], as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "png")
     return buffer.getvalue()

@@ -164,7 +164,7 @@ CASES = [
     Case("-m eval.fid_sweep --workdirs={}/run,,{}/other", "empty part: give --workdir=DIR"),
     Case("-m eval.fid_sweep --workdir={}/run", "no checkpoint: train first"),
     Case("-m eval.fid_sweep --workdir={}/run --num_processes=2", "give all three"),
-    Case(f"{SWEEP},{{digits}}", "of different data (digits, mixture1d): measure them apart"),
+    Case(f"{SWEEP},{{digits}}", "of different data (digits, mixture1d): measure them separately"),
     Case(f"{SWEEP} --steps=1,0", "integers from 1"),
     Case(f"{SWEEP} --num_samples=1", "--num_samples=1: use 2 to"),
     Case(f"{SWEEP} --seeds=2147483648", "use integers from 0 to 2147483647"),

@@ -28,10 +28,18 @@ def test_large_images_keep_their_size_and_colours():
     np.testing.assert_array_equal(figures.image_grid([image], pad=0), image[0])
 
 
+def test_the_first_images_of_each_number_of_calls_fill_a_row():
+    images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 1), np.uint8)
+    for count, shown in [(40, 16), (3, 3)]:
+        picture = figures.by_calls({1: images[:count], 4: images[:count] + 40})
+        tiles = picture[2:, -shown * 50 :, 0].reshape(2, 50, shown, 50)[:, 20, :, 20]
+        np.testing.assert_array_equal(tiles, np.arange(shown) + [[0], [40]])
+
+
 def test_points_become_panels():
     rng = np.random.default_rng(0)
     for dim in (1, 2):
-        picture = figures.by_steps({1: rng.standard_normal((100, dim)), 4: rng.standard_normal((100, dim))})
+        picture = figures.by_calls({1: rng.standard_normal((100, dim)), 4: rng.standard_normal((100, dim))})
         assert picture.ndim == 3 and picture.dtype == np.uint8
         assert picture.shape[1] > 1.5 * picture.shape[0]
         assert len(np.unique(picture)) > 10
@@ -44,7 +52,7 @@ def test_the_exact_density_is_drawn_over_points(name, dim):
     grid = np.stack(np.meshgrid(*[axis] * dim), axis=-1).reshape(-1, dim)
     assert density(grid).sum() * (axis[1] - axis[0]) ** dim == pytest.approx(1, abs=1e-3)
     assert np.log(density(points)).mean() > np.log(density(points + 0.5)).mean()
-    with_it, without = figures.by_steps({1: points}, density), figures.by_steps({1: points})
+    with_it, without = figures.by_calls({1: points}, density), figures.by_calls({1: points})
     assert np.mean(with_it.astype(int) < without.astype(int) - 40) > 1e-3
     assert data.density("checkerboard") is None and data.density("digits") is None
 

@@ -4,14 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgflow_jax import generate, interpolant, models, sampling
+from sgflow_jax import generate, models, objectives, sampling
 from sgflow_jax.devices import sharding
 from sgflow_jax.interfaces import Stream, expand_time, stream_key
-from tests.method.test_models import MLP, UNET, bound
+from tests.method.test_models import MLP, bound
 
 
-def _plan(shape, batch_size, seed=0, calls=2, method="flow_map", path="linear"):
-    return generate.Plan(shape, calls, method, seed, batch_size, path)
+def _sampler(method="flow_map", interpolant="linear", grid="uniform"):
+    objective = "consistency" if method == "consistency" else "sgflow"
+    return sampling.Sampler(objectives.make(objective, interpolant=interpolant), method, grid)
+
+
+def _plan(shape, batch_size, seed=0, calls=2, **sampler):
+    return generate.Plan(shape, _sampler(**sampler), calls, seed, batch_size)
 
 
 @pytest.mark.parametrize("method", ["flow_map", "consistency"])
@@ -19,7 +24,7 @@ def test_example_i_depends_on_seed_and_i_only(method, monkeypatch):
     net = bound("mlp", MLP, (2,))
 
     def examples(batch_size, count, seed=0):
-        return generate.examples(net, _plan((2,), batch_size, seed, 3, method), count)
+        return generate.examples(net, _plan((2,), batch_size, seed, 3, method=method), count)
 
     ten = examples(4, 10)
     assert ten.shape == (10, 2) and len(np.unique(ten[:, 0])) == 10
@@ -32,17 +37,17 @@ def test_example_i_depends_on_seed_and_i_only(method, monkeypatch):
     np.testing.assert_allclose(examples(4, 10), ten, rtol=1e-5)
 
 
-def test_consistency_sampling_returns_to_noise_that_is_new_on_the_path_it_is_told():
+def test_consistency_sampling_returns_to_fresh_noise_on_the_interpolant_of_the_objective():
     """With F = 0 two steps give sigma_t x0 + alpha_t noise at t = 1/2, of variance sigma^2 + alpha^2."""
     net = bound("mlp", MLP, (2,), offset=0.0)
-    for path, variance in [("linear", 1 / 2), ("trigonometric", 1)]:
-        made = generate.examples(net, _plan((2,), 4_000, 0, 2, "consistency", path), 4_000)
+    for interpolant, variance in [("linear", 1 / 2), ("trigonometric", 1)]:
+        plan = _plan((2,), 4_000, method="consistency", interpolant=interpolant)
+        made = generate.examples(net, plan, 4_000)
         np.testing.assert_allclose(np.cov(made.T), variance * np.eye(2), atol=0.1)
 
 
 def test_images_are_uint8():
-    net = bound("unet", UNET, (8, 8, 3), offset=0.0)  # F = 0, so the examples are the noise
-    images = generate.examples(net, _plan((8, 8, 3), 8), 8)
+    images = generate.examples(_fake(Still), _plan((8, 8, 3), 8), 8)
     assert images.shape == (8, 8, 8, 3) and images.dtype == np.uint8
     # P(|N(0, 1)| > 1) of the pixels are clipped.
     assert abs(np.mean((images == 0) | (images == 255)) - 0.3173) < 0.05
@@ -64,18 +69,17 @@ def _one_class(params, k):
     return {**params, "label": {"embedding": jnp.broadcast_to(table[k], table.shape)}}
 
 
-def test_numbers_that_are_not_finite_are_said():
-    net = bound("unet", UNET, (8, 8, 3))
-    net = net.replace(params=jax.tree.map(lambda p: p * jnp.nan, net.params))
-    with pytest.raises(generate.NotFinite, match="not finite in 2 steps of flow_map: its training"):
+def test_nan_and_infinity_are_reported():
+    net = _fake(Beyond).replace(params=-jnp.inf)
+    with pytest.raises(generate.NotFinite, match=r"produced NaN or infinity \(flow_map, 2 network calls\): the train"):
         generate.examples(net, _plan((8, 8, 3), 4), 4)
-    with pytest.raises(generate.NotFinite, match="not finite in 2 steps of flow_map: its training"):
+    with pytest.raises(generate.NotFinite, match="produced NaN"):
         generate.interpolate(net, _plan((8, 8, 3), 4), 2, 2)
 
 
 @flax.struct.dataclass
 class Still(models.BoundNet):
-    """F = 0: what comes out is the noise."""
+    """F = 0: returns the noise."""
 
     def __call__(self, t, u, x):
         return jnp.zeros_like(x)
@@ -104,7 +108,7 @@ def _fake(kind, num_classes=0):
 @pytest.mark.parametrize("grid, moved", [("uniform", 1 / 2 * 1 / 2), ("quadratic", 1 / 4 * 3 / 4)])
 def test_the_grid_of_the_plan_is_used(grid, moved):
     """Two steps, to time t and on to 1, move by t (1 - t)."""
-    plan = _plan((2,), 8)._replace(grid=grid)
+    plan = _plan((2,), 8, grid=grid)
     way = generate.examples(_fake(Clock), plan, 8) - generate.examples(_fake(Still), plan, 8)
     np.testing.assert_allclose(way, moved, atol=1e-6)
 
@@ -113,11 +117,11 @@ def test_the_grid_of_the_plan_is_used(grid, moved):
 def test_examples_are_what_sampling_makes_of_their_noise(method):
     """`sampling.sample` in one program, against a program a step."""
     net = bound("mlp", MLP, (2,))
-    plan = _plan((2,), 4, seed=3, calls=6, method=method, path="trigonometric")._replace(grid="quadratic")
-    noise = generate.examples(_fake(Still), plan._replace(method="flow_map"), 10)
+    plan = _plan((2,), 4, seed=3, calls=6, method=method, interpolant="trigonometric", grid="quadratic")
+    noise = generate.examples(_fake(Still), plan._replace(sampler=_sampler()), 10)
     keys = [jax.random.fold_in(stream_key(3, Stream.SAMPLING), i) for i in range(10)]
     keys = jnp.stack([jax.random.fold_in(key, generate._RENOISE) for key in keys])
-    renoise = sampling.Renoise(interpolant.make("trigonometric"), keys)
+    renoise = plan.sampler.renoise(keys)
     expected = sampling.sample(net, noise, sampling.time_grid(6, method, "quadratic"), method, renoise)
     np.testing.assert_allclose(generate.examples(net, plan, 10), expected, rtol=1e-5, atol=1e-6)
 
@@ -135,20 +139,20 @@ def test_every_number_of_steps_and_every_grid_runs_the_same_programs():
         traced.clear()
         for count in calls:
             for grid in sampling.GRIDS:
-                plan = _plan((2,), 8, seed=count, calls=count, method=method)._replace(grid=grid)
+                plan = _plan((2,), 8, seed=count, calls=count, method=method, grid=grid)
                 generate.examples(_fake(Traced), plan, 20)
             generate.interpolate(_fake(Traced), plan, 4, 4)
         assert traced == [(8, 2)] * (2 if method == "heun" else 1)
 
 
-def test_parameters_that_lie_in_parts_are_gathered_once(monkeypatch):
+def test_sharded_parameters_are_gathered_once(monkeypatch):
     whole = bound("mlp", {**MLP, "width": 64}, (2,))
     where = sharding.of_state(sharding.mesh(1, 4), whole.params)
     parted = whole.replace(params=jax.device_put(whole.params, where))
     assert any(not leaf.is_fully_replicated for leaf in jax.tree.leaves(parted.params))
     given = []
-    make = generate._made
-    monkeypatch.setattr(generate, "_made", lambda net, *rest: given.append(net) or make(net, *rest))
+    make = generate._sample_batch
+    monkeypatch.setattr(generate, "_sample_batch", lambda net, *rest: given.append(net) or make(net, *rest))
     made = generate.examples(parted, _plan((2,), 4), 10)
     assert len(given) == 3 and len({id(net) for net in given}) == 1
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(given[0].params))
@@ -157,13 +161,13 @@ def test_parameters_that_lie_in_parts_are_gathered_once(monkeypatch):
 
 @flax.struct.dataclass
 class Beyond(models.BoundNet):
-    """F is not a number where x exceeds params, else 0."""
+    """F is NaN where x exceeds params, else 0."""
 
     def __call__(self, t, u, x):
         return jnp.where(x > self.params, jnp.nan, 0)
 
 
-def test_the_batches_before_one_that_is_not_finite_are_given():
+def test_batches_before_the_first_nan_are_yielded():
     noise = generate.examples(_fake(Still), _plan((1,), 4), 40)
     largest = np.max(noise[:12])  # so that the first three batches are sound
     first = int(np.argmax(noise[:, 0] > largest)) // 4
@@ -175,10 +179,10 @@ def test_the_batches_before_one_that_is_not_finite_are_given():
         next(batches)
 
 
-def test_a_batch_is_on_its_way_while_the_one_before_is_used(monkeypatch):
+def test_the_next_batch_is_dispatched_while_one_is_used(monkeypatch):
     started = []
-    make = generate._made
-    monkeypatch.setattr(generate, "_made", lambda *arguments: started.append(1) or make(*arguments))
+    make = generate._sample_batch
+    monkeypatch.setattr(generate, "_sample_batch", lambda *arguments: started.append(1) or make(*arguments))
     batches = generate.batches(_fake(Still), _plan((2,), 4), 18)
     assert not started
     assert [(len(batch), len(started)) for batch in batches] == [(4, 2), (4, 3), (4, 4), (4, 5), (2, 5)]
@@ -205,11 +209,10 @@ def test_between_examples_the_noise_moves_along_an_arc(monkeypatch):
     expected = [[_slerp(noise[2 * k], noise[2 * k + 1], j / 6) for j in range(7)] for k in range(3)]
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
 
-    np.testing.assert_allclose(generate.interpolate(net, plan._replace(batch_size=100), 3, 7), made, rtol=1e-5)
     np.testing.assert_allclose(generate.interpolate(net, plan, 1, 2), made[:1, [0, -1]], rtol=1e-5)
     one_device = jax.make_mesh((1, 1), sharding.AXES, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "mesh", lambda: one_device)
-    np.testing.assert_allclose(generate.interpolate(net, plan, 3, 7), made, rtol=1e-5)
+    np.testing.assert_allclose(generate.interpolate(net, plan._replace(batch_size=100), 3, 7), made, rtol=1e-5)
 
 
 def test_an_arc_between_vectors_of_one_norm_keeps_it():
@@ -242,14 +245,14 @@ def test_a_row_has_the_label_of_its_first_example():
 def test_a_row_returns_to_the_noise_of_its_first_example():
     """With F = 0 two steps give x0 / 2 + noise / 2."""
     net, plan = _fake(Still), _plan((2,), 4)
-    again = plan._replace(method="consistency")
+    again = plan._replace(sampler=_sampler("consistency"))
     fresh = generate.examples(net, again, 6) - generate.examples(net, plan, 6) / 2
     along = generate.interpolate(net, again, 3, 4) - generate.interpolate(net, plan, 3, 4) / 2
     np.testing.assert_allclose(along, np.broadcast_to(fresh[0::2, None], (3, 4, 2)), atol=1e-6)
 
 
 def test_rows_of_images_lead_from_example_to_example():
-    net, plan = bound("unet", UNET, (8, 8, 3)), _plan((8, 8, 3), 8)
+    net, plan = _fake(Still), _plan((8, 8, 3), 8)
     made, ends = generate.interpolate(net, plan, 2, 3), generate.examples(net, plan, 4)
     assert made.shape == (2, 3, 8, 8, 3) and made.dtype == np.uint8
     assert np.max(np.abs(made[:, [0, -1]].astype(int) - ends.reshape(2, 2, 8, 8, 3))) <= 1

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.method.test_objective_batches import FLOW_MAPS, KEY, pairs, smooth_net, watched
 
 from sgflow_jax import objectives
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.times import Domain
+from tests.method.test_objective_batches import FLOW_MAPS, KEY, pairs, smooth_net, watched
 
 DOMAINS = {
     **dict.fromkeys(FLOW_MAPS, Domain.FORWARD),

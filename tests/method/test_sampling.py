@@ -5,6 +5,7 @@ import pytest
 
 from sgflow_jax import interpolant, objectives, oracles, sampling
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.sampling import Sampler
 
 ORACLE = oracles.gaussian_mixture((0.7, 0.3), (-1.0, 2.0), (0.5, 0.4))
 
@@ -13,11 +14,11 @@ def _noise(n=64):
     return jax.random.normal(jax.random.key(0), (n, 1))
 
 
-def _renoise(n=64, path="linear"):
-    return sampling.Renoise(interpolant.make(path), jax.random.split(jax.random.key(1), n))
+def _renoise(n=64, name="linear"):
+    return sampling.Renoise(interpolant.make(name), jax.random.split(jax.random.key(1), n))
 
 
-@pytest.mark.parametrize("steps, grid", [(1, "uniform"), (3, "quadratic"), (10, "cosine")])
+@pytest.mark.parametrize("steps, grid", [(1, "uniform"), (5, "cosine")])
 def test_the_exact_map_is_exact_in_any_number_of_steps_of_any_grid(steps, grid, x64):
     x0 = _noise()
     expected = ORACLE.flow_map(jnp.zeros(64), jnp.ones(64), x0)
@@ -43,20 +44,19 @@ def test_integrators_look_at_the_diagonal_only(method):
     assert np.all(np.isfinite(sampling.sample(net, _noise(), jnp.linspace(0, 1, 4), method)))
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("path", ["linear", "trigonometric"])
-def test_consistency_sampling_with_the_exact_map_keeps_the_law_of_the_data(steps, path, x64):
-    oracle, n = oracles.gaussian_mixture((0.7, 0.3), (-1.0, 2.0), (0.5, 0.4), path), 10_000
+@pytest.mark.parametrize("steps, name", [(1, "linear"), (4, "trigonometric")])
+def test_consistency_sampling_with_the_exact_map_keeps_the_law_of_the_data(steps, name, x64):
+    oracle, n = oracles.gaussian_mixture((0.7, 0.3), (-1.0, 2.0), (0.5, 0.4), name), 4_000
     net = lambda t, u, x: jnp.where((u == 1)[:, None], oracle.average_velocity(t, u, x), jnp.nan)  # noqa: E731
-    x = sampling.sample(net, _noise(n), jnp.linspace(0, 1, steps + 1), "consistency", _renoise(n, path))
+    x = sampling.sample(net, _noise(n), jnp.linspace(0, 1, steps + 1), "consistency", _renoise(n, name))
     for threshold, probability in [(-1.0, 0.35), (0.5, 0.7), (2.0, 0.85)]:
         assert abs(np.mean(x < threshold) - probability) < 4 * np.sqrt(0.25 / n)
     mean, variance = -0.1, 0.7 * (0.25 + 0.81) + 0.3 * (0.16 + 4.41)
-    assert abs(np.mean(x) - mean) < 4 * np.sqrt(variance / n) and abs(np.var(x) / variance - 1) < 0.06
+    assert abs(np.mean(x) - mean) < 4 * np.sqrt(variance / n) and abs(np.var(x) / variance - 1) < 0.08
 
 
-def test_consistency_sampling_takes_fresh_noise_at_every_step_for_every_example():
-    """With F = 0, a step to time u makes u x + (1 - u) noise: independent noises add up in squares."""
+def test_consistency_sampling_draws_fresh_noise_at_every_step_for_every_example():
+    """With F = 0, a step to time u makes u x + (1 - u) noise: independent noises add in squares."""
     n, (a, b) = 20_000, (0.5, 0.6)
     zero, times = lambda t, u, x: 0 * x, jnp.array([0.0, a, b, 1.0])
     x = sampling.sample(zero, jnp.zeros((n, 2)), times, "consistency", _renoise(n))
@@ -65,7 +65,7 @@ def test_consistency_sampling_takes_fresh_noise_at_every_step_for_every_example(
     assert len(np.unique(x)) > 1.9 * n
 
 
-def test_consistency_sampling_needs_a_path_and_keys():
+def test_consistency_sampling_needs_renoise():
     with pytest.raises(InputError, match="pass renoise"):
         sampling.sample(ORACLE.average_velocity, _noise(), jnp.linspace(0, 1, 3), "consistency")
 
@@ -104,8 +104,8 @@ def test_grids_run_from_noise_to_data_exactly(grid):
         assert times[0] == 0 and times[-1] == 1 and np.all(np.diff(times) > 0)
 
 
-def test_times_are_free():
-    """An uneven grid, not from 0 to 1: constant velocity 2 over a gap of 0.6."""
+def test_times_may_be_uneven_and_start_anywhere():
+    """Constant velocity 2 from 0.1 to 0.7."""
     net = lambda t, u, x: jnp.full_like(x, 2.0)  # noqa: E731
     for method in ("flow_map", "euler", "heun"):
         got = sampling.sample(net, jnp.zeros((1, 1)), jnp.array([0.1, 0.2, 0.7]), method)
@@ -138,53 +138,56 @@ def test_an_objective_is_sampled_where_it_was_trained():
     allowed |= {"flow_matching": ("euler", "heun"), "consistency": ("consistency",)}
     for name, methods in allowed.items():
         objective = objectives.make(name)
-        assert sampling.method_of(objective) == methods[0]
+        assert Sampler(objective).method == methods[0]
         for method in sampling.METHODS:
             if method in methods:
-                assert sampling.method_of(objective, method) == method
+                assert Sampler(objective, method).method == method
             else:
                 with pytest.raises(InputError, match=f"{type(objective).__name__}.*{method} cannot.*{methods[0]}"):
-                    sampling.method_of(objective, method)
+                    Sampler(objective, method)
     with pytest.raises(InputError, match="'rk4'.*flow_map"):
-        sampling.method_of(objectives.make("sgflow"), "rk4")
-    assert sampling.method_of(objectives.make("sgflow", direction="both"), "heun") == "heun"
+        Sampler(objectives.make("sgflow"), "rk4")
+    with pytest.raises(InputError, match="unknown grid 'linear'"):
+        Sampler(objectives.make("sgflow"), grid="linear")
+    assert Sampler(objectives.make("sgflow", direction="both"), "heun").method == "heun"
 
 
 def test_only_as_many_calls_as_there_are_jumps_for():
     shortcut, sgflow = objectives.make("shortcut", num_steps=8), objectives.make("sgflow")
     with pytest.raises(InputError, match="Shortcut.*cannot sample it in 3 steps: use 1, 2, 4, 8, or the method euler"):
-        sampling.check_calls(shortcut, "flow_map", 3)
+        Sampler(shortcut).times(3)
     with pytest.raises(InputError, match="heun cannot spend 3"):
-        sampling.check_calls(shortcut, "heun", 3)
+        Sampler(shortcut, "heun").times(3)
     candidates = (1, 2, 3, 4, 8, 16)
-    assert sampling.possible_calls(shortcut, "flow_map", candidates) == (1, 2, 4, 8)
-    assert sampling.possible_calls(shortcut, "euler", candidates) == candidates
-    assert sampling.possible_calls(shortcut, "heun", candidates) == (2, 4, 8, 16)
-    assert sampling.possible_calls(sgflow, "flow_map", candidates) == candidates
-    assert sampling.possible_calls(sgflow, "heun", (1, 3)) == ()
+    assert Sampler(shortcut).possible(candidates) == (1, 2, 4, 8)
+    assert Sampler(shortcut, "euler").possible(candidates) == candidates
+    assert Sampler(shortcut, "heun").possible(candidates) == (2, 4, 8, 16)
+    assert Sampler(sgflow).possible(candidates) == candidates
+    assert Sampler(sgflow, "heun").possible((1, 3)) == ()
 
 
 @pytest.mark.parametrize("grid", ["quadratic", "cosine"])
-def test_jumps_of_certain_sizes_are_those_of_the_uniform_grid(grid):
+def test_jumps_of_certain_sizes_need_the_uniform_grid(grid):
     shortcut, sgflow = objectives.make("shortcut", num_steps=8), objectives.make("sgflow")
     message = f"Shortcut.*cannot sample it on the {grid} grid: use uniform, or the method euler$"
-    for calls in (1, 3, 4):
-        with pytest.raises(InputError, match=message):
-            sampling.check_calls(shortcut, "flow_map", calls, grid)
-    usual = (1, 2, 4)
-    assert sampling.possible_calls(shortcut, "flow_map", usual, grid) == ()
-    assert sampling.possible_calls(shortcut, "euler", usual, grid) == usual
-    assert sampling.possible_calls(sgflow, "flow_map", usual, grid) == usual
-    for asked in (None, (2,)):
-        with pytest.raises(InputError, match=message):
-            sampling.choose_calls(shortcut, "flow_map", asked, usual, grid)
+    with pytest.raises(InputError, match=message):
+        Sampler(shortcut, grid=grid)
+    for sampler in (Sampler(shortcut, "euler", grid), Sampler(sgflow, grid=grid)):
+        assert sampler.possible((1, 2, 4)) == (1, 2, 4)
+        np.testing.assert_array_equal(sampler.times(4), sampling.time_grid(4, grid=grid))
 
 
 def test_the_usual_calls_unless_asked_for_others():
-    shortcut = objectives.make("shortcut", num_steps=4)
-    assert sampling.choose_calls(shortcut, "flow_map", None, (1, 3, 4)) == (1, 4)
-    assert sampling.choose_calls(shortcut, "flow_map", (2, 1), (1, 3, 4)) == (2, 1)
+    sampler = Sampler(objectives.make("shortcut", num_steps=4))
+    assert sampler.choose(None, (1, 3, 4)) == (1, 4)
+    assert sampler.choose((2, 1), (1, 3, 4)) == (2, 1)
     with pytest.raises(InputError, match="in 3 steps"):
-        sampling.choose_calls(shortcut, "flow_map", (1, 3), (1, 3, 4))
-    with pytest.raises(InputError, match="unknown grid 'linear'"):
-        sampling.choose_calls(objectives.make("sgflow"), "flow_map", None, (1, 2), "linear")
+        sampler.choose((1, 3), (1, 3, 4))
+    with pytest.raises(InputError, match="in 3 steps"):
+        sampler.choose(None, (3, 5))
+
+
+def test_renoise_is_on_the_interpolant_of_the_objective():
+    keys = jax.random.split(jax.random.key(0), 2)
+    renoise = Sampler(objectives.make("consistency", interpolant="trigonometric")).renoise(keys)
+    assert renoise.interpolant == interpolant.make("trigonometric") and renoise.keys is keys

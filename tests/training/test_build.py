@@ -120,7 +120,7 @@ def test_what_was_distilled_is_used_without_its_teacher(finished, tmp_path):
     shutil.rmtree(teacher)
 
     out = tmp_path / "samples.npz"
-    request = sample_run.Request(steps=(1,), num_samples=4, method=None, seed=0)
+    request = sample_run.Request(calls=(1,), num_samples=4, method=None, seed=0)
     sample_run.sample(str(run), _student(teacher), str(out), request)
     with np.load(out) as arrays:
         assert arrays["steps_1"].shape == (4, 1)

@@ -63,7 +63,7 @@ def test_a_run_passes_the_search_for_nan_and_infinity_and_needs_no_picture(tmp_p
     def fail(_):
         raise ZeroDivisionError("in matplotlib")
 
-    monkeypatch.setattr(preview.figures, "by_steps", fail)
+    monkeypatch.setattr(preview.figures, "by_calls", fail)
     config = tiny.mixture("flow_matching", num_steps=2)
     config.train.preview_every = 2
     try:

@@ -1,5 +1,4 @@
 from eval.page import runs
-from eval.scores import plots
 from tests import tiny
 from tests.rows import digits_row, finished_run
 
@@ -29,7 +28,7 @@ def test_the_newest_averaged_uniform_setting_is_chosen(tmp_path):
         digits_row(1, 1.0, num_samples=50),
     ]
     (run,) = runs.read([finished_run(tmp_path / "run", [*others, *reversed(wanted)])])
-    assert run.chosen(plots.measured(wanted[0].identity)) == {1: wanted[:2]}
+    assert run.chosen(wanted[0].kind) == {1: wanted[:2]}
 
 
 def test_only_the_method_with_more_step_counts_is_chosen(tmp_path):
@@ -37,4 +36,4 @@ def test_only_the_method_with_more_step_counts_is_chosen(tmp_path):
         [digits_row(n, 1.0, method=m) for n in steps] for m, steps in (("euler", (2, 8, 16)), ("heun", (2, 4)))
     )
     (run,) = runs.read([finished_run(tmp_path / "run", [*heun, *euler])])
-    assert run.chosen(plots.measured(euler[0].identity)) == {row.identity.steps: [row] for row in euler}
+    assert run.chosen(euler[0].kind) == {row.identity.calls: [row] for row in euler}

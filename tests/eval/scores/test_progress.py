@@ -30,7 +30,7 @@ def test_a_line_a_row_with_a_forecast(clock, capsys):
 
 def test_a_phase_says_what_it_is_and_what_it_took(clock, capsys):
     clock(3.0, 7.0)
-    assert list(progress.phase([[1, 2], [3]], "reference statistics", 3, "images")) == [[1, 2], [3]]
+    assert list(progress.track([[1, 2], [3]], "reference statistics", 3, "images")) == [[1, 2], [3]]
     assert capsys.readouterr().out.splitlines() == [
         "reference statistics: 3 images ...",
         "reference statistics: done in 4 s",
