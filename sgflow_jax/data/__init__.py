@@ -118,7 +118,7 @@ def batch_like(name: str, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
 def oracle(name: str, path: str = "linear") -> oracles.Oracle | None:
     """The exact law of a data set, where it is known, on the interpolant called `path`."""
     laws = {"mixture1d": MIXTURE1D, "eight_gaussians": EIGHT_GAUSSIANS}
-    return oracles.gaussian_mixture(**laws[name], path=path) if name in laws else None
+    return oracles.gaussian_mixture(**laws[name], interpolant=path) if name in laws else None
 
 
 def density(name: str) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -1,19 +1,19 @@
-"""How a network sees the two times."""
+"""The embedding of the two times."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 MAX_PERIOD = 1e4
-EXACT = jax.lax.Precision.HIGHEST  # of products in layers that are float32 whatever the network's dtype and precision
+EXACT = jax.lax.Precision.HIGHEST  # for layers that stay float32 whatever the network's dtype and precision
 
 
 def time_features(t: jax.Array, dim: int, time_scale: float) -> jax.Array:
     """Sines and cosines of t: [B] -> [B, dim], in the precision of t.
 
     The angular frequencies fall geometrically from `time_scale` (radians per unit of time) to time_scale / MAX_PERIOD
-    (Vaswani et al. 2017, section 3.5). Flow-map objectives differentiate the network in time, so this must be smooth: a
-    scale of 1000, usual in diffusion models, makes d_t F a hundred times that of a scale of 10.
+    (Vaswani et al. 2017, section 3.5). Flow-map objectives differentiate the network in time, so this must be smooth:
+    with a scale of 1000, usual in diffusion models, d_t F is a hundred times as large as with a scale of 10.
     """
     half = dim // 2
     frequencies = time_scale * MAX_PERIOD ** (-jnp.arange(half, dtype=t.dtype) / max(half - 1, 1))
@@ -22,9 +22,9 @@ def time_features(t: jax.Array, dim: int, time_scale: float) -> jax.Array:
 
 
 class TimeEmbedding(nn.Module):
-    """Embeds t and u - t, each with a small network of its own, into their sum: [B], [B] -> [B, dim].
+    """The sum of embeddings of t and u - t, each by its own small network: [B], [B] -> [B, dim].
 
-    Always in the precision of t (float32 in training), whatever the compute type and precision of the rest.
+    Always in the precision of t (float32 in training), whatever the network's dtype and precision.
     """
 
     dim: int
