@@ -38,8 +38,13 @@ def watched(name, **options):
     return Watched(**options), seen
 
 
-@pytest.mark.parametrize("path, target", [("linear", "pair"), ("trigonometric", "batch")])
-@pytest.mark.parametrize("name", FLOW_MAPS)
+@pytest.mark.parametrize(
+    "name, path, target",
+    [
+        *((name, "linear", "pair") for name in FLOW_MAPS),
+        *((name, "trigonometric", "batch") for name in ("sgflow", "fmm", "shortcut")),
+    ],
+)
 def test_a_batch_is_split_into_flow_matching_and_the_off_diagonal_loss(name, path, target, x64):
     objective, seen = watched(name, prob_diagonal=0.25, interpolant=path, velocity_target=target)
     schedules = independent.PATHS[path]
@@ -131,7 +136,8 @@ def _of_parameters(name, weight="none", **options):
     return lambda p: out(p).per_example, p, seen[0][1].residual, metrics
 
 
-WEIGHTS = [(name, weight) for name in FLOW_MAPS for weight in objectives.make(name).weights if weight != "none"]
+# The squared residual is the loss of most objectives, but not of these.
+WEIGHTS = [("sgflow", "residual"), ("improved_mean_flow", "residual"), ("ctm", "residual"), ("mean_flow", "adaptive")]
 
 
 @pytest.mark.parametrize("name, weight", WEIGHTS)
@@ -157,7 +163,7 @@ def test_warm_up_then_ramp():
     assert float(objectives.make("sgflow").ramp(0)) == 1
 
 
-@pytest.mark.parametrize("name", FLOW_MAPS)
+@pytest.mark.parametrize("name", ["sgflow", "fmm"])
 def test_the_ramp_weights_only_the_off_diagonal_loss(name):
     full = objectives.make(name)(smooth_net, *pairs(), KEY, step=20)
     for step, ramp in [(5, 0.0), (11, 0.4), (20, 1.0)]:
@@ -205,15 +211,16 @@ def test_a_dropout_key_fixes_the_mask_of_one_example_in_any_batch():
     options = dict(channels=4, channel_mult=(1,), num_blocks=1, attention_sizes=(), time_scale=10.0, num_classes=0)
     model = make_model("unet", **options, dropout=0.5, dtype="float32", precision="highest", remat="none")
     t, x = jnp.array([0.2, 0.4]), jax.random.normal(KEY, (2, 4, 4, 1))
-    params = model.init(jax.random.key(1), t, t, x)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), t, t, x)["params"]
     net = BoundNet(model, jax.tree.map(lambda p: p + 0.1, params), dropout_keys=jax.random.split(KEY, 2))
-    out = net(t, t, x)
-    np.testing.assert_array_equal(out, net(t, t, x))
-    np.testing.assert_allclose(net.restrict(lambda a: a[1:])(t[1:], t[1:], x[1:]), out[1:], rtol=1e-5, atol=1e-6)
-    twice = net.replace(dropout_keys=net.dropout_keys[jnp.array([0, 0])])
-    np.testing.assert_array_equal(twice(t, t, x)[0], out[0])
-    assert np.any(twice(t, t, x)[1] != out[1])
-    assert np.any(out != net.replace(dropout_keys=None)(t, t, x))
+    call = jax.jit(lambda net, t, x: net(t, t, x))
+    out = call(net, t, x)
+    np.testing.assert_array_equal(out, call(net, t, x))
+    np.testing.assert_allclose(call(net.restrict(lambda a: a[1:]), t[1:], x[1:]), out[1:], rtol=1e-5, atol=1e-6)
+    twice = call(net.replace(dropout_keys=net.dropout_keys[jnp.array([0, 0])]), t, x)
+    np.testing.assert_array_equal(twice[0], out[0])
+    assert np.any(twice[1] != out[1])
+    assert np.any(out != call(net.replace(dropout_keys=None), t, x))
 
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():
