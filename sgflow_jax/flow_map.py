@@ -1,4 +1,4 @@
-"""The flow map f(t, u, x) = x + (u - t) F(t, u, x) and its derivatives: the only file that calls `jax.jvp`.
+"""The flow map f(t, u, x) = x + (u - t) F(t, u, x) and its derivatives. No other module calls `jax.jvp`.
 
 A tangent (a, b, c) means the directional derivative a d/dt + b d/du + c . d/dx; a and b are [B], c is like x.
 """
@@ -57,15 +57,15 @@ def _vectorized(f: Callable, point: Tangent, tangents: tuple[Tangent, ...]) -> t
     return tuple(jax.vmap(lambda tangent: jax.jvp(f, point, tangent)[1])(stacked))
 
 
-# Several tangents at one point, the network itself evaluated once. "linearize" is faster on CPU; "vmap", one jvp with
-# the tangents stacked, keeps half as much of a network with `remat` and computes less of it again (docs/cost.md).
+# Several tangents at one point, with one evaluation of the network. "linearize" is faster on CPU. "vmap", one jvp with
+# stacked tangents, keeps half as much of a network with `remat` and recomputes less of it (docs/cost.md).
 TANGENTS = {"linearize": _linearized, "vmap": _vectorized}
 
 
 def derivatives(
     net: Net, t: jax.Array, u: jax.Array, x: jax.Array, *tangents: Tangent, how: str = "linearize"
 ) -> tuple[jax.Array, ...]:
-    """The derivatives of f along several tangents, each like x. how: of TANGENTS."""
+    """The derivatives of f along several tangents, each like x. how: a key of TANGENTS."""
     return TANGENTS[how](lambda *point: apply(net, *point), (t, u, x), tangents)
 
 
@@ -80,8 +80,8 @@ def detached(net: Net) -> Net:
     """The same network with gradients stopped at its parameters; they still pass to t, u and x."""
 
     def call(t, u, x):
-        # What `net` closes over becomes explicit, so that it can be detached whatever kind of callable it is. The
-        # lambda is there because closure_convert wants a hashable one.
+        # Turns what `net` closes over into arguments, so that any kind of callable can be detached. The lambda is
+        # needed because closure_convert takes hashable functions only.
         converted, parameters = jax.closure_convert(lambda *point: net(*point), t, u, x)
         return converted(t, u, x, *jax.lax.stop_gradient(parameters))
 

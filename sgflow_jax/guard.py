@@ -1,4 +1,4 @@
-"""When a run has gone wrong: numbers that are not finite, a loss that explodes, a gradient far above what it was."""
+"""Detects divergence: values that are not finite, a loss that explodes, a gradient far above its usual size."""
 
 from typing import NamedTuple
 
@@ -7,19 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-WINDOW = 100  # steps a running median looks back over
-RECENT = 10  # of them, those that are compared with it: one batch far out is no divergence, and is clipped
+WINDOW = 100  # steps in a running median
+RECENT = 10  # the newest of them, compared with it: one outlying batch is clipped, and does not mean divergence
 
 
 class Limits(NamedTuple):
-    """max_abs_loss: of each term of a batch's loss, per coordinate. divergence_factor: of gradient norm and largest
-    term both, the median over RECENT steps may be this many times that over WINDOW; 0 does not look at medians."""
+    """max_abs_loss: the largest absolute value allowed for a term of a batch's loss, per coordinate. divergence_factor:
+    a run diverges when, for both the gradient norm and the largest term, the median over RECENT steps exceeds this many
+    times the median over WINDOW; 0 turns this check off."""
 
     max_abs_loss: float
     divergence_factor: float
 
 
-# In the order of precedence within a step.
+# The first of several faults in one step is reported.
 FAULTS = (
     "the loss is not finite",
     "the gradient is not finite",
@@ -27,16 +28,16 @@ FAULTS = (
     "the loss is beyond train.max_abs_loss",
     "the gradient and the loss are far above their running medians",
 )
-# Finite, or a run under jax_debug_infs would end at its first step.
+# Finite, because a run under jax_debug_infs would stop at infinity.
 _UNSEEN = np.finfo(np.float32).max
 
 
 @flax.struct.dataclass
 class Guard:
-    """What was seen of a run. grad_norms, losses: float32 [WINDOW], of the last steps, _UNSEEN where there was none; of
-    the loss its largest term, without its sign.
+    """The history of a run. grad_norms: float32 [WINDOW], of the last steps; _UNSEEN for steps not taken yet. losses:
+    likewise, the absolute value of the loss's largest term.
 
-    fault_step: int32, the step of the first fault, -1 without. fault: int32, its index in FAULTS.
+    fault_step: int32, the step of the first fault, or -1. fault: int32, its index in FAULTS.
     """
 
     grad_norms: jax.Array
@@ -46,18 +47,18 @@ class Guard:
 
     @classmethod
     def fresh(cls) -> "Guard":
-        """One that has seen nothing, of numpy arrays."""
+        """An empty history, as numpy arrays."""
         unseen = np.full(WINDOW, _UNSEEN, np.float32)
-        # Each a buffer of its own, so that all of them can be donated.
+        # Each array has its own buffer, so that all of them can be donated.
         return cls(unseen, unseen.copy(), np.array(-1, np.int32), np.array(0, np.int32))
 
     def watch(
         self, step: jax.Array, terms: jax.Array, grad_norm: jax.Array, params_norm: jax.Array, limits: Limits
     ) -> "Guard":
-        """What is known after step number `step` (from 1). The first fault is kept.
+        """The guard after step number `step` (from 1). Keeps the first fault.
 
-        terms: [n], the parts of the batch's loss, per coordinate, before weights and ramp: a bounded weight makes about
-        1 of a loss of any size, and a ramp may make 0 of it.
+        terms: [n], the parts of the batch's loss, per coordinate, before weights and ramp. A bounded weight would turn
+        a loss of any size into about 1, and a ramp could turn it into 0.
         """
         loss = jnp.max(jnp.abs(terms))
         not_finite = [~jnp.isfinite(a) for a in (loss, grad_norm, params_norm)]
@@ -77,10 +78,10 @@ class Guard:
 
 
 def _diverges(grad_norms: jax.Array, losses: jax.Array, place: jax.Array, factor: float) -> jax.Array:
-    """Gradient or loss alone is no sign: a loss of sgflow may change its sign, a gradient grow while the loss falls."""
+    """Needs both: sgflow's loss may change its sign, and a gradient may grow while the loss falls."""
     if not factor:
         return jnp.array(False)
     recent = (place - jnp.arange(RECENT)) % WINDOW
-    # Absolute, for runs whose window was filled when it kept the sign.
+    # Absolute values, since older checkpoints hold losses with their sign.
     far = [jnp.median(a[recent]) > factor * jnp.median(a) for a in (grad_norms, jnp.abs(losses))]
     return far[0] & far[1] & jnp.all(jnp.abs(losses) < _UNSEEN)

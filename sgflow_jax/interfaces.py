@@ -12,15 +12,15 @@ import jax.numpy as jnp
 
 
 class InputError(ValueError):
-    """A fault of what the user gave. The message is one line: the fault, then the remedy."""
+    """The user's input is wrong. The message is one line: the fault, then the remedy."""
 
 
 MAX_SEED = 2**31 - 1
-MAX_SAMPLES = 10**7  # examples generated at a time: something of each is kept in memory
+MAX_SAMPLES = 10**7  # examples generated in one call, which keeps some data of each in memory
 
 
 class Stream(enum.IntEnum):
-    """What random numbers of one seed are for; see `stream_key`."""
+    """The uses of one seed; see `stream_key`."""
 
     PARAMETERS = 0
     TRAINING = 1
@@ -28,14 +28,14 @@ class Stream(enum.IntEnum):
 
 
 def stream_key(seed: int, stream: Stream) -> jax.Array:
-    """The key of one use of a seed, so that no two uses share random numbers."""
+    """The random key for one use of a seed. No two uses share random numbers."""
     return jax.random.fold_in(jax.random.key(seed), stream)
 
 
 class Net(Protocol):
     """The average velocity F: t [B], u [B], x [B, ...] -> array like x.
 
-    Any callable will do: a Flax network bound to its parameters, or an oracle.
+    Any callable works: a Flax network bound to its parameters, or an oracle.
     """
 
     def __call__(self, t: jax.Array, u: jax.Array, x: jax.Array) -> jax.Array: ...
@@ -43,20 +43,20 @@ class Net(Protocol):
 
 @runtime_checkable
 class ConditionedNet(Protocol):
-    """A network that carries one more array per example (class labels)."""
+    """A network that holds more arrays per example (class labels, dropout keys)."""
 
     def restrict(self, select: Callable[[jax.Array], jax.Array]) -> Net: ...
 
 
 class LossOut(NamedTuple):
-    """What an objective returns.
+    """The result of an objective.
 
     per_example: [B], the unreduced loss, summed over the coordinates of x.
     metrics: scalars, each the mean of a squared norm over the examples it applies to.
-    terms: scalars, the parts of the loss before any weight or ramp hides how large they are, each the mean over the
-        examples it applies to; () if that is the mean of per_example.
-    degree: per_example grows with the number of coordinates D as D^degree, a scalar or [B]: 1 for a squared norm, 0
-        for what a weight has bounded. What is trained is the mean of per_example / D^degree.
+    terms: scalars, the parts of the loss before any weight or ramp, each the mean over the examples it applies to; ()
+        if the only one is the mean of per_example.
+    degree: a scalar or [B]. per_example grows with the number of coordinates D as D^degree: 1 for a squared norm, 0 for
+        a loss that a weight bounds. Training minimises the mean of per_example / D^degree.
     """
 
     per_example: jax.Array
@@ -71,7 +71,7 @@ def restrict(net: Net, select: Callable[[jax.Array], jax.Array]) -> Net:
 
 
 def expand_time(t: jax.Array, x: jax.Array) -> jax.Array:
-    """t [B] as [B, 1, ..., 1], so that it multiplies x [B, ...]."""
+    """Reshapes t [B] to [B, 1, ..., 1], to multiply x [B, ...]."""
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
 
 

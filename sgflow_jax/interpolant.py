@@ -9,7 +9,7 @@ Time runs from noise to data: x0 ~ N(0, I) at t = 0, data x1 at t = 1, and 0 <= 
 The flow map f(t, u, x) carries x from time t to time u along dx/ds = v(s, x). The network is the average
 velocity F(t, u, x), so that f(t, u, x) = x + (u - t) F(t, u, x) and F(t, t, x) = v(t, x).
 
-Other codebases run time the other way (MeanFlow, EDM): a formula carried over flips signs.
+Other codebases run time the other way (MeanFlow, EDM): signs flip in a formula copied from them.
 """
 
 import dataclasses
@@ -45,13 +45,12 @@ class Interpolant:
     def mean_velocity(self, t: jax.Array, x0: jax.Array, x1: jax.Array, data: jax.Array) -> jax.Array:
         """E[dx_t | x_t, data], like x1 [b, ...]: the mean of dx_t when x1 is one of data [B, ...], all equally likely.
 
-        The pair (x0, x1), x1 among the data, makes x_t. Which of the data made it is unknown given x_t alone: data[j]
-        did with probability w_j ~ exp(-|x_t - sigma_t data[j]|^2 / (2 alpha_t^2)) (the stable target field of Xu et al.
-        2023, arXiv 2302.00670). For data drawn independently its mean given x_t is v(t, x_t), like that of dx_t, and
-        its variance is less (Rao and Blackwell).
+        x1 must be among the data. Given x_t alone, data[j] made it with probability w_j ~ exp(-|x_t - sigma_t
+        data[j]|^2 / (2 alpha_t^2)) (the stable target field of Xu et al. 2023, arXiv 2302.00670). For independent data
+        the mean of the result given x_t is v(t, x_t), as for dx_t, and its variance is smaller (Rao-Blackwell).
         """
         x_t, dx_t = self.sample(t, x0, x1)
-        # At t = 1 x_t is the datum that made it; there alpha must not divide 0 by 0.
+        # At t = 1, x_t is the datum itself and alpha is 0: keep it from dividing 0 by 0.
         alpha, sigma = jnp.maximum(self.alpha(t), jnp.finfo(t.dtype).eps), self.sigma(t)
 
         def mean_data(x_t, alpha, sigma):
@@ -81,7 +80,7 @@ _INTERPOLANTS = {
 
 
 def make(name: str) -> Interpolant:
-    """The interpolant called `name`; InputError names the known ones."""
+    """The interpolant called `name`. InputError, with the known names, for another."""
     if name not in _INTERPOLANTS:
         raise InputError(f"unknown interpolant {name!r}: use one of {', '.join(_INTERPOLANTS)}")
     return _INTERPOLANTS[name]

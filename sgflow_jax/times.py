@@ -1,4 +1,4 @@
-"""How the times (t, u) of a batch are drawn, and which of its examples lie on the diagonal t = u."""
+"""How the times (t, u) of a batch are drawn, and which examples lie on the diagonal t = u."""
 
 import dataclasses
 import enum
@@ -14,7 +14,7 @@ MAX_GROUP = 64
 
 
 class Domain(enum.Enum):
-    """The times (t, u) at which a network learns F(t, u, x). The value says it in words."""
+    """The times (t, u) at which a network learns F(t, u, x). Each value is the phrase used in error messages."""
 
     DIAGONAL = "t = u"
     FORWARD = "t <= u"
@@ -25,11 +25,11 @@ class Domain(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class TimeLaw:
-    """The law of one time in (0, 1).
+    """The distribution of one time in (0, 1).
 
     name: "uniform", or "logit_normal": t = 1 / (1 + exp(-z)) with z ~ N(logit_mean, logit_std^2).
-    logit_mean: above 0 favours data, t = 1. In papers with noise at time 1 it has the other sign, as the logit of
-        1 - t is -z: MeanFlow's P_mean = -2, which favours data, is logit_mean = +2 here.
+    logit_mean: above 0 favours data, t = 1. In papers with noise at time 1 the sign is the opposite, since the logit
+        of 1 - t is -z: MeanFlow's P_mean = -2, which favours data, is logit_mean = +2 here.
     """
 
     name: str = "uniform"
@@ -43,13 +43,13 @@ class TimeLaw:
             raise InputError(f"logit_std is {self.logit_std}: use a positive number")
 
     def single(self, key: jax.Array, n: int, dtype=jnp.float32) -> jax.Array:
-        """t [n], each drawn on its own: the times of diagonal examples."""
+        """Independent times t [n], for diagonal examples."""
         if self.name == "uniform":
             return jax.random.uniform(key, (n,), dtype)
         return jax.nn.sigmoid(self.logit_mean + self.logit_std * jax.random.normal(key, (n,), dtype))
 
     def pair(self, key: jax.Array, n: int, dtype=jnp.float32, both: bool = False) -> tuple[jax.Array, jax.Array]:
-        """(t, u), both [n]: two independent draws, in order (t <= u) unless `both` orders are wanted."""
+        """(t, u), both [n]: two independent draws, sorted so that t <= u unless `both` orders are wanted."""
         a, b = self.single(key, 2 * n, dtype).reshape(2, n)
         return (a, b) if both else (jnp.minimum(a, b), jnp.maximum(a, b))
 
@@ -58,8 +58,9 @@ class TimeLaw:
 class Strata:
     """A fixed split of every batch into diagonal (t = u) and off-diagonal examples.
 
-    The batch [B, ...] is seen as [B / group, group, ...]; the first `diagonal` columns are diagonal. A batch sharded
-    over devices along its first axis is split without moving data, and every device holds the same share of each kind.
+    The batch [B, ...] is reshaped to [B / group, group, ...]; the first `diagonal` columns are diagonal. A batch that
+    is sharded over devices along its first axis is split without moving data, and every device holds the same share of
+    each kind.
     """
 
     group: int
@@ -67,7 +68,7 @@ class Strata:
 
     @classmethod
     def from_probability(cls, prob_diagonal: float) -> "Strata":
-        """The split with exactly the share `prob_diagonal` (0 < p < 1) on the diagonal; InputError if there is none."""
+        """The split with exactly the share `prob_diagonal` (0 < p < 1) on the diagonal. InputError if none has it."""
         share = fractions.Fraction(prob_diagonal).limit_denominator(MAX_GROUP)
         if not 0 < share < 1 or abs(share - prob_diagonal) > 1e-6:
             raise InputError(
@@ -77,9 +78,11 @@ class Strata:
         return cls(group=share.denominator, diagonal=share.numerator)
 
     def counts(self, n: int) -> tuple[int, int]:
-        """How many of n examples are on the diagonal and off it. InputError if n does not split into groups."""
+        """The numbers of diagonal and off-diagonal examples among n. InputError if n does not split into groups."""
         if n % self.group:
-            raise InputError(f"the batch of {n} does not split into groups of {self.group}: use a multiple of it")
+            raise InputError(
+                f"a batch of {n} does not split into groups of {self.group}: use a multiple of {self.group}"
+            )
         on = n // self.group * self.diagonal
         return on, n - on
 
@@ -92,7 +95,7 @@ class Strata:
         return self._columns(a, slice(self.diagonal, None))
 
     def merge(self, on: jax.Array, off: jax.Array) -> jax.Array:
-        """The inverse of the two: per-example values in the order of the batch, [B]."""
+        """Inverts the split: per-example values in the order of the batch, [B]."""
         on = on.reshape(-1, self.diagonal)
         off = off.reshape(-1, self.group - self.diagonal)
         return jnp.concatenate([on, off], axis=1).reshape(-1)

@@ -20,10 +20,10 @@ from sgflow_jax.objectives.base import Objective
 
 @flax.struct.dataclass
 class TrainState:
-    """What is trained. step: int32, the number of steps taken. average: of the parameters (EMA), like them.
+    """The training state. step: int32, the number of steps taken. average: of the parameters (EMA), like them.
 
     rollbacks: int32, how often the run returned to an earlier state, each time with a lower learning rate. skipped:
-    int32, the number of batches it left out in doing so: step number n (from 0) takes batch n + skipped.
+    int32, the number of batches left out by these rollbacks; step number n (from 0) takes batch n + skipped.
     """
 
     step: jax.Array
@@ -36,37 +36,36 @@ class TrainState:
 
 @flax.struct.dataclass
 class Monitor:
-    """What the loop watches. averages: of the metrics, since the last line of the log."""
+    """What the training loop watches. averages: of the metrics, since the last log line."""
 
     averages: clu_metrics.Collection
     guard: Guard
 
 
 class Seen(NamedTuple):
-    """What there is to see of a batch's loss, per coordinate. metrics: for the log. terms: of `LossOut`, for the guard;
-    the loss itself where it has none."""
+    """The parts of a batch's loss, per coordinate. metrics: for the log. terms: for the guard, those of `LossOut`, or
+    the loss itself if there are none."""
 
     metrics: dict[str, jax.Array]
     terms: tuple[jax.Array, ...]
 
 
 class Examples(NamedTuple):
-    """What the loss of a batch is computed from, a row for each example. x0: noise, x1: data, [B, ...]. times: of
-    `Objective.draw_times`. label: [B]. dropout_keys: [B]."""
+    """The inputs of a batch's loss. drawn: the result of `Objective.draw`. label: [B]. dropout_keys: [B]."""
 
-    x0: jax.Array
-    x1: jax.Array
-    times: Any
+    drawn: Any
     label: jax.Array
     dropout_keys: jax.Array
 
     def parts(self, count: int, multiple: int) -> "Examples":
-        """Stacked along a new first axis of `count`: every count-th `multiple` examples. So a part has some of each
-        device's examples, and whole groups of the objective's."""
-        size = len(self.x1)
+        """Splits the batch into `count` interleaved parts, stacked along a new first axis. `multiple` consecutive
+        examples stay together, so each part keeps the objective's whole groups, and examples from every device."""
+        size = len(self.label)
 
         def split(a):
-            block = len(a) * multiple // size  # rows of an array that has less than one for each example
+            if not a.ndim:
+                return jnp.broadcast_to(a, (count,))
+            block = len(a) * multiple // size  # an array may have rows for one kind of example only
             return jnp.moveaxis(a.reshape(-1, count, block, *a.shape[1:]), 1, 0).reshape(count, -1, *a.shape[1:])
 
         return jax.tree.map(split, self)
@@ -76,10 +75,11 @@ class Examples(NamedTuple):
 class TrainStep:
     """One optimiser step: step(state, monitor, batch, key, teacher=None) -> (state, monitor).
 
-    batch: "x" [B, ...] as `data.Source.batch` gives it, "label" [B]. key: of the run; each step folds its number in.
-    teacher: the trained network whose velocity is distilled; it sees the labels of the batch. rollback_factor: of the
-    learning rate, once for every rollback. microbatches: parts of a batch whose gradients are computed one after the
-    other, and then are those of the batch. gather: brings parameters that lie in parts together, once a step.
+    batch: "x" [B, ...] and "label" [B], as `data.Source.batch` gives them. key: of the run; each step folds in its
+    number. teacher: the trained network whose velocity is distilled; it gets the labels of the batch. rollback_factor:
+    multiplies the learning rate, once for every rollback. microbatches: the number of parts whose gradients are
+    computed one after the other and averaged, which gives the gradient of the batch. gather: collects sharded
+    parameters, once a step.
     """
 
     model: nn.Module
@@ -100,45 +100,44 @@ class TrainStep:
         return TrainState(none, params, self.optimiser.init(params), average, rollbacks=none, skipped=none)
 
     def init_monitor(self, batch: dict[str, Any], state: TrainState) -> Monitor:
-        """A monitor that has seen nothing. The names of the averages are those the objective returns."""
+        """An empty monitor, with averages for the metrics that the objective returns."""
         values = jax.eval_shape(lambda *args: self._update(*args, None)[1], state, batch, jax.random.key(0))
         collection = clu_metrics.Collection.create(**{k: clu_metrics.Average.from_output(k) for k in values})
-        # Each counter a buffer of its own, so that all of them can be donated.
+        # Each counter has its own buffer, so that all of them can be donated.
         averages = jax.tree.map(lambda a: np.array(a), collection.empty())
         return Monitor(averages, Guard.fresh())
 
-    def _examples(self, batch, batch_number, key) -> Examples:
-        key_noise, key_times, key_dropout = jax.random.split(jax.random.fold_in(key, batch_number), 3)
+    def _examples(self, batch, key, step) -> Examples:
+        key_noise, key_times, key_dropout = jax.random.split(key, 3)
         x1 = data.to_float(batch["x"])
         x0 = jax.random.normal(key_noise, x1.shape, x1.dtype)
-        times = self.objective.draw_times(key_times, len(x1), x1.dtype)
-        return Examples(x0, x1, times, batch["label"], jax.random.split(key_dropout, len(x1)))
+        drawn = self.objective.draw(key_times, x0, x1, step)
+        return Examples(drawn, batch["label"], jax.random.split(key_dropout, len(x1)))
 
-    def loss(self, params, part: Examples, x1: jax.Array, step, teacher: BoundNet | None):
-        """The loss of a part of a batch, whose data are x1, and what is `Seen` of it."""
+    def loss(self, params, part: Examples, coordinates: int, teacher: BoundNet | None):
+        """(loss, `Seen`) of a batch or a part of it. coordinates: of one example."""
         net = BoundNet(self.model, params, part.label, part.dropout_keys)
         teacher = None if teacher is None else teacher.replace(label=part.label)
-        out = self.objective.loss(net, part.x0, part.x1, part.times, x1, step, teacher)
+        out = self.objective.loss(net, part.drawn, teacher)
 
-        # The objective sums over coordinates; per coordinate, clipping, Adam's eps and logs mean the same for any image
-        # size. What a weight has bounded is so already.
-        coordinates = x1[0].size
+        # The objective sums over coordinates. Per coordinate, clipping, Adam's eps and logs mean the same for any image
+        # size. `degree` says how much of that a weight has already done.
         terms = out.terms or (jnp.mean(out.per_example),)
         seen = jax.tree.map(lambda sum: sum / coordinates, Seen(out.metrics, terms))
         return jnp.mean(out.per_example * coordinates ** (1 - out.degree)) / coordinates, seen
 
     def gradient(self, params, state: TrainState, batch, key, teacher: BoundNet | None = None):
-        """((loss, seen), gradient) of a batch, at `params`. seen: what is `Seen` of it."""
-        examples = self._examples(batch, state.step + state.skipped, key)
+        """((loss, `Seen`), gradient) of a batch, at `params`."""
+        examples = self._examples(batch, jax.random.fold_in(key, state.step + state.skipped), state.step)
 
-        def of(part):
-            return jax.value_and_grad(self.loss, has_aux=True)(params, part, examples.x1, state.step, teacher)
+        def gradient_of(part):
+            return jax.value_and_grad(self.loss, has_aux=True)(params, part, batch["x"][0].size, teacher)
 
         if self.microbatches == 1:
-            return of(examples)
+            return gradient_of(examples)
         parts = examples.parts(self.microbatches, self.objective.batch_multiple)
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of, jax.tree.map(lambda a: a[0], parts)))
-        total, _ = jax.lax.scan(lambda sum, part: (jax.tree.map(jnp.add, sum, of(part)), None), zeros, parts)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient_of, jax.tree.map(lambda a: a[0], parts)))
+        total, _ = jax.lax.scan(lambda sum, part: (jax.tree.map(jnp.add, sum, gradient_of(part)), None), zeros, parts)
         return jax.tree.map(lambda sum: sum / self.microbatches, total)
 
     def _update(self, state: TrainState, batch, key, teacher: BoundNet | None):
@@ -158,14 +157,14 @@ class TrainStep:
         new, metrics, terms = self._update(state, batch, key, teacher)
 
         averages = monitor.averages.merge(type(monitor.averages).single_from_model_output(**metrics))
-        # The loss itself may be what is not a number, through a weight.
+        # A weight may make the loss itself not finite.
         watched = jnp.where(jnp.isfinite(metrics["loss"]), terms, metrics["loss"])
         guard = monitor.guard.watch(new.step, watched, metrics["grad_norm"], optax.tree.norm(new.params), self.limits)
         return new, Monitor(averages, guard)
 
 
 def several(step: Callable, count: int) -> Callable:
-    """`count` steps in one call: as `step`, with batches stacked along a new first axis [count, B, ...]."""
+    """`count` steps in one call, like `step` but with batches stacked along a new first axis [count, B, ...]."""
     if count == 1:
         return step
 

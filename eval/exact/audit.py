@@ -12,7 +12,7 @@ import numpy as np
 from eval.tables import store, variants
 from sgflow_jax import flow_map, objectives, oracles
 from sgflow_jax.interfaces import squared_norm
-from sgflow_jax.objectives.base import FlowMapObjective, Objective, Terms, velocity
+from sgflow_jax.objectives.base import FlowMapObjective, Objective, OffDiagonalLoss, velocity
 from sgflow_jax.times import Domain
 
 BATCH = 1024
@@ -52,12 +52,13 @@ class KeepsNoise(FlowMapObjective):
 
     noise: float = 0.0
 
-    def off_diagonal(self, net, at, teacher):
-        e = at.dx_t - jax.lax.stop_gradient(velocity(net, teacher, at.t, at.x_t))
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
+        e = examples.dx_t - jax.lax.stop_gradient(velocity(net, teacher, t, x_t))
         Df, Je = flow_map.derivatives(
-            net, at.t, at.u, at.x_t, flow_map.backward_tangent(at.t, at.dx_t), flow_map.spatial_tangent(at.t, e)
+            net, t, u, x_t, flow_map.backward_tangent(t, examples.dx_t), flow_map.spatial_tangent(t, e)
         )
-        return Terms(squared_norm(Df) + self.noise * squared_norm(Je))
+        return OffDiagonalLoss(squared_norm(Df) + self.noise * squared_norm(Je))
 
 
 CONTROLS = {

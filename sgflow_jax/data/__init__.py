@@ -123,10 +123,10 @@ def batch_like(name: str, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def oracle(name: str, path: str = "linear") -> oracles.Oracle | None:
-    """The exact distribution of a data set on the interpolant called `path`; None if it is unknown."""
+def oracle(name: str, interpolant: str = "linear") -> oracles.Oracle | None:
+    """The exact distribution of a data set on an interpolant; None if it is unknown."""
     law = _data_set(name).law
-    return None if law is None else oracles.gaussian_mixture(**law, path=path)
+    return None if law is None else oracles.gaussian_mixture(**law, interpolant=interpolant)
 
 
 def density(name: str) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -39,7 +39,7 @@ def names() -> tuple[str, ...]:
 
 
 def make(name: str, **options: Any) -> Objective:
-    """The objective called `name`. InputError names an unknown objective, option or value and what is allowed."""
+    """The objective called `name`. InputError for an unknown objective, option or value, with the valid ones."""
     cls = _lookup(name)
     allowed = [field.name for field in dataclasses.fields(cls)]
     unknown = sorted(set(options) - set(allowed))

@@ -1,4 +1,4 @@
-"""What every objective shares: times, interpolant, the diagonal, warm-up and ramp, weights, metrics.
+"""What all objectives share: times, interpolation, the diagonal, warm-up and ramp, weights, metrics.
 
 A flow-map objective adds only its off-diagonal loss (`FlowMapObjective.off_diagonal`).
 """
@@ -18,17 +18,27 @@ from sgflow_jax.times import Domain, Strata, TimeLaw
 VELOCITY_TARGETS = ("pair", "batch")
 
 
+class Points(NamedTuple):
+    """Points of paths from noise to data. t: [b]. x_t, dx_t: [b, ...], the point at time t and its velocity."""
+
+    t: jax.Array
+    x_t: jax.Array
+    dx_t: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective(abc.ABC):
     """One training loss: objective(net, x0, x1, key, step=0, teacher=None) -> LossOut. Frozen and hashable.
 
-    Fields are the options a config may set.
+    `draw` does everything that is random or needs the whole batch; `loss` is a pure function of its result.
+
+    The fields are the options a config may set.
     interpolant: "linear" or "trigonometric".
-    time_law, logit_mean, logit_std: the law of each time, see `times.TimeLaw`: a published logit_mean may want its sign
-        changed.
-    velocity_target: what stands for dx_t. "pair" is the velocity of the example's own pair. "batch" is its conditional
-        mean given x_t when the data are the batch (`interpolant.Interpolant.mean_velocity`): the same expected gradient
-        with less noise. Not for labelled networks, whose velocity is that of one class.
+    time_law, logit_mean, logit_std: the distribution of each time, see `times.TimeLaw`. A published logit_mean may
+        need its sign changed.
+    velocity_target: the value used for dx_t. "pair" is the velocity of the example's own pair. "batch" is its
+        conditional mean given x_t when the data are the batch (`interpolant.Interpolant.mean_velocity`): the same
+        expected gradient with less noise. Not for labelled networks, whose velocity is that of one class.
     """
 
     interpolant: str = "linear"
@@ -37,19 +47,19 @@ class Objective(abc.ABC):
     logit_std: float = 1.0
     velocity_target: str = "pair"
 
-    # Where the network learns F(t, u, x): decides how it can be sampled (`sampling.METHODS`).
+    # Where the network learns F(t, u, x). Decides how it can be sampled (`sampling.METHODS`).
     domain = Domain.FORWARD
-    # The numbers of steps of `flow_map` sampling it is trained for; None for any.
+    # The numbers of `flow_map` sampling steps it is trained for; None for any.
     step_counts = None
-    # Whether the true map is a stationary point; without, it is one only as some step size goes to 0.
+    # Whether the true map is a stationary point. If False, it becomes one only as some step size goes to 0.
     exact = True
-    # Whether a given velocity network may stand for the velocity (distillation).
+    # Whether a given velocity network may replace the model's own velocity (distillation).
     takes_teacher = False
-    # Whether the loss is |F(t, u, x_t) - target|^2 (or the same of f) with no gradient through the target.
+    # Whether the loss is |F(t, u, x_t) - target|^2 (or the same with f) with no gradient through the target.
     regression = False
-    # Whether gradients pass through one call of the network into another call that made its input.
+    # Whether gradients pass through one network call into another call that made its input.
     nested = False
-    # Batches must be a multiple of this, on every device.
+    # The batch size on every device must be a multiple of this.
     batch_multiple = 1
 
     def __post_init__(self):
@@ -58,7 +68,7 @@ class Objective(abc.ABC):
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{field.name} is {value}: use a finite number")
         interpolant.make(self.interpolant)
-        self.make_law()  # a wrong law is refused here, not in the middle of a trace
+        self.make_law()  # rejects a bad law here, not in the middle of a trace
         self._one_of("velocity_target", VELOCITY_TARGETS)
 
     def _one_of(self, field: str, allowed: tuple[str, ...]) -> None:
@@ -70,101 +80,107 @@ class Objective(abc.ABC):
     def make_law(self) -> TimeLaw:
         return TimeLaw(self.time_law, self.logit_mean, self.logit_std)
 
-    def draw(self, t: jax.Array, x0: jax.Array, x1: jax.Array, batch: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(x_t, dx_t), like x1 [b, ...]. batch: the data of the whole batch [B, ...], for velocity_target "batch"."""
+    def points(self, t: jax.Array, x0: jax.Array, x1: jax.Array, data: jax.Array) -> Points:
+        """The points at times t [b] of the paths from x0 to x1 [b, ...].
+
+        data: x1 of the whole batch [B, ...], for velocity_target "batch".
+        """
         path = interpolant.make(self.interpolant)
         x_t, dx_t = path.sample(t, x0, x1)
         if self.velocity_target == "batch":
-            dx_t = path.mean_velocity(t, x0, x1, batch)
-        return x_t, dx_t
+            dx_t = path.mean_velocity(t, x0, x1, data)
+        return Points(t, x_t, dx_t)
 
     def __call__(
         self, net: Net, x0: jax.Array, x1: jax.Array, key: jax.Array, step=0, teacher: Net | None = None
     ) -> LossOut:
         """The loss of a batch.
 
-        net: the average velocity being trained. x0 [B, ...]: noise. x1 [B, ...]: data. key: for the times. step: the
+        net: the average velocity being trained. x0: noise [B, ...]. x1: data [B, ...]. key: for the times. step: the
         training step, for warm-up and schedules. teacher: a given velocity network, F(t, t, x), for distillation.
+        InputError for a teacher that the objective has no use for.
         """
         if teacher is not None and not self.takes_teacher:
             raise InputError(f"{type(self).__name__} takes no teacher: leave it out")
-        return self.loss(net, x0, x1, self.draw_times(key, len(x1), x1.dtype), x1, step, teacher)
+        return self.loss(net, self.draw(key, x0, x1, step), teacher)
 
-    def draw_times(self, key: jax.Array, n: int, dtype) -> Any:
-        """All that is random in the loss of n examples: arrays with a row for each example, or for each of the kind
-        that uses them, in order. So a part of the batch goes with a part of each. By default one time, [n]."""
-        return self.make_law().single(key, n, dtype)
+    def draw(self, key: jax.Array, x0: jax.Array, x1: jax.Array, step) -> Any:
+        """Everything the loss of a batch needs besides networks, as a pytree. By default `Points` at one time each.
+
+        Every array has a row for each example, or for each example of one kind (diagonal, off-diagonal), in the order
+        of the batch, so a part of the batch uses a part of each array. A scalar belongs to every part.
+        """
+        return self.points(self.make_law().single(key, len(x1), x1.dtype), x0, x1, x1)
 
     @abc.abstractmethod
-    def loss(self, net: Net, x0, x1, times: Any, batch, step, teacher: Net | None) -> LossOut:
-        """What `__call__` returns, for a part [b, ...] of a batch, whose data are all in `batch` [B, ...]. times: the
-        part of what `draw_times` gave for all."""
-
-
-class Times(NamedTuple):
-    """The times of a batch. diagonal: t = u, one for each diagonal example. t, u, uniform: one each for the others;
-    uniform in [0, 1), for what else is random."""
-
-    diagonal: jax.Array
-    t: jax.Array
-    u: jax.Array
-    uniform: jax.Array
+    def loss(self, net: Net, drawn: Any, teacher: Net | None) -> LossOut:
+        """The loss of a batch or of a part of it. drawn: the result of `draw`, or a part of it."""
 
 
 class OffDiagonal(NamedTuple):
-    """The off-diagonal examples of a batch.
+    """Off-diagonal examples.
 
-    t, u: [b]. x_t, dx_t: [b, ...], at time t. x0, x1: the pairs, [b, ...]. batch: all data of the batch [B, ...].
-    uniform: [b] in [0, 1), for what else is random. step: of training.
+    t, u: [b]. x_t, dx_t: [b, ...], the point at time t and its velocity. uniform: [b] in [0, 1), for any further random
+    choice. step: the training step.
     """
 
     t: jax.Array
     u: jax.Array
     x_t: jax.Array
     dx_t: jax.Array
-    x0: jax.Array
-    x1: jax.Array
-    batch: jax.Array
     uniform: jax.Array
     step: jax.Array | int
 
+    @property
+    def point(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(t, u, x_t), where the network is evaluated."""
+        return self.t, self.u, self.x_t
 
-class Terms(NamedTuple):
-    """What an off-diagonal loss returns.
 
-    loss: [b]. residual: [b, ...], what vanishes at the true map, free of the noise of dx_t; None if it is not computed.
-    metrics: means of squared norms beyond those every objective has.
+class Drawn(NamedTuple):
+    """A batch split into its diagonal (t = u) and off-diagonal examples."""
+
+    diagonal: Points
+    off_diagonal: OffDiagonal
+
+
+class OffDiagonalLoss(NamedTuple):
+    """The result of `FlowMapObjective.off_diagonal`.
+
+    per_example: [b]. residual: [b, ...], zero at the true map and free of the noise of dx_t; None if not computed.
+    metrics: scalars, means of squared norms, in addition to those that every objective has.
     """
 
-    loss: jax.Array
+    per_example: jax.Array
     residual: jax.Array | None = None
     metrics: dict[str, jax.Array] = {}
 
     @classmethod
-    def square(cls, residual: jax.Array) -> "Terms":
+    def square(cls, residual: jax.Array) -> "OffDiagonalLoss":
         """The loss |residual|^2."""
         return cls(squared_norm(residual), residual)
 
 
 @dataclasses.dataclass(frozen=True)
 class FlowMapObjective(Objective):
-    """Flow matching on the diagonal t = u plus an off-diagonal loss on t != u that a subclass defines.
+    """Flow matching on the diagonal t = u plus an off-diagonal loss on t != u, which a subclass defines.
 
-    prob_diagonal: the share of the batch with t = u, exactly (see `times.Strata`).
+    prob_diagonal: the exact share of the batch with t = u (see `times.Strata`).
     warmup_steps, ramp_steps: the off-diagonal loss has weight 0 for warmup_steps steps, then grows linearly to 1 over
         ramp_steps. While the velocity on the diagonal is wrong, some off-diagonal losses are not bounded below.
-    direction: "forward" trains t < u, from noise to data; "both" also the inverse map, t > u, on half of the pairs.
-    weight: of each example, without gradient. "none". "residual": 1 / (|R|^2 + c)^p off the diagonal, R the residual
-        without the noise of dx_t, so a function of (t, u, x_t) that keeps the stationary point. "adaptive" (mean_flow
-        and improved_mean_flow): 1 / (loss + c)^p everywhere, MeanFlow's own, which depends on dx_t and moves it.
+    direction: "forward" trains t < u, from noise to data. "both" also trains the inverse map, t > u, on half the pairs.
+    weight: of each example, without gradient. "none". "residual": 1 / (|R|^2 + c)^p off the diagonal, where R is the
+        residual without the noise of dx_t. It is a function of (t, u, x_t), so it keeps the stationary point.
+        "adaptive" (mean_flow and improved_mean_flow): 1 / (loss + c)^p everywhere, MeanFlow's own. It depends on dx_t,
+        so it moves the stationary point.
     weight_power, weight_offset: p >= 0, and c > 0 in units of |x|^2, the sum over coordinates, as in the papers.
 
-    A weighted loss has the size of |x|^(2 - 2p), so it is divided by D^(1-p), not by the number of coordinates D: with
-    p = 1 it is MeanFlow's, undivided, with p = 0 the unweighted one, and with any p it is (loss / D) / (loss / D +
+    A weighted loss has the size of |x|^(2 - 2p), so it is divided by D^(1-p), not by the number of coordinates D. With
+    p = 1 it is MeanFlow's, undivided; with p = 0 it is the unweighted loss. With any p it is (loss / D) / (loss / D +
     c / D)^p, the same for any image size while c is small against the sums. "residual" leaves the diagonal unweighted,
-    |x|^2 / D. So, for any image size and p = 1, an example on the diagonal contributes the mean square error of its
-    coordinates and one off it at most about 1. The off-diagonal gradient is 1 / (|R|^2 + c) * D times the unweighted
-    one: it gains on the diagonal as R falls, by D / c at most. weight_offset = D bounds that by 1.
+    |x|^2 / D. So for p = 1 and any image size, a diagonal example contributes the mean square error of its coordinates
+    and an off-diagonal one at most about 1. The off-diagonal gradient is D / (|R|^2 + c) times the unweighted one: as R
+    falls it grows relative to the diagonal's, by at most D / c. weight_offset = D bounds that by 1.
     """
 
     prob_diagonal: float = 0.5
@@ -180,13 +196,16 @@ class FlowMapObjective(Objective):
 
     def __post_init__(self):
         super().__post_init__()
-        self.make_strata()  # refuses a share that no split has
+        self.make_strata()  # rejects a share that no split has
         if self.warmup_steps < 0 or self.ramp_steps < 0:
             raise InputError(f"warmup_steps is {self.warmup_steps}, ramp_steps {self.ramp_steps}: use 0 or more steps")
         self._one_of("direction", self.directions)
         self._one_of("weight", self.weights)
         if self.weight_power < 0 or self.weight_offset <= 0:
-            raise InputError("weight_power must be 0 or more and weight_offset positive: correct the one that is not")
+            raise InputError(
+                f"weight_power is {self.weight_power}, weight_offset {self.weight_offset}: use a power of 0 or more and"
+                " a positive offset"
+            )
 
     @property
     def domain(self) -> Domain:
@@ -203,9 +222,21 @@ class FlowMapObjective(Objective):
         """The off-diagonal times (t, u), both [n]."""
         return self.make_law().pair(key, n, dtype, both=self.direction == "both")
 
+    def draw(self, key, x0, x1, step) -> Drawn:
+        strata, dtype = self.make_strata(), x1.dtype
+        on, off = strata.counts(len(x1))
+        key_on, key_off, key_rest = jax.random.split(key, 3)
+
+        t = self.make_law().single(key_on, on, dtype)
+        diagonal = self.points(t, strata.on_diagonal(x0), strata.on_diagonal(x1), x1)
+
+        t, u = self.draw_pair(key_off, off, dtype)
+        _, x_t, dx_t = self.points(t, strata.off_diagonal(x0), strata.off_diagonal(x1), x1)
+        return Drawn(diagonal, OffDiagonal(t, u, x_t, dx_t, jax.random.uniform(key_rest, (off,), dtype), step))
+
     @abc.abstractmethod
-    def off_diagonal(self, net: Net, at: OffDiagonal, teacher: Net | None) -> Terms:
-        """The off-diagonal loss."""
+    def off_diagonal(self, net: Net, examples: OffDiagonal, teacher: Net | None) -> OffDiagonalLoss:
+        """The loss of the off-diagonal examples."""
 
     def ramp(self, step) -> jax.Array:
         """The weight of the off-diagonal loss at a training step, in [0, 1]."""
@@ -215,28 +246,16 @@ class FlowMapObjective(Objective):
     def _weigh(self, squares: jax.Array) -> jax.Array:
         return jax.lax.stop_gradient((squares + self.weight_offset) ** -self.weight_power)
 
-    def draw_times(self, key, n, dtype):
-        on, off = self.make_strata().counts(n)
-        key_on, key_off, key_rest = jax.random.split(key, 3)
-        diagonal = self.make_law().single(key_on, on, dtype)
-        t, u = self.draw_pair(key_off, off, dtype)
-        return Times(diagonal, t, u, jax.random.uniform(key_rest, (off,), dtype))
+    def loss(self, net, drawn: Drawn, teacher):
+        strata, off = self.make_strata(), drawn.off_diagonal
 
-    def loss(self, net, x0, x1, times, batch, step, teacher):
-        strata = self.make_strata()
+        loss_on = diagonal_loss(restrict(net, strata.on_diagonal), drawn.diagonal)
 
-        on = [strata.on_diagonal(a) for a in (x0, x1)]
-        x_t, dx_t = self.draw(times.diagonal, *on, batch)
-        loss_on = diagonal_loss(restrict(net, strata.on_diagonal), times.diagonal, x_t, dx_t)
-
-        off = [strata.off_diagonal(a) for a in (x0, x1)]
-        x_t, dx_t = self.draw(times.t, *off, batch)
-        at = OffDiagonal(times.t, times.u, x_t, dx_t, *off, batch, times.uniform, step)
         loss_off, residual, metrics = self.off_diagonal(
-            restrict(net, strata.off_diagonal), at, restrict(teacher, strata.off_diagonal)
+            restrict(net, strata.off_diagonal), off, restrict(teacher, strata.off_diagonal)
         )
 
-        # Before weights and ramp, which the loss has and hides.
+        # Before weights and ramp, which would hide how large the two parts are.
         terms = jnp.mean(loss_on), jnp.mean(loss_off)
         metrics = {"diagonal_loss": terms[0], "off_diagonal_loss": terms[1], **metrics}
         if residual is not None:
@@ -249,19 +268,19 @@ class FlowMapObjective(Objective):
         elif self.weight == "adaptive":
             loss_on, loss_off = (self._weigh(loss) * loss for loss in (loss_on, loss_off))
             degree = weighted
-        ramp = self.ramp(step).astype(x1.dtype)
+        ramp = self.ramp(off.step).astype(off.x_t.dtype)
         return LossOut(strata.merge(loss_on, ramp * loss_off), metrics, terms, degree)
 
 
-def diagonal_loss(net: Net, t: jax.Array, x_t: jax.Array, dx_t: jax.Array) -> jax.Array:
-    """Flow matching, |F(t, t, x_t) - dx_t|^2, [B] (Lipman et al. 2023, eq. 9; Albergo & Vanden-Eijnden 2023)."""
-    return squared_norm(net(t, t, x_t) - dx_t)
+def diagonal_loss(net: Net, points: Points) -> jax.Array:
+    """Flow matching, |F(t, t, x_t) - dx_t|^2, [b] (Lipman et al. 2023, eq. 9; Albergo & Vanden-Eijnden 2023)."""
+    return squared_norm(net(points.t, points.t, points.x_t) - points.dx_t)
 
 
 def velocity(net: Net, teacher: Net | None, t: jax.Array, x: jax.Array) -> jax.Array:
-    """The velocity an objective takes for the truth, F(t, t, x) of the teacher or of the network itself. Like x.
+    """The velocity an objective takes for the true one, like x: F(t, t, x) of the teacher, or of the network itself.
 
-    It carries a gradient: vhat is its stop-gradient.
+    It carries a gradient; vhat is its stop-gradient.
     """
     source = net if teacher is None else teacher
     return source(t, t, x)

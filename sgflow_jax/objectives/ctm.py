@@ -7,18 +7,18 @@ import jax.numpy as jnp
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import InputError, expand_time
-from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
+from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss, velocity
 
 
 @dataclasses.dataclass(frozen=True)
 class CTM(FlowMapObjective):
     """CTM (Kim et al. 2024, arXiv 2310.02279), without its adversarial term and with squared distance.
 
-        |g(f(t, u, x_t)) - sg[g(f(s, u, x_s))]|^2 / (s - t),   g(x) = sg-net f(u, 1, x),   s = min(t + 1 / intervals, u)
+        |g(f(t, u, x_t)) - sg[g(f(s, u, x_s))]|^2 / (s - t),   g(x) = f_sg(u, 1, x),   s = min(t + 1 / intervals, u)
 
-    on t < u, and flow matching on t = u. x_s = x_t + (s - t) v is one Euler step along the model's own velocity
-    v = F(t, t, x_t), or a teacher's; both ends are compared at time 1 through the map with its parameters detached.
-    The Euler step leaves a bias of order 1 / intervals.
+    on t < u, and flow matching on t = u. x_s = x_t + (s - t) v is one Euler step along v = F(t, t, x_t), the model's
+    own velocity or a teacher's. g compares both ends at time 1; f_sg is f with detached parameters. The Euler step
+    leaves a bias of order 1 / intervals.
 
     intervals: Euler steps from noise to data.
     """
@@ -35,8 +35,8 @@ class CTM(FlowMapObjective):
         if self.intervals < 1:
             raise InputError(f"intervals of CTM is {self.intervals}: use a positive integer")
 
-    def off_diagonal(self, net, at, teacher):
-        t, u, x_t = at.t, at.u, at.x_t
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
         s = jnp.minimum(t + 1 / self.intervals, u)
         step = expand_time(s - t, x_t)
 
@@ -48,7 +48,7 @@ class CTM(FlowMapObjective):
         here, later = flow_map.apply(net, t, u, x_t), flow_map.apply(net, s, u, x_s)
         difference = g(here) - jax.lax.stop_gradient(g(later))
 
-        # Of the size of the residual of the differential equation, whatever the step; t = u would divide 0 by 0.
+        # Of the size of the differential equation's residual for any step. Without tiny, t = u would divide 0 by 0.
         R = difference / jnp.maximum(step, jnp.finfo(x_t.dtype).tiny)
-        square = Terms.square(R)
-        return square._replace(loss=(s - t) * square.loss)
+        square = OffDiagonalLoss.square(R)
+        return square._replace(per_example=(s - t) * square.per_example)

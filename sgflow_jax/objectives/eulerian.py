@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import expand_time
-from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
+from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss, velocity
 
 sg = jax.lax.stop_gradient
 
@@ -20,9 +20,9 @@ class ESD(FlowMapObjective):
 
     on t < u, and flow matching on t = u.
 
-    stopgrad: "convex" (default) is d_t f + (d_x f) sg[v], sgflow with correction 0; "full" (Boffi et al.'s choice) is
-        d_t f + sg[(d_x f) v], which diverges in some of our runs, as it did in theirs; "none" lets the gradient into v
-        too (the SGFlow paper's baseline).
+    stopgrad: "convex" (default) is d_t f + (d_x f) sg[v], sgflow with correction 0. "full" (Boffi et al.'s choice) is
+        d_t f + sg[(d_x f) v], which diverges in some of our runs, as it did in theirs. "none" also lets the gradient
+        into v (the SGFlow paper's baseline).
     """
 
     stopgrad: str = "convex"
@@ -37,18 +37,18 @@ class ESD(FlowMapObjective):
     def nested(self) -> bool:
         return self.stopgrad == "none"
 
-    def off_diagonal(self, net, at, teacher):
-        v = velocity(net, teacher, at.t, at.x_t)
-        point = at.t, at.u, at.x_t
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
+        v = velocity(net, teacher, t, x_t)
 
         if self.stopgrad == "full":
-            d_t_f = flow_map.derivative(net, *point, flow_map.backward_tangent(at.t, jnp.zeros_like(v)))
-            R = d_t_f + sg(flow_map.derivative(net, *point, flow_map.spatial_tangent(at.t, v)))
+            d_t_f = flow_map.derivative(net, t, u, x_t, flow_map.backward_tangent(t, jnp.zeros_like(v)))
+            R = d_t_f + sg(flow_map.derivative(net, t, u, x_t, flow_map.spatial_tangent(t, v)))
         else:
             v = v if self.stopgrad == "none" else sg(v)
-            R = flow_map.derivative(net, *point, flow_map.backward_tangent(at.t, v))
+            R = flow_map.derivative(net, t, u, x_t, flow_map.backward_tangent(t, v))
 
-        return Terms.square(R)
+        return OffDiagonalLoss.square(R)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +57,16 @@ class SlimESD(FlowMapObjective):
 
         |F - sg[v + (u - t) (d_t F + (d_x F) v)]|^2,   F = F(t, u, x_t),   v = F(t, t, x_t), or a teacher's velocity
 
-    on t < u, and flow matching on t = u. The same residual as ESD, as d_t f + (d_x f) v is minus what is squared here.
+    on t < u, and flow matching on t = u. The residual is minus that of ESD, d_t f + (d_x f) v.
     """
 
     takes_teacher = True
     regression = True
 
-    def off_diagonal(self, net, at, teacher):
-        v = sg(velocity(net, teacher, at.t, at.x_t))
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
+        v = sg(velocity(net, teacher, t, x_t))
 
-        F, DF = flow_map.average_velocity_derivative(net, at.t, at.u, at.x_t, flow_map.backward_tangent(at.t, v))
+        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, v))
 
-        return Terms.square(F - sg(v + expand_time(at.u - at.t, at.x_t) * DF))
+        return OffDiagonalLoss.square(F - sg(v + expand_time(u - t, x_t) * DF))

@@ -15,16 +15,13 @@ class FlowMatching(Objective):
 
         |F(t, t, x_t) - dx_t|^2
 
-    Stationary at F(t, t, x) = v(t, x). It says nothing about t < u: samples are drawn by integrating F(t, t, .).
+    Stationary at F(t, t, x) = v(t, x). It does not train t < u: samples are drawn by integrating F(t, t, .).
     """
 
     domain = Domain.DIAGONAL
     regression = True
 
-    def loss(self, net, x0, x1, times, batch, step, teacher):
-        t = times
-        x_t, dx_t = self.draw(t, x0, x1, batch)
-
-        loss = diagonal_loss(net, t, x_t, dx_t)
+    def loss(self, net, drawn, teacher):
+        loss = diagonal_loss(net, drawn)
 
         return LossOut(loss, {"diagonal_loss": jnp.mean(loss)})

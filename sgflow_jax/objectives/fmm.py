@@ -4,17 +4,17 @@ import dataclasses
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import squared_norm
-from sgflow_jax.objectives.base import FlowMapObjective, Terms
+from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss
 
 
 @dataclasses.dataclass(frozen=True)
 class FMM(FlowMapObjective):
     """Flow map matching (Boffi et al. 2024, arXiv 2406.07507).
 
-        |d_u f(t, u, y) - dx_u|^2 + |f(t, u, y) - x_u|^2,   y = f(u, t, x_u)
+        |d_t f(u, t, y) - dx_t|^2 + |f(u, t, y) - x_t|^2,   y = f(t, u, x_t)
 
-    for t and u in any order, and flow matching on t = u. d_u is at fixed y; gradients pass through y into the inverse
-    f(u, t, .), which must be trained too: direction is "both".
+    for t and u in either order, and flow matching on t = u. d_t is at fixed y. Gradients pass through y into the
+    inverse f(t, u, .), which must be trained too, so direction is "both".
     """
 
     direction: str = "both"
@@ -23,13 +23,19 @@ class FMM(FlowMapObjective):
     weights = ("none",)
     nested = True
 
-    def off_diagonal(self, net, at, teacher):
-        x_u, dx_u = self.draw(at.u, at.x0, at.x1, at.batch)
+    def draw_pair(self, key, n, dtype):
+        u, t = super().draw_pair(key, n, dtype)  # both orders are equally likely; this one reproduces earlier versions
+        return t, u
 
-        y = flow_map.apply(net, at.u, at.t, x_u)
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
 
-        f, d_u_f = flow_map.map_and_derivative(net, at.t, at.u, y, flow_map.forward_tangent(at.u, y))
+        y = flow_map.apply(net, t, u, x_t)
 
-        inverse = squared_norm(f - x_u)
+        f, d_t_f = flow_map.map_and_derivative(net, u, t, y, flow_map.forward_tangent(t, y))
 
-        return Terms(squared_norm(d_u_f - dx_u) + inverse, metrics={"inverse_norm_sq": inverse.mean()})
+        inverse = squared_norm(f - x_t)
+
+        return OffDiagonalLoss(
+            squared_norm(d_t_f - examples.dx_t) + inverse, metrics={"inverse_norm_sq": inverse.mean()}
+        )

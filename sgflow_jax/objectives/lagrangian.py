@@ -6,7 +6,7 @@ import jax
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import expand_time
-from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
+from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss, velocity
 
 sg = jax.lax.stop_gradient
 
@@ -19,7 +19,7 @@ class LSD(FlowMapObjective):
 
     on t < u, and flow matching on t = u.
 
-    stopgrad: "convex" (default, Boffi et al.'s choice) is d_u f - sg[v(u, f)]; "none" lets the gradient into v and,
+    stopgrad: "convex" (default, Boffi et al.'s choice) is d_u f - sg[v(u, f)]. "none" lets the gradient into v and,
         through f, into its input (the SGFlow paper's baseline).
     """
 
@@ -35,12 +35,14 @@ class LSD(FlowMapObjective):
     def nested(self) -> bool:
         return self.stopgrad == "none"
 
-    def off_diagonal(self, net, at, teacher):
-        f, d_u_f = flow_map.map_and_derivative(net, at.t, at.u, at.x_t, flow_map.forward_tangent(at.u, at.x_t))
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
 
-        v = velocity(net, teacher, at.u, f if self.stopgrad == "none" else sg(f))
+        f, d_u_f = flow_map.map_and_derivative(net, t, u, x_t, flow_map.forward_tangent(u, x_t))
 
-        return Terms.square(d_u_f - (v if self.stopgrad == "none" else sg(v)))
+        v = velocity(net, teacher, u, f if self.stopgrad == "none" else sg(f))
+
+        return OffDiagonalLoss.square(d_u_f - (v if self.stopgrad == "none" else sg(v)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +51,18 @@ class SlimLSD(FlowMapObjective):
 
         |F - sg[v(u, f) - (u - t) d_u F]|^2,   F = F(t, u, x_t),   v(u, f) = F(u, u, f), or a teacher's velocity
 
-    on t < u, and flow matching on t = u. The same residual as LSD, as d_u f = F + (u - t) d_u F.
+    on t < u, and flow matching on t = u. The residual is that of LSD, since d_u f = F + (u - t) d_u F.
     """
 
     takes_teacher = True
     regression = True
 
-    def off_diagonal(self, net, at, teacher):
-        F, d_u_F = flow_map.average_velocity_derivative(net, at.t, at.u, at.x_t, flow_map.forward_tangent(at.u, at.x_t))
-        gap = expand_time(at.u - at.t, at.x_t)
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
+        gap = expand_time(u - t, x_t)
 
-        f = sg(at.x_t + gap * F)
+        F, d_u_F = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.forward_tangent(u, x_t))
 
-        return Terms.square(F - sg(velocity(net, teacher, at.u, f) - gap * d_u_F))
+        f = sg(x_t + gap * F)
+
+        return OffDiagonalLoss.square(F - sg(velocity(net, teacher, u, f) - gap * d_u_F))

@@ -1,7 +1,7 @@
 """MeanFlow and improved MeanFlow: regression of the average velocity on its own identity.
 
-Both start from d_t f + (d_x f) v = 0, which with f = x + (u - t) F reads F = v + (u - t) (d_t F + (d_x F) v), and let
-no gradient pass through the derivative.
+Both start from d_t f + (d_x f) v = 0. With f = x + (u - t) F it reads F = v + (u - t) (d_t F + (d_x F) v). Neither lets
+a gradient pass through the derivative.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import jax
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import expand_time, squared_norm
-from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
+from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss, velocity
 
 sg = jax.lax.stop_gradient
 
@@ -21,8 +21,8 @@ class MeanFlow(FlowMapObjective):
 
         |F - sg[dx_t + (u - t) (d_t F + (d_x F) dx_t)]|^2,   F = F(t, u, x_t)
 
-    on t < u, and flow matching on t = u. dx_t stands for v, to which it averages; a teacher's velocity takes its place.
-    The paper has weight "adaptive" with power 0.5 to 1; it is off here, as it moves the stationary point away from the
+    on t < u, and flow matching on t = u. dx_t, whose mean is v, takes the place of v; a teacher's velocity replaces it.
+    The paper has weight "adaptive" with power 0.5 to 1. It is off here: it moves the stationary point away from the
     true map wherever dx_t given x_t is not symmetric.
     """
 
@@ -32,14 +32,15 @@ class MeanFlow(FlowMapObjective):
     takes_teacher = True
     regression = True
 
-    def off_diagonal(self, net, at, teacher):
-        v = at.dx_t if teacher is None else velocity(net, teacher, at.t, at.x_t)
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
+        v = examples.dx_t if teacher is None else velocity(net, teacher, t, x_t)
 
-        F, DF = flow_map.average_velocity_derivative(net, at.t, at.u, at.x_t, flow_map.backward_tangent(at.t, v))
+        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, v))
 
-        target = v + expand_time(at.u - at.t, at.x_t) * DF
+        target = v + expand_time(u - t, x_t) * DF
 
-        return Terms(squared_norm(F - sg(target)))
+        return OffDiagonalLoss(squared_norm(F - sg(target)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,20 +49,21 @@ class ImprovedMeanFlow(FlowMapObjective):
 
         |F - (u - t) sg[d_t F + (d_x F) vhat] - dx_t|^2,   vhat = sg[F(t, t, x_t)]
 
-    on t < u, and flow matching on t = u. The derivative is along the model's own velocity, or a teacher's, so the noise
-    of dx_t enters the target alone and R = F - (u - t) (d_t F + (d_x F) vhat) - vhat is free of it. The adaptive weight
-    of the paper has weight_offset 1e-3.
+    on t < u, and flow matching on t = u. The derivative is along the model's own velocity, or a teacher's. So the noise
+    of dx_t enters the target alone, and R = F - (u - t) (d_t F + (d_x F) vhat) - vhat is free of it. The paper's
+    adaptive weight has weight_offset 1e-3.
     """
 
     weights = ("none", "residual", "adaptive")
     takes_teacher = True
     regression = True
 
-    def off_diagonal(self, net, at, teacher):
-        vhat = sg(velocity(net, teacher, at.t, at.x_t))
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
+        vhat = sg(velocity(net, teacher, t, x_t))
 
-        F, DF = flow_map.average_velocity_derivative(net, at.t, at.u, at.x_t, flow_map.backward_tangent(at.t, vhat))
+        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, vhat))
 
-        V = F - expand_time(at.u - at.t, at.x_t) * sg(DF)
+        V = F - expand_time(u - t, x_t) * sg(DF)
 
-        return Terms(squared_norm(V - at.dx_t), V - vhat)
+        return OffDiagonalLoss(squared_norm(V - examples.dx_t), V - vhat)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sgflow_jax.interfaces import expand_time
-from sgflow_jax.objectives.base import FlowMapObjective, Terms
+from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +37,17 @@ class PSD(FlowMapObjective):
     def regression(self) -> bool:
         return self.stopgrad == "convex"
 
-    def off_diagonal(self, net, at, teacher):
-        g = at.uniform if self.split == "uniform" else jnp.full_like(at.t, 0.5)
-        s = at.t + g * (at.u - at.t)
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
+        g = examples.uniform if self.split == "uniform" else jnp.full_like(t, 0.5)
+        s = t + g * (u - t)
 
-        first = net(at.t, s, at.x_t)
+        first = net(t, s, x_t)
 
-        second = net(s, at.u, at.x_t + expand_time(s - at.t, at.x_t) * first)
+        second = net(s, u, x_t + expand_time(s - t, x_t) * first)
 
-        g = expand_time(g, at.x_t)
+        g = expand_time(g, x_t)
         two_jumps = g * first + (1 - g) * second
 
-        F = net(at.t, at.u, at.x_t)
-        return Terms.square(F - (two_jumps if self.stopgrad == "none" else jax.lax.stop_gradient(two_jumps)))
+        F = net(t, u, x_t)
+        return OffDiagonalLoss.square(F - (two_jumps if self.stopgrad == "none" else jax.lax.stop_gradient(two_jumps)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import InputError, expand_time, inner, squared_norm
-from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
+from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss, velocity
 
 ESTIMATORS = ("paired", "split")
 
@@ -18,26 +18,27 @@ class SGFlow(FlowMapObjective):
 
         |D f|^2 - |(d_x f) e|^2,   D f = d_t f + (d_x f) dx_t,   e = dx_t - vhat,   vhat = sg[F(t, t, x_t)]
 
-    on t < u, and flow matching on t = u. With mass on both, the only stationary point is the true flow map: given x_t,
-    e has mean zero once vhat is the marginal velocity, and the expectation becomes |d_t f + (d_x f) v|^2. Gradients
+    on t < u, and flow matching on t = u. With mass on both, the only stationary point is the true flow map: once vhat
+    is the marginal velocity, e has mean zero given x_t, and the expectation becomes |d_t f + (d_x f) v|^2. Gradients
     pass through the derivatives of f, not through vhat, which a teacher's velocity may replace. The value may be
-    negative and is no measure of progress. With R = d_t f + (d_x f) vhat the difference of squares factors into
+    negative and does not measure progress. With R = d_t f + (d_x f) vhat the difference of squares factors into
 
         |R|^2 + 2 lam <R, (d_x f) e>,   lam = 1,
 
-    and the truth stays stationary for every lam once the diagonal is fitted; see `correction`.
+    and once the diagonal is fitted the true map is stationary for every lam; see `correction`.
 
     estimator:
-        "paired": both terms on every example. Two tangents at one point; the same value and gradient as the formula
-            above, and more exact in float32.
+        "paired": both terms on every example. Two tangents at one point. The same value and gradient as the first
+            formula, and more accurate in float32.
         "split" (the paper): each example takes one of the two terms of |R + lam (d_x f) e|^2 - |lam (d_x f) e|^2, with
-            weight 2 and its sign. One tangent; the same expectation, several times the variance. R is not computed: the
-            metrics are its two terms, eulerian_norm_sq and noise_norm_sq.
-    correction: lam, 1 in the paper. Less lets an error of vhat in at first order times 1 - lam and keeps out the noise
-        of e times lam; 0 is ESD with stopgrad "convex".
-    final_correction, correction_steps: with correction_steps > 0, lam goes linearly from correction to final_correction
-        over that many steps of training.
-    tangents: how "paired" takes its two derivatives, of `flow_map.TANGENTS`: the same numbers at another cost.
+            weight 2 and its sign. One tangent; the same expectation, several times the variance. R is not computed; the
+            metrics are the two terms, eulerian_norm_sq and noise_norm_sq.
+    correction: lam, 1 in the paper. The noise of e enters times lam, and an error of vhat enters at first order times
+        1 - lam. 0 is ESD with stopgrad "convex".
+    final_correction, correction_steps: with correction_steps > 0, lam changes linearly from correction to
+        final_correction over that many training steps.
+    tangents: how "paired" takes its two derivatives, a key of `flow_map.TANGENTS`: the same numbers at a different
+        cost.
     """
 
     estimator: str = "paired"
@@ -55,13 +56,13 @@ class SGFlow(FlowMapObjective):
         if self.estimator == "split" and self.weight == "residual":
             raise InputError("estimator 'split' does not compute the residual: use weight 'none', or 'paired'")
         if self.correction_steps < 0:
-            raise InputError(f"correction_steps is {self.correction_steps}: use 0 (constant) or a number of steps")
+            raise InputError(f"correction_steps is {self.correction_steps}: use 0 (constant) or more")
 
     @property
     def batch_multiple(self) -> int:
         strata = self.make_strata()
         off = strata.group - strata.diagonal
-        # Both terms must take the same number of examples.
+        # Both terms must get the same number of examples.
         return strata.group * (2 if self.estimator == "split" and off % 2 else 1)
 
     def lam(self, step) -> jax.Array:
@@ -71,38 +72,32 @@ class SGFlow(FlowMapObjective):
         share = jnp.clip(jnp.asarray(step, jnp.float32) / self.correction_steps, 0, 1)
         return self.correction + share * (self.final_correction - self.correction)
 
-    def off_diagonal(self, net, at, teacher):
-        vhat = jax.lax.stop_gradient(velocity(net, teacher, at.t, at.x_t))
-        lam = self.lam(at.step).astype(at.x_t.dtype)
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
+        vhat = jax.lax.stop_gradient(velocity(net, teacher, t, x_t))
+        e = examples.dx_t - vhat
+        lam = self.lam(examples.step).astype(x_t.dtype)
         estimator = self._paired if self.estimator == "paired" else self._split
-        return estimator(net, at, vhat, at.dx_t - vhat, lam)
+        return estimator(net, t, u, x_t, vhat, e, lam)
 
-    def _paired(self, net, at, vhat, e, lam):
-        point = at.t, at.u, at.x_t
+    def _paired(self, net, t, u, x_t, vhat, e, lam):
+        along, across = flow_map.backward_tangent(t, vhat), flow_map.spatial_tangent(t, e)
 
         if self.correction == 0 and not self.correction_steps:
-            return Terms.square(flow_map.derivative(net, *point, flow_map.backward_tangent(at.t, vhat)))
+            return OffDiagonalLoss.square(flow_map.derivative(net, t, u, x_t, along))
 
-        R, Je = flow_map.derivatives(
-            net,
-            *point,
-            flow_map.backward_tangent(at.t, vhat),
-            flow_map.spatial_tangent(at.t, e),
-            how=self.tangents,
-        )
+        R, Je = flow_map.derivatives(net, t, u, x_t, along, across, how=self.tangents)
 
-        return Terms(squared_norm(R) + 2 * lam * inner(R, Je), R)
+        return OffDiagonalLoss(squared_norm(R) + 2 * lam * inner(R, Je), R)
 
-    def _split(self, net, at, vhat, e, lam):
-        if at.t.shape[0] % 2:
-            raise InputError(
-                f"estimator 'split' got {at.t.shape[0]} off-diagonal examples: use a batch with an even number"
-            )
+    def _split(self, net, t, u, x_t, vhat, e, lam):
+        if len(t) % 2:
+            raise InputError(f"estimator 'split' got {len(t)} off-diagonal examples: use a batch with an even number")
 
-        # Even examples take |R + lam (d_x f) e|^2, odd examples -|lam (d_x f) e|^2. The even need vhat unless lam = 1.
-        even = (jnp.arange(at.t.shape[0]) % 2 == 0).astype(at.t.dtype)
+        # Even examples take |R + lam (d_x f) e|^2, odd ones -|lam (d_x f) e|^2.
+        even = (jnp.arange(len(t)) % 2 == 0).astype(t.dtype)
         direction = lam * e + expand_time(even, e) * vhat
-        squares = squared_norm(flow_map.derivative(net, at.t, at.u, at.x_t, (even, jnp.zeros_like(even), direction)))
+        squares = squared_norm(flow_map.derivative(net, t, u, x_t, (even, jnp.zeros_like(even), direction)))
 
         terms = {"eulerian_norm_sq": 2 * jnp.mean(even * squares), "noise_norm_sq": 2 * jnp.mean((1 - even) * squares)}
-        return Terms(2 * (2 * even - 1) * squares, metrics=terms)
+        return OffDiagonalLoss(2 * (2 * even - 1) * squares, metrics=terms)

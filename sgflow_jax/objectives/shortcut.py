@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sgflow_jax.interfaces import InputError, expand_time
-from sgflow_jax.objectives.base import FlowMapObjective, Terms, velocity
+from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss, velocity
 from sgflow_jax.times import Domain
 
 
@@ -18,7 +18,7 @@ class Shortcut(FlowMapObjective):
 
     on t < u with u - t in {1, 1/2, ..., 1 / num_steps} and t a multiple of it, and flow matching on t = u. The halves
     of the smallest step are Euler steps on the velocity, F(t, t, .) or a teacher's, so the stationary point is that of
-    Euler's method with 2 num_steps steps: close to the true map, not on it.
+    Euler's method with 2 num_steps steps: close to the true map, but not equal to it.
 
     num_steps: the largest number of steps, a power of 2.
     """
@@ -48,13 +48,13 @@ class Shortcut(FlowMapObjective):
         t = jnp.minimum(t, 1 - size)  # float32 may round a time up to 1
         return t, t + size
 
-    def off_diagonal(self, net, at, teacher):
-        t, u, x_t = at.t, at.u, at.x_t
+    def off_diagonal(self, net, examples, teacher):
+        t, u, x_t = examples.point
         m = (t + u) / 2
         smallest = (u - t) * self.num_steps < 1.5
 
         def half_jump(t, m, x):
-            """F(t, m, x), or the velocity at t under the smallest step."""
+            """F(t, m, x), or the velocity at t where the step is the smallest."""
             if teacher is None:
                 return net(t, jnp.where(smallest, t, m), x)
             return jnp.where(expand_time(smallest, x), velocity(net, teacher, t, x), net(t, m, x))
@@ -63,4 +63,4 @@ class Shortcut(FlowMapObjective):
 
         second = half_jump(m, u, x_t + expand_time(m - t, x_t) * first)
 
-        return Terms.square(net(t, u, x_t) - jax.lax.stop_gradient((first + second) / 2))
+        return OffDiagonalLoss.square(net(t, u, x_t) - jax.lax.stop_gradient((first + second) / 2))

@@ -1,34 +1,34 @@
-"""Data laws whose velocity and flow map are known exactly. They turn claims about objectives into tests.
+"""Data distributions whose velocity and flow map are known exactly. They turn claims about objectives into tests.
 
 An oracle has velocity(t, x), flow_map(t, u, x), average_velocity(t, u, x) (a `Net`) and sample(key, n). Times are [B],
-points [B, D], in float32 or float64; derivatives with respect to t, u and x are exact, or as exact as the map.
+points [B, D], in float32 or float64; derivatives with respect to t, u and x are exact, or as accurate as the map.
 """
 
 import numpy as np
 
-from sgflow_jax import interpolant
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.interpolant import make as make_interpolant
 from sgflow_jax.oracles.base import Oracle as Oracle
 from sgflow_jax.oracles.gaussian import Gaussian
 from sgflow_jax.oracles.mixture import GaussianMixture, GaussianMixture1D
 
 
-def gaussian(mean, cov, path: str = "linear") -> Gaussian:
-    """The oracle of N(mean, cov): mean [D], cov [D, D] symmetric positive definite. path: see `interpolant.make`."""
+def gaussian(mean, cov, interpolant: str = "linear") -> Gaussian:
+    """The oracle of N(mean, cov): mean [D], cov [D, D] symmetric positive definite. InputError for any other."""
     mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
     if mean.ndim != 1 or cov.shape != (mean.size, mean.size) or not np.allclose(cov, cov.T):
         raise InputError(f"mean {mean.shape} and cov {cov.shape} do not match: use [D] and a symmetric [D, D]")
     variances, axes = np.linalg.eigh(cov)
     if variances[0] <= 0:
         raise InputError(f"cov has the eigenvalue {variances[0]}: use a positive definite matrix")
-    return Gaussian(mean, variances, axes, interpolant.make(path))
+    return Gaussian(mean, variances, axes, make_interpolant(interpolant))
 
 
-def gaussian_mixture(weights, means, stds, path: str = "linear") -> GaussianMixture:
-    """The oracle of sum_k weights[k] N(means[k], stds[k]^2). path: see `interpolant.make`.
+def gaussian_mixture(weights, means, stds, interpolant: str = "linear") -> GaussianMixture:
+    """The oracle of sum_k weights[k] N(means[k], stds[k]^2). InputError for shapes or values that do not fit.
 
-    weights [K] are divided by their sum. On the line, means and stds are [K]. In D dimensions, means are [K, D] and
-    stds [K] (isotropic) or [K, D] (along the coordinate axes).
+    weights [K] are divided by their sum. On the line, means and stds are [K]. In D dimensions, means are [K, D], and
+    stds are [K] (isotropic) or [K, D] (along the coordinate axes).
     """
     weights, means, stds = (np.asarray(a, np.float64) for a in (weights, means, stds))
     fit = weights.ndim == 1 and means.ndim in (1, 2) and means.size and len(means) == len(weights)
@@ -38,13 +38,13 @@ def gaussian_mixture(weights, means, stds, path: str = "linear") -> GaussianMixt
             "use weights [K], means [K] or [K, D], and stds [K] or like means"
         )
     if not (np.all(weights > 0) and np.all(stds > 0)):
-        raise InputError("a weight or a standard deviation is not positive: correct it")
+        raise InputError("a weight or a standard deviation is not positive: use positive numbers")
     if stds.ndim < means.ndim:
         stds = np.repeat(stds[:, None], means.shape[1], axis=1)
     law = GaussianMixture1D if means.ndim == 1 else GaussianMixture
-    return law(*map(_frozen, (weights / weights.sum(), means, stds)), interpolant.make(path))
+    return law(*map(_frozen, (weights / weights.sum(), means, stds)), make_interpolant(interpolant))
 
 
 def _frozen(a: np.ndarray) -> tuple:
-    """The array [K] or [K, D] as tuples, which can be hashed."""
+    """The array [K] or [K, D] as nested tuples, which are hashable."""
     return tuple(a.tolist()) if a.ndim == 1 else tuple(map(tuple, a.tolist()))

@@ -1,4 +1,4 @@
-"""What the exact laws share."""
+"""What all oracles share."""
 
 import abc
 import functools
@@ -6,15 +6,15 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from sgflow_jax import interpolant
 from sgflow_jax.interfaces import expand_time
+from sgflow_jax.interpolant import Interpolant
 from sgflow_jax.oracles import runge_kutta
 
 
 class Oracle(abc.ABC):
-    """A data law with its velocity and flow map. Times are [B], points [B, D], all float32 or all float64."""
+    """Data with exactly known velocity and flow map. Times are [B], points [B, D], all float32 or all float64."""
 
-    path: interpolant.Interpolant
+    interpolant: Interpolant
 
     @abc.abstractmethod
     def velocity(self, t: jax.Array, x: jax.Array) -> jax.Array:
@@ -31,13 +31,13 @@ class Oracle(abc.ABC):
     @property
     @abc.abstractmethod
     def narrowest(self) -> float:
-        """The least standard deviation along an axis, of any component of the data."""
+        """The smallest standard deviation of the data, over axes and components."""
 
-    @functools.partial(jax.jit, static_argnums=0)  # compiled once a law; the loops of the solver would be once a call
+    @functools.partial(jax.jit, static_argnums=0)  # or the solver's loops would be compiled in every call
     def average_velocity(self, t: jax.Array, u: jax.Array, x: jax.Array) -> jax.Array:
-        """F(t, u, x) = (f(t, u, x) - x) / (u - t), like x, and v on the diagonal."""
-        # Close to the diagonal the quotient cancels: its derivatives carry errors of eps / gap^2, those of a method of
-        # order 8 errors of gap^7. They meet near gap = eps^(1/9), and sooner for sharp laws.
+        """F(t, u, x) = (f(t, u, x) - x) / (u - t), like x. On the diagonal it is v."""
+        # Close to the diagonal the quotient cancels. Its derivatives have errors of eps / gap^2, those of a method of
+        # order 8 have errors of gap^7. They are equal near gap = eps^(1/9), or closer for narrow distributions.
         near = jnp.abs(u - t) < jnp.finfo(x.dtype).eps ** (1 / 9) / 2
 
         far_u = jnp.where(near, t + 1, u)
@@ -46,9 +46,9 @@ class Oracle(abc.ABC):
         return jnp.where(expand_time(near, x), self._solve(t, jnp.where(near, u, t), x, steps=8), quotient)
 
     def _solve(self, t, u, x, steps):
-        """F(t, u, x) by the solver. The velocity changes fastest where x_t is narrow: the steps follow its width."""
+        """F(t, u, x) by the solver. The velocity changes fastest where x_t is narrow, so steps follow its width."""
 
         def width(t):
-            return jnp.hypot(self.path.alpha(t), self.path.sigma(t) * self.narrowest)
+            return jnp.hypot(self.interpolant.alpha(t), self.interpolant.sigma(t) * self.narrowest)
 
         return runge_kutta.average_velocity(self.velocity, t, u, x, steps, refine=jnp.sqrt(width(u) / width(t)))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgflow_jax import interpolant
+from sgflow_jax.interpolant import Interpolant
 from sgflow_jax.oracles.base import Oracle
 
 
@@ -21,7 +21,7 @@ class Gaussian(Oracle):
     mean: np.ndarray
     variances: np.ndarray
     axes: np.ndarray
-    path: interpolant.Interpolant
+    interpolant: Interpolant
 
     @property
     def narrowest(self):
@@ -30,21 +30,27 @@ class Gaussian(Oracle):
     def _spread(self, t):
         """The variances of x_t along the axes, [B, D]."""
         t = t[:, None]
-        return self.path.alpha(t) ** 2 + self.path.sigma(t) ** 2 * self.variances.astype(t.dtype)[None]
+        return self.interpolant.alpha(t) ** 2 + self.interpolant.sigma(t) ** 2 * self.variances.astype(t.dtype)[None]
 
     def _mean(self, t):
-        return self.path.sigma(t)[:, None] * self.mean.astype(t.dtype)[None]
+        return self.interpolant.sigma(t)[:, None] * self.mean.astype(t.dtype)[None]
 
     def _scale(self, x, factor):
         """x scaled by factor [B, D] along the axes."""
         axes = self.axes.astype(x.dtype)
-        # Accelerators multiply float32 matrices in a shorter format unless told otherwise.
+        # By default, accelerators round the inputs of float32 matrix products.
         along = jnp.matmul(x, axes, precision="highest")
         return jnp.matmul(along * factor, axes.T, precision="highest")
 
     def velocity(self, t, x):
         alpha, sigma, dalpha, dsigma = (
-            schedule(t)[:, None] for schedule in (self.path.alpha, self.path.sigma, self.path.dalpha, self.path.dsigma)
+            schedule(t)[:, None]
+            for schedule in (
+                self.interpolant.alpha,
+                self.interpolant.sigma,
+                self.interpolant.dalpha,
+                self.interpolant.dsigma,
+            )
         )
         half_dC = alpha * dalpha + sigma * dsigma * self.variances.astype(x.dtype)[None]
 

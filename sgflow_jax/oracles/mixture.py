@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians. Their velocity has a closed form in every dimension, their flow map on the line."""
+"""Mixtures of Gaussians. The velocity has a closed form in any dimension, the flow map only on the line."""
 
 import dataclasses
 import functools
@@ -10,8 +10,8 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
 
-from sgflow_jax import interpolant
 from sgflow_jax.interfaces import expand_time
+from sgflow_jax.interpolant import Interpolant
 from sgflow_jax.oracles.base import Oracle
 
 
@@ -23,13 +23,13 @@ class GaussianMixture(Oracle):
 
         v(t, x) = sum_k P(k | x_t = x) v_k(t, x),   v_k = sigma'_t m_k + 1/2 C'_k / C_k (x - sigma_t m_k).
 
-    The flow map solves dx/ds = v numerically, in float64 to about 1e-8 or better.
+    The flow map solves dx/ds = v numerically, to about 1e-8 or better in float64.
     """
 
     weights: tuple[float, ...]
     means: tuple
     stds: tuple
-    path: interpolant.Interpolant
+    interpolant: Interpolant
 
     def _arrays(self, dtype):
         """log w_k [1, K], m_k and s_k [1, K, D]."""
@@ -38,17 +38,21 @@ class GaussianMixture(Oracle):
         return tuple(jnp.asarray(a, dtype) for a in arrays)
 
     def _component(self, t):
-        """log w_k [1, K], and mean and standard deviations of each component of x_t, [B, K, D]."""
+        """log w_k [1, K], and the means and standard deviations of the components of x_t, [B, K, D]."""
         log_w, means, stds = self._arrays(t.dtype)
         t = t[:, None, None]
-        return log_w, self.path.sigma(t) * means, jnp.sqrt(self.path.alpha(t) ** 2 + (self.path.sigma(t) * stds) ** 2)
+        return (
+            log_w,
+            self.interpolant.sigma(t) * means,
+            jnp.sqrt(self.interpolant.alpha(t) ** 2 + (self.interpolant.sigma(t) * stds) ** 2),
+        )
 
     @property
     def narrowest(self):
         return float(np.min(self.stds))
 
     def density(self, x: jax.Array) -> jax.Array:
-        """The density of the data at points [B, D], [B]."""
+        """The density of the data: points [B, D] -> [B]."""
         log_w, means, stds = self._arrays(x.dtype)
         return jnp.exp(logsumexp(log_w + jnp.sum(norm.logpdf(x[:, None], means, stds), axis=2), axis=1))
 
@@ -59,14 +63,17 @@ class GaussianMixture(Oracle):
 
         _, means, stds = self._arrays(x.dtype)
         t = t[:, None, None]
-        half_dC = self.path.alpha(t) * self.path.dalpha(t) + self.path.sigma(t) * self.path.dsigma(t) * stds**2
-        v = self.path.dsigma(t) * means + half_dC / std**2 * (x - mean)
+        half_dC = (
+            self.interpolant.alpha(t) * self.interpolant.dalpha(t)
+            + self.interpolant.sigma(t) * self.interpolant.dsigma(t) * stds**2
+        )
+        v = self.interpolant.dsigma(t) * means + half_dC / std**2 * (x - mean)
 
         return jnp.sum(posterior[:, :, None] * v, axis=1)
 
     @functools.partial(jax.jit, static_argnums=0)
     def average_velocity(self, t, u, x):
-        # A small width costs few steps more. Components far apart part early, where the steps are long.
+        # Narrow components need few more steps. Components far apart separate early, where steps are long.
         extent = np.linalg.norm(np.ptp(np.reshape(self.means, (len(self.weights), -1)), axis=0))
         steps = math.ceil(48 + 4 * extent + 8 * math.log2(1 / min(self.narrowest, 1)))
         return self._solve(t, u, x, steps)
@@ -88,21 +95,21 @@ class GaussianMixture1D(GaussianMixture):
     The flow map is the monotone transport between the marginals, CDF_u(f(t, u, x)) = CDF_t(x).
     """
 
-    average_velocity = Oracle.average_velocity  # from the closed map
+    average_velocity = Oracle.average_velocity  # from the closed form of the map
 
     @functools.partial(jax.jit, static_argnums=0)
     def flow_map(self, t, u, x):
         return _transport(self, t, u, x)
 
-    def _log(self, law, t, x):
-        """log of sum_k w_k law((x - mean_k) / std_k), [B, 1]."""
+    def _log(self, log_function, t, x):
+        """log sum_k w_k exp(log_function(x, mean_k, std_k)), [B, 1]."""
         log_w, mean, std = self._component(t)
-        return logsumexp(log_w + law(x, mean[:, :, 0], std[:, :, 0]), axis=1, keepdims=True)
+        return logsumexp(log_w + log_function(x, mean[:, :, 0], std[:, :, 0]), axis=1, keepdims=True)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _transport(law: GaussianMixture1D, t, u, x):
-    """Solves CDF_u(y) = CDF_t(x) for y by bisection, in logarithms and from the nearer tail."""
+    """Solves CDF_u(y) = CDF_t(x) for y by bisection, with logarithms from the nearer tail."""
     log_cdf = law._log(norm.logcdf, t, x)
     log_sf = law._log(norm.logsf, t, x)
     lower = log_cdf < log_sf

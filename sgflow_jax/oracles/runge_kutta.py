@@ -15,14 +15,14 @@ Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 def average_velocity(
     velocity: Velocity, t: jax.Array, u: jax.Array, x: jax.Array, steps: int, refine: jax.Array
 ) -> jax.Array:
-    """F(t, u, x) for dx/ds = velocity(s, x), like x [B, ...], for t <= u and for u < t, and v on the diagonal.
+    """F(t, u, x) for dx/ds = velocity(s, x), like x [B, ...], for t and u in either order. On the diagonal it is v.
 
-    Solves for the average itself, so that nothing cancels however small u - t is: x_s = x + (u - t) q with
+    Solves for the average itself, so nothing cancels however small u - t is: x_s = x + (u - t) q with
 
         s = t + (u - t) theta(tau),   dq/dtau = theta'(tau) v(s, x + (u - t) q),   q = 0 at 0 and F at tau = 1.
 
-    refine [B]: the last steps in s are about refine^2 times the first ones, theta'(1) = refine^2 theta'(0).
-    The precision is that of x; forward and reverse mode pass through the steps.
+    refine [B]: the last steps in s are about refine^2 times as long as the first, theta'(1) = refine^2 theta'(0).
+    Computes in the precision of x. Forward-mode and reverse-mode derivatives pass through the steps.
     """
     dtype, gap = x.dtype, expand_time(u - t, x)
     A, B, C = (jnp.asarray(a, dtype) for a in (DOP853.A, DOP853.B, DOP853.C))
@@ -30,7 +30,7 @@ def average_velocity(
     def combine(weights, slopes):
         return jnp.tensordot(weights / steps, slopes, 1, precision="highest")
 
-    @jax.checkpoint  # reverse mode keeps one array a step and not one a stage
+    @jax.checkpoint  # reverse mode keeps one array per step instead of one per stage
     def step(q, i):
         def stage(slopes, row):
             j, a, c = row

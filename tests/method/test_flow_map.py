@@ -23,7 +23,7 @@ def test_apply_by_hand(x64):
     np.testing.assert_allclose(flow_map.apply(_net, t, t, x), X)
 
 
-def test_apply_takes_one_jump_for_the_whole_batch(x64):
+def test_apply_accepts_one_jump_for_the_whole_batch(x64):
     np.testing.assert_allclose(
         flow_map.apply(_net, 0.25, 0.5, jnp.asarray(X)),
         flow_map.apply(_net, jnp.full(2, 0.25), jnp.full(2, 0.5), jnp.asarray(X)),
@@ -77,14 +77,14 @@ def _mlp():
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("kind", ["closure", "BoundNet"])
-def test_detached_stops_the_gradient_at_the_parameters_only(kind, jit):
-    """Through t, u and x it passes, also where these depend on the parameters."""
+def test_detached_stops_the_gradient_only_at_the_parameters(kind, jit):
+    """It passes through t, u and x, even where these depend on the parameters."""
     t, u, x = (jnp.asarray(a, jnp.float32) for a in (T, U, X))
     params = {"a": jnp.float32(0.7), "b": jnp.float32(-1.5)} if kind == "closure" else _mlp().params
     make = _closure if kind == "closure" else lambda params: _mlp().replace(params=params)
 
     def loss(net, params, t, u, x):
-        """A call whose input was made by another, and its derivative."""
+        """A call whose input comes from another call, and its derivative."""
         y = x + make(params)(t, u, x)
         f, Df = flow_map.map_and_derivative(net, t, u, y, flow_map.backward_tangent(t, y))
         return jnp.sum(f**2 + Df)

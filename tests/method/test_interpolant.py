@@ -26,13 +26,13 @@ def test_runs_from_noise_to_data_with_its_own_velocity(name, x64):
     np.testing.assert_allclose(path.sample(t, x0, x1)[1], difference, rtol=1e-8, atol=1e-8)
 
 
-def test_unknown_name_says_what_there_is():
+def test_an_unknown_name_is_rejected_with_the_known_ones():
     with pytest.raises(InputError, match="'cubic'.*linear, trigonometric"):
         interpolant.make("cubic")
 
 
 @pytest.mark.parametrize("name", independent.PATHS)
-def test_mean_velocity_is_the_mean_over_the_data_that_may_have_made_x_t(name, x64):
+def test_mean_velocity_is_the_posterior_mean_over_the_data(name, x64):
     rng = np.random.default_rng(0)
     data, x0, t = rng.standard_normal((7, 3)), rng.standard_normal((4, 3)), np.array([0.0, 0.2, 0.5, 0.8])
     expected = independent.mean_velocity(independent.PATHS[name], t, x0, data[:4], data)
@@ -48,7 +48,7 @@ def test_mean_velocity_is_the_mean_over_the_data_that_may_have_made_x_t(name, x6
 
 @pytest.mark.parametrize("name", independent.PATHS)
 def test_mean_velocity_has_the_mean_of_dx_t_given_x_t_and_less_variance(name, x64):
-    """E[h(x_t) dx_t], which is what gradients are made of, for several h, from many batches."""
+    """E[h(x_t) dx_t], the form of a gradient, for several h, from many batches."""
     path, oracle = interpolant.make(name), oracles.gaussian_mixture((0.7, 0.3), (-1.0, 2.0), (0.5, 0.4))
 
     def statistics(key):
@@ -65,8 +65,8 @@ def test_mean_velocity_has_the_mean_of_dx_t_given_x_t_and_less_variance(name, x6
 
 
 @pytest.mark.parametrize("name", independent.PATHS)
-def test_mean_velocity_tends_to_that_of_the_pair_at_the_data(name):
-    """In float32, up to t = 1, where the noise that made x_t cannot be found by division."""
+def test_mean_velocity_tends_to_the_velocity_of_the_pair_at_the_data(name):
+    """In float32, up to t = 1, where division cannot recover the noise in x_t."""
     x0, data = jax.random.normal(jax.random.key(0), (2, 6, 2))
     for t in (0.99, 1 - 2.0**-12, 1 - 2.0**-23, 1 - 2.0**-24, 1.0):
         t = jnp.full(6, t, jnp.float32)

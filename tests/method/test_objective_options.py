@@ -1,4 +1,4 @@
-"""The options of the objectives: where they are trained, what they take, and what they refuse."""
+"""The options of the objectives: their domains, valid values, and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ DOMAINS = {
 
 
 def _calls(objective, n):
-    """The (t, u) of every call of the network that is not inside a derivative."""
+    """The (t, u) of every network call outside derivatives."""
     calls = []
 
     def net(t, u, x):
@@ -33,9 +33,9 @@ def _calls(objective, n):
 
 
 def _off_diagonal_times(name):
-    """Of those that the off-diagonal loss is told, and of the calls it makes."""
+    """The (t, u) with t != u of the examples and of the network calls."""
     objective, seen = watched(name) if name in FLOW_MAPS else (objectives.make(name), [])
-    times = np.concatenate(_calls(objective, 64) + [np.array([at.t, at.u]) for at, _ in seen], axis=1)
+    times = np.concatenate(_calls(objective, 64) + [np.array([examples.t, examples.u]) for examples, _ in seen], axis=1)
     return times[:, times[0] != times[1]]
 
 
@@ -56,12 +56,12 @@ def test_times_lie_in_the_domain(name):
 
 @pytest.mark.parametrize("name", [name for name in FLOW_MAPS if "both" in objectives.make(name).directions])
 def test_both_directions(name):
-    """The values are those of test_objectives, whose times are in both orders."""
+    """test_objectives checks the values, with times in both orders."""
     objective, seen = watched(name, direction="both")
     assert objective.domain is Domain.BOTH
     objective(smooth_net, *pairs(256), KEY)
-    ((at, _),) = seen
-    assert 32 < np.sum(at.t > at.u) < 96 and np.all(at.t != at.u)
+    (((t, u, *_), _),) = seen
+    assert 32 < np.sum(t > u) < 96 and np.all(t != u)
 
 
 def test_shortcut_takes_every_step_size_and_every_start_equally_often():
@@ -76,15 +76,15 @@ def test_shortcut_takes_every_step_size_and_every_start_equally_often():
         assert np.all(np.abs(counts / counts.sum() - size) < 0.1)
 
 
-def test_psd_splits_uniformly_where_it_is_told_to():
+def test_psd_can_split_uniformly():
     (t, s), (_, u) = _calls(objectives.make("psd", split="uniform"), 4096)[1:3]
     g = (s - t) / (u - t)
     assert abs(np.mean(g) - 1 / 2) < 4 * np.sqrt(1 / 12 / 2048) and abs(np.var(g) - 1 / 12) < 0.01
-    # Whatever t and u are.
+    # Independent of t and u.
     assert np.all(np.abs(np.corrcoef([g, t, u])[0, 1:]) < 4 / np.sqrt(2048))
 
 
-def test_which_weights_there_are():
+def test_weights_of_each_objective():
     other = {"mean_flow": ("none", "adaptive"), "improved_mean_flow": ("none", "residual", "adaptive")}
     for name in FLOW_MAPS:
         expected = ("none",) if name == "fmm" else other.get(name, ("none", "residual"))
@@ -109,10 +109,10 @@ def test_which_weights_there_are():
         ("sgflow", {"warmup_steps": -1}, "warmup_steps"),
         ("sgflow", {"ramp_steps": -1}, "ramp_steps"),
         ("sgflow", {"weight": "adaptive"}, "weight of SGFlow is 'adaptive'.*none, residual"),
-        ("sgflow", {"weight_power": -1.0}, "weight_power"),
+        ("sgflow", {"weight_power": -1.0}, "weight_power is -1.0"),
         ("sgflow", {"direction": "backward"}, "direction.*'backward'.*forward, both"),
         ("flow_matching", {"prob_diagonal": 0.5}, "prob_diagonal"),
-        ("mean_flow", {"weight_offset": 0.0}, "weight_offset"),
+        ("mean_flow", {"weight_offset": 0.0}, "weight_offset 0.0"),
         ("mean_flow", {"weight": "residual"}, "'residual'.*none, adaptive"),
         ("fmm", {"direction": "forward"}, "direction of FMM is 'forward'.*both"),
         ("fmm", {"weight": "residual"}, "weight of FMM.*none"),
@@ -131,7 +131,7 @@ def test_which_weights_there_are():
         ("consistency", {"warmup_steps": 5}, "no option warmup_steps.*doubling_steps"),
     ],
 )
-def test_bad_options_name_the_fault_and_what_is_allowed(name, options, match):
+def test_bad_options_are_rejected_with_the_valid_ones(name, options, match):
     with pytest.raises(InputError, match=match) as error:
         objectives.make(name, **options)
     assert "\n" not in str(error.value)
@@ -144,7 +144,7 @@ def test_objectives_are_hashable_and_equal_by_value(name):
     assert len({objectives.make(name), objectives.make(name), other}) == 2
 
 
-def test_batches_are_a_multiple_of():
+def test_batch_multiples():
     multiples = {name: objectives.make(name).batch_multiple for name in objectives.names()}
     assert multiples == {name: 2 if name in FLOW_MAPS else 1 for name in objectives.names()}
     for prob_diagonal, multiple in [(0.5, 4), (0.75, 8), (1 / 3, 3)]:
@@ -155,7 +155,7 @@ def test_batches_are_a_multiple_of():
 
 
 @pytest.mark.parametrize("name", objectives.names())
-def test_no_use_for_a_teacher_is_said(name):
+def test_a_teacher_is_rejected_where_it_has_no_use(name):
     objective = objectives.make(name)
     assert objective.takes_teacher == (name not in ("flow_matching", "psd", "fmm"))
     if not objective.takes_teacher:

@@ -11,7 +11,6 @@ import pytest
 
 from sgflow_jax import objectives
 from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonal
-from sgflow_jax.times import Domain
 from tests import independent
 from tests.independent import At, parameters, square
 
@@ -20,7 +19,7 @@ UNIFORM = np.linspace(0.1, 0.9, B)
 
 
 class Case(NamedTuple):
-    """An objective, and the loss or, where the loss is its square, the residual that it should have."""
+    """An objective and its expected loss, or only its residual if the loss is the residual squared."""
 
     name: str
     options: dict = {}
@@ -52,7 +51,7 @@ def _split(lam, teacher=False, step=0, **options):
 
 
 def _squares(name, **residuals):
-    """For every value of stopgrad, with and without a teacher where one may be."""
+    """For every value of stopgrad, with a teacher (where the objective takes one) and without."""
     teachers = (False, True) if objectives.make(name).takes_teacher else (False,)
     return [
         Case(name, {"stopgrad": stopgrad}, None, residual, teacher)
@@ -115,11 +114,11 @@ EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
 
 
 class Given(NamedTuple):
-    """What a case is tried on."""
+    """The inputs of a case: parameters, examples, the loss [B] as a function of the parameters, the residual."""
 
     params: dict
     at: At
-    per_example: Callable  # of the parameters, [B]
+    per_example: Callable
     residual: np.ndarray | None
 
 
@@ -128,7 +127,7 @@ def _jax_net(params):
 
 
 def _times(objective, rng):
-    """Some (t, u) of the objective's own, in both orders where it may be."""
+    """Some (t, u) in the objective's domain, in both orders where it allows both."""
     if objective.step_counts is not None:
         size = np.array([1, 1 / 2, 1 / 4, 1 / 4, 1 / 2, 1 / 4, 1 / 4, 1])
         t = size * np.array([0, 1, 0, 3, 0, 1, 2, 0])
@@ -140,16 +139,15 @@ def _times(objective, rng):
 
 
 def _given(case):
-    """The loss as a function of the parameters, on examples that `case.expected` is told too."""
+    """The objective on examples that `case.expected` gets too."""
     rng = np.random.default_rng(0)
     params, teacher = parameters(rng), parameters(rng)
     x0, x1 = rng.standard_normal((2, B, independent.D))
     objective = objectives.make(case.name, **case.options)
     teacher_net = _jax_net(teacher) if case.teacher else None
-    batch = x1 if objective.domain in (Domain.DIAGONAL, Domain.TO_DATA) else rng.standard_normal((B, independent.D))
     more = {
         "path": independent.PATHS[objective.interpolant],
-        "batch": batch if objective.velocity_target == "batch" else None,
+        "batch": x1 if objective.velocity_target == "batch" else None,
         "teacher": teacher if case.teacher else None,
     }
     seen = []
@@ -160,16 +158,18 @@ def _given(case):
 
     if isinstance(objective, FlowMapObjective):
         at = At.of(*_times(objective, rng), x0, x1, **more)
-        given = OffDiagonal(*map(jnp.asarray, (*at[:6], batch)), jnp.asarray(UNIFORM), case.step)
+        # `independent.fmm` starts at u, the code at t.
+        start = At.of(at.u, at.t, x0, x1, **more) if case.name == "fmm" else at
+        examples = OffDiagonal(*map(jnp.asarray, (*start[:4], UNIFORM)), case.step)
 
-        def terms(net):
-            return objective.off_diagonal(net, given, teacher_net)
+        def loss(net):
+            return objective.off_diagonal(net, examples, teacher_net)
 
         if case.options.get("split") == "uniform":
-            terms(recording)
+            loss(recording)
             at = at._replace(s=np.asarray(seen[0][1]))
             assert np.all((at.s - at.t) * (at.u - at.s) > 0) and not np.allclose(at.s, (at.t + at.u) / 2, atol=1e-2)
-        return Given(params, at, lambda p: terms(_jax_net(p)).loss, terms(_jax_net(params)).residual)
+        return Given(params, at, lambda p: loss(_jax_net(p)).per_example, loss(_jax_net(params)).residual)
 
     def per_example(net):
         return objective(net, x0, x1, jax.random.key(3), case.step, teacher_net).per_example
@@ -210,7 +210,7 @@ def test_every_objective_has_a_case():
 
 
 @pytest.mark.parametrize("step, intervals", [(0, 4), (99, 4), (100, 8), (200, 16), (10**9, 16)])
-def test_consistency_looks_at_neighbours_on_a_grid_that_doubles(step, intervals, x64):
+def test_consistency_compares_neighbours_on_a_grid_that_doubles(step, intervals, x64):
     at = _given(Case("consistency", _DISCRETE, step=step)).at
     np.testing.assert_array_equal(at.t * intervals, np.round(at.t * intervals))
     np.testing.assert_allclose((at.s - at.t) * intervals, 1)
@@ -219,9 +219,9 @@ def test_consistency_looks_at_neighbours_on_a_grid_that_doubles(step, intervals,
 
 
 def _calls(case, monkeypatch):
-    """The network calls of the independent loss: (whether the differentiated parameters make it, t, u, x).
+    """The network calls of the independent loss: (whether with the differentiated parameters, t, u, x).
 
-    Twice: as it is, and with the differentiated parameters moved.
+    Twice: unchanged, and with the differentiated parameters moved.
     """
     params, at, _, _ = _given(case)
     evaluate = independent.F
@@ -245,14 +245,14 @@ def _an_input_moves(before, after):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.teacher], ids=lambda case: case.label)
-def test_nested_is_said_where_a_gradient_passes_through_one_call_into_another(case, monkeypatch, x64):
-    """In the independent loss the input of a call moves with the differentiated parameters just where it does."""
+def test_nested_is_true_where_a_gradient_passes_through_one_call_into_another(case, monkeypatch, x64):
+    """There, and only there, the input of a call in the independent loss moves with the differentiated parameters."""
     assert objectives.make(case.name, **case.options).nested == _an_input_moves(*_calls(case, monkeypatch))
 
 
 @EVERY_CASE
-def test_regression_is_said_where_one_prediction_alone_has_a_gradient(case, monkeypatch, x64):
-    """The differentiated parameters make the network's value at one point only, and no other call depends on it."""
+def test_regression_is_true_where_only_one_prediction_has_a_gradient(case, monkeypatch, x64):
+    """Only one call uses the differentiated parameters, and no other call depends on it."""
     before, after = _calls(case, monkeypatch)
     points = {np.column_stack(point).tobytes() for differentiated, *point in before if differentiated}
     alone = len(points) == 1 and not _an_input_moves(before, after)

@@ -34,7 +34,7 @@ def test_logit_normal_has_its_quantiles():
         assert abs(np.mean(t < threshold) - probability) < 4 * np.sqrt(0.25 / N)
 
 
-def test_a_law_of_papers_with_noise_at_time_1_has_the_other_sign():
+def test_logit_mean_has_the_opposite_sign_to_papers_with_noise_at_time_1():
     """MeanFlow's P_mean = -2: its median time is 0.12, near its data, and so is 1 - 0.12 here."""
     published = 1 / (1 + np.exp(2))
     here = TimeLaw("logit_normal", logit_mean=2.0).single(jax.random.key(0), N)
@@ -59,17 +59,17 @@ def test_strata_split_and_merge(probability, group, diagonal):
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0, -0.5, 0.123456])
-def test_strata_refuses_a_share_no_split_has(probability):
+def test_strata_rejects_a_share_that_no_split_has(probability):
     with pytest.raises(InputError, match="prob_diagonal"):
         Strata.from_probability(probability)
 
 
-def test_strata_refuses_a_batch_that_does_not_split():
+def test_strata_rejects_a_batch_that_does_not_split():
     with pytest.raises(InputError, match="groups of 4"):
         Strata.from_probability(0.25).on_diagonal(np.arange(6))
 
 
-def test_strata_keep_every_device_its_own_examples():
+def test_strata_move_no_examples_between_devices():
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     batch = jax.device_put(np.arange(16.0), split)

@@ -27,15 +27,15 @@ def test_gradients_are_clipped_to_the_global_norm():
     np.testing.assert_allclose(mean["b"], [0.8], rtol=1e-6)
 
 
-def test_eps_is_held_against_the_size_of_the_gradient():
-    """A first step of Adam is rate * g / (|g| + eps)."""
+def test_eps_adds_to_the_size_of_the_gradient():
+    """Adam's first step is rate * g / (|g| + eps)."""
     tx = optim.adam(optax.constant_schedule(1.0), b1=0.9, b2=0.999, eps=1e-3, clip_norm=1.0)
     g = jnp.array([1e-3, -3e-3])
     np.testing.assert_allclose(tx.update(g, tx.init(g), g)[0], [-1 / 2, 3 / 4], rtol=1e-4)
 
 
 def test_average_by_hand():
-    """Warming up, the decays are 1/10, 2/11, 3/12, ...; then the constant one."""
+    """During warm-up the decays are 1/10, 2/11, 3/12, ...; then the decay is constant."""
     average = jnp.array(5.0)
     for step, (value, expected) in enumerate([(1.0, 0.1 * 5 + 0.9 * 1), (2.0, 2 / 11 * 1.4 + 9 / 11 * 2)]):
         average = optim.update_average(average, jnp.array(value), step, 0.999)

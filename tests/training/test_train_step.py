@@ -1,4 +1,7 @@
+"""One training step: metrics, keys, teacher, size of the loss, devices, rollbacks, faults."""
+
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -16,8 +19,15 @@ from sgflow_jax.train_step import Examples, several
 from tests import independent, tiny
 
 
+@functools.cache
+def _default():
+    return _setup(tiny.mixture())
+
+
 def _setup(config=None):
-    config = config or tiny.mixture()
+    """(step, three batches, state, monitor). Tests of the default configuration share one, so that it compiles once."""
+    if config is None:
+        return _default()
     step = build.train_step(config)
     source = build.source(config)
     batches = [source.batch(0, i, config.data.batch_size, slice(None)) for i in range(3)]
@@ -41,7 +51,7 @@ def test_averages_are_means_per_coordinate_over_steps():
     for batch in batches:
         state, one = jax.jit(step)(state, monitor, batch, jax.random.key(1))
         singles.append(one.averages.compute())
-    _, together = _run(step, batches, *_setup()[2:])
+    _, together = _run(*_setup())
     for name, value in together.averages.compute().items():
         np.testing.assert_allclose(value, np.mean([single[name] for single in singles]), rtol=1e-4)
     assert set(singles[0]) == {"loss", "diagonal_loss", "off_diagonal_loss", "residual_norm_sq", "grad_norm"}
@@ -64,7 +74,7 @@ def test_the_teacher_sees_the_labels_of_the_batch():
     teacher = models.BoundNet(model, jax.tree.map(lambda p: p + 0.1, params))
 
     class Output(FlowMatching):
-        def loss(self, net, x0, x1, times, batch, step, teacher):
+        def loss(self, net, drawn, teacher):
             return LossOut(teacher(half, half, x1)[:, 0], {})
 
     step = dataclasses.replace(step, objective=Output())
@@ -77,14 +87,14 @@ def test_loss_is_per_coordinate():
     """F = 0 at the start, so flow matching's loss is the mean of dx_t^2 over examples and coordinates."""
     config = tiny.digits("flow_matching")
     config.data.batch_size = 64
-    step, batches, state, monitor = _setup(config)
-    _, monitor = jax.jit(step)(state, monitor, batches[0], jax.random.key(1))
+    step, batches, state, _ = _setup(config)
+    loss, seen = jax.jit(lambda *args: step.gradient(*args)[0])(state.params, state, batches[0], jax.random.key(1))
     x1 = data.to_float(jnp.asarray(batches[0]["x"]))
-    np.testing.assert_allclose(monitor.averages.compute()["loss"], 1 + jnp.mean(x1**2), rtol=0.05)
+    np.testing.assert_allclose([loss, seen.metrics["diagonal_loss"]], 1 + jnp.mean(x1**2), rtol=0.05)
 
 
 class Small(nn.Module):
-    """`independent.network`, or the same small network for each coordinate of x, as a network of ours."""
+    """`independent.network` as a Flax module, or the same small network for each coordinate of x."""
 
     each_coordinate: bool = False
     num_classes = 0
@@ -101,15 +111,14 @@ class Small(nn.Module):
 
 
 def _small_gradient(objective, x0, x1, net, params, step=0):
-    """Of the loss that is trained, and the loss."""
-    train = dataclasses.replace(build.train_step(tiny.mixture()), model=net, objective=objective)
-    times = objective.draw_times(jax.random.key(0), len(x1), x1.dtype)
-    part = Examples(x0, x1, times, jnp.zeros(len(x1), jnp.int32), None)
-    return *jax.grad(train.loss, has_aux=True)(params, part, x1, step, None), times
+    """The gradient of the training loss, and what was drawn."""
+    train = dataclasses.replace(_setup()[0], model=net, objective=objective)
+    drawn = objective.draw(jax.random.key(0), x0, x1, step)
+    examples = Examples(drawn, jnp.zeros(len(x1), jnp.int32), None)
+    return jax.grad(train.loss, has_aux=True)(params, examples, x1[0].size, None)[0], drawn
 
 
 WEIGHTED = [
-    ("mean_flow", {"weight": "adaptive"}),
     ("mean_flow", {"weight": "adaptive", "weight_power": 0.5}),
     ("sgflow", {"weight": "residual"}),
     ("esd", {"weight": "residual", "weight_power": 0.5}),
@@ -119,7 +128,7 @@ WEIGHTED = [
 
 @pytest.mark.parametrize("name, options", WEIGHTED)
 def test_the_gradient_does_not_depend_on_the_size_of_the_image(name, options, x64):
-    """That of an image is that of three copies of it side by side, up to the weight's offset."""
+    """An image and three copies of it side by side have the same gradient, up to the weight's offset."""
     objective = objectives.make(name, weight_offset=1e-12, **options)
     params = jax.tree.map(jnp.asarray, independent.parameters(np.random.default_rng(0)))
     x0, x1 = jax.random.normal(jax.random.key(1), (2, 8, 4))
@@ -132,17 +141,17 @@ def test_the_gradient_does_not_depend_on_the_size_of_the_image(name, options, x6
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
 def test_a_bounded_weight_gives_the_gradient_of_the_paper(power, x64):
-    """MeanFlow's mean over the batch of sg[1 / (L + c)^p] L, L summed over coordinates, at p = 1; with another p it
-    differs by a power of the number of coordinates, which Adam does not see."""
+    """At p = 1, MeanFlow's mean over the batch of sg[1 / (L + c)^p] L, L summed over coordinates. With another p it
+    differs by a power of the number of coordinates, which does not change Adam's steps."""
     objective = objectives.make("mean_flow", weight="adaptive", weight_power=power, weight_offset=1e-3)
     params = independent.parameters(np.random.default_rng(0))
     x0, x1 = np.random.default_rng(1).standard_normal((2, 8, independent.D))
-    found, _, times = _small_gradient(objective, jnp.asarray(x0), jnp.asarray(x1), Small(), params)
+    found, drawn = _small_gradient(objective, jnp.asarray(x0), jnp.asarray(x1), Small(), params)
 
     on, off = slice(0, None, 2), slice(1, None, 2)  # as `Strata` has them
     path = independent.PATHS["linear"]
-    diagonal = independent.At.of(times.diagonal, times.diagonal, x0[on], x1[on], path)
-    rest = independent.At.of(times.t, times.u, x0[off], x1[off], path)
+    diagonal = independent.At.of(drawn.diagonal.t, drawn.diagonal.t, x0[on], x1[on], path)
+    rest = independent.At.of(drawn.off_diagonal.t, drawn.off_diagonal.u, x0[off], x1[off], path)
 
     def losses(params_):
         return np.concatenate(
@@ -169,7 +178,7 @@ def test_four_devices_take_the_same_step_as_one(target):
     """Also where an example depends on the others."""
     config = tiny.mixture()
     config.objective.velocity_target = target
-    step, batches, state, monitor = _setup(config)
+    step, batches, state, monitor = _setup(config if target == "batch" else None)
     mesh = sharding.mesh()
     assert mesh.size == 4
     batches_split = [sharding.to_devices(batch, sharding.split(mesh)) for batch in batches]
@@ -177,7 +186,7 @@ def test_four_devices_take_the_same_step_as_one(target):
     assert_close(_run(step, batches_split, *replicated)[0], _run(step, batches, state, monitor)[0])
 
 
-def test_each_rollback_shortens_the_steps():
+def test_each_rollback_shrinks_the_steps():
     step, batches, state, monitor = _setup()
     step = dataclasses.replace(step, rollback_factor=0.5)
     start = jax.tree.map(np.array, state.params)
@@ -190,7 +199,7 @@ def test_each_rollback_shortens_the_steps():
     assert max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(moved[0])) > 1e-6
 
 
-def test_a_fault_is_kept_with_its_step():
+def test_a_fault_is_recorded_with_its_step():
     step, batches, state, monitor = _setup()
     poisoned = [batches[0], {**batches[1], "x": batches[1]["x"] * np.nan}, batches[2]]
     _, monitor = _run(step, poisoned, state, monitor)
@@ -212,7 +221,7 @@ def test_a_loss_out_of_bounds_is_a_fault():
     "options", [{"weight": "adaptive"}, {"warmup_steps": 10}], ids=lambda options: next(iter(options))
 )
 def test_no_weight_and_no_warm_up_hides_a_loss_out_of_bounds(options):
-    """The off-diagonal part is out of bounds, and neither the loss nor the rest is."""
+    """Only the off-diagonal part is out of bounds, not the loss or the diagonal part."""
     config = tiny.mixture("mean_flow")
     config.objective.update(options)
     config.model.time_scale = 1000.0
@@ -230,10 +239,10 @@ def test_no_weight_and_no_warm_up_hides_a_loss_out_of_bounds(options):
 
 def test_a_gradient_that_is_not_finite_is_a_fault():
     class InfiniteSlope(FlowMatching):
-        def loss(self, net, x0, x1, times, batch, step, teacher):
-            """sqrt(|p|^2) at p = 0: the value is 0, the slope is not a number."""
+        def loss(self, net, drawn, teacher):
+            """sqrt(|p|^2) at p = 0: the value is 0, the slope is NaN."""
             length = jnp.sqrt(sum(jnp.sum((p * 0) ** 2) for p in jax.tree.leaves(net.params)))
-            return LossOut(jnp.broadcast_to(length, x1.shape[:1]), {})
+            return LossOut(jnp.broadcast_to(length, drawn.t.shape), {})
 
     step, batches, state, _ = _setup()
     step = dataclasses.replace(step, objective=InfiniteSlope())
