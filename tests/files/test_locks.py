@@ -77,7 +77,7 @@ def test_what_is_measured_of_another_user_s_run_is_kept_elsewhere(line_run, tmp_
         results.own(run, None)
     for _ in range(2):  # the second time the links are there
         mine = results.own(run, str(tmp_path / "out"))
-        (row,) = fid_sweep.sweep([mine], fid_sweep.Request(steps=(1,)))[mine]
+        (row,) = fid_sweep.sweep([mine], fid_sweep.Request(calls=(1,)))[mine]
     assert results.read(mine) == [row] and record.recorded(mine) == record.recorded(run)
     assert mine.startswith(str(tmp_path / "out")) and sorted((tmp_path / "run").rglob("*")) == before
 
