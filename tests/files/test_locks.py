@@ -73,7 +73,7 @@ def test_what_is_measured_of_another_user_s_run_is_kept_elsewhere(line_run, tmp_
     before, access = sorted((tmp_path / "run").rglob("*")), os.access
     assert results.own(run, None) == run
     monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and not str(path).startswith(run))
-    with pytest.raises(InputError, match="run is not writable: give --out=DIR, and what is measured is kept there"):
+    with pytest.raises(InputError, match="run is not writable: give --out=DIR to keep the results there"):
         results.own(run, None)
     for _ in range(2):  # the second time the links are there
         mine = results.own(run, str(tmp_path / "out"))
