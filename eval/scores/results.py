@@ -220,7 +220,7 @@ def own(workdir: str, out: str | None) -> str:
     if not place.is_dir() or os.access(place, os.W_OK):
         return workdir
     if not out:
-        raise InputError(f"{place} is not writable: give --out=DIR, where the results are then kept")
+        raise InputError(f"{place} is not writable: give --out=DIR to keep the results there")
     theirs = Path(workdir).resolve()
     folder = Path(out) / "runs" / f"{theirs.name}-{hashlib.sha256(str(theirs).encode()).hexdigest()[:6]}"
     try:

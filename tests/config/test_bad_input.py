@@ -198,7 +198,7 @@ CASES = [
         {**MEASURED, "run/metrics.jsonl": "[]"},
     ),
     Case("-m eval.map_error --workdir={}/run", "no checkpoint: train first"),
-    Case("-m eval.map_error --workdir={digits}", "map of digits is not known: use mixture1d"),
+    Case("-m eval.map_error --workdir={digits}", "map of digits is unknown: use mixture1d"),
     Case(f"{STATIONARITY} --objectives=esd(nope=1)", "esd has no option 'nope': its options are"),
     Case(f"{STATIONARITY} --laws=nope", "--laws=nope: use mixture, gaussian"),
     Case(f"{STATIONARITY} --row={{", "is not JSON ... copy what a file under rows/ begins with"),

@@ -163,7 +163,7 @@ def test_training_sampling_and_measuring_equal_one_process(alone, tmp_path):
     _wait(_start("eval.fid_sweep", f"--workdir={workdir}", "--steps=1,2"))
     two = results.read(str(workdir))
     one = shutil.copytree(workdir, tmp_path / "again", ignore=lambda *_: {"eval"})
-    one = fid_sweep.sweep([str(one)], fid_sweep.Request(steps=(1, 2)))[str(one)]
+    one = fid_sweep.sweep([str(one)], fid_sweep.Request(calls=(1, 2)))[str(one)]
     assert [row.identity for row in two] == [row.identity for row in one]
     for ours, theirs in zip(one, two, strict=True):
         numbers = [np.hstack([v for v in dataclasses.astuple(row.scores) if v is not None]) for row in (ours, theirs)]

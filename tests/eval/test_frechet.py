@@ -22,7 +22,7 @@ def test_closed_forms():
     assert got == pytest.approx(mean @ mean + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2), rel=1e-9)
 
 
-@pytest.mark.parametrize("rank_a, rank_b", [(2048, 2048), (500, 2048)])
+@pytest.mark.parametrize("rank_a, rank_b", [pytest.param(2048, 2048, marks=pytest.mark.slow), (500, 2048)])
 def test_closed_form_in_2048_dimensions(rank_a, rank_b):
     """Commuting covariances, singular too, as of fewer samples than dimensions: their axes are a reflection's."""
     rng = np.random.default_rng(0)

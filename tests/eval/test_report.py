@@ -189,7 +189,7 @@ def test_costs_and_copies_are_on_the_page(page):
 
 def test_from_a_sweep_to_the_page(line_run, tmp_path):
     run = shutil.copytree(line_run, tmp_path / "run", ignore=lambda *_: {"eval"})
-    sweep([str(run)], Request(steps=(1, 2), num_samples=50))
+    sweep([str(run)], Request(calls=(1, 2), num_samples=50))
     report.write([str(run)], str(tmp_path / "out"))
     text = (tmp_path / "out" / "index.html").read_text()
     assert text.count("Points generated in") == 2 and "is unknown:" not in text

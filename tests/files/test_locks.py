@@ -70,11 +70,11 @@ def test_what_is_measured_of_another_user_s_run_is_kept_elsewhere(line_run, tmp_
     before, access = sorted((tmp_path / "run").rglob("*")), os.access
     assert results.own(run, None) == run
     monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and not str(path).startswith(run))
-    with pytest.raises(InputError, match="run is not writable: give --out=DIR, and what is measured is kept there"):
+    with pytest.raises(InputError, match="run is not writable: give --out=DIR to keep the results there"):
         results.own(run, None)
     for _ in range(2):  # the second time the links are there
         mine = results.own(run, str(tmp_path / "out"))
-        (row,) = fid_sweep.sweep([mine], fid_sweep.Request(steps=(1,)))[mine]
+        (row,) = fid_sweep.sweep([mine], fid_sweep.Request(calls=(1,)))[mine]
     assert results.read(mine) == [row] and record.recorded(mine) == record.recorded(run)
     assert mine.startswith(str(tmp_path / "out")) and sorted((tmp_path / "run").rglob("*")) == before
 

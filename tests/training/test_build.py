@@ -124,7 +124,7 @@ def test_what_was_distilled_is_used_without_its_teacher(finished, tmp_path):
     sample_run.sample(str(run), _student(teacher), str(out), request)
     with np.load(out) as arrays:
         assert arrays["steps_1"].shape == (4, 1)
-    (row,) = fid_sweep.sweep([str(run)], fid_sweep.Request(steps=(1,)))[str(run)]
+    (row,) = fid_sweep.sweep([str(run)], fid_sweep.Request(calls=(1,)))[str(run)]
     assert np.isfinite(row.scores.value)
     with pytest.raises(InputError, match="teacher has no checkpoint"):
         trainer.train(_student(teacher, num_steps=6), str(run))

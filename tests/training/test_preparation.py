@@ -144,7 +144,7 @@ def test_the_log_has_distances_and_times_and_the_start_its_provenance(tmp_path):
     assert 0 < first["device_seconds"] < last["device_seconds"] <= 4 * last["wall_seconds"]
 
     # The same distance as the sweep's, of the same noise.
-    (row,) = fid_sweep.sweep([str(tmp_path)], fid_sweep.Request(steps=(2,), num_samples=64))[str(tmp_path)]
+    (row,) = fid_sweep.sweep([str(tmp_path)], fid_sweep.Request(calls=(2,), num_samples=64))[str(tmp_path)]
     assert row.scores.value == pytest.approx(last["distance_2_pixels_64"], rel=1e-6)
 
     start = _lines(tmp_path, "events.jsonl")[0]

@@ -17,7 +17,7 @@ def test_one_table_steps_down_and_runs_across(monkeypatch):
         "    10  1 ± 0.1  -",
         "",
         "Squared Fréchet distance between 2,000 samples and the 1,797 of digits/train in their pixels; lower",
-        "is better. Two halves of the real ones are 0.26 apart. ±: standard error of drawing the samples.",
+        "is better. Two halves of the real ones have distance 0.26. ±: standard error of drawing the samples.",
     ]
 
 
