@@ -47,7 +47,7 @@ def test_the_flag_as_it_is_typed(tmp_path):
     (event,) = _events(tmp_path)
     assert event["step"] == 5 and "wrote a trace from step 3 to" in event["what"]
     assert "wrote a trace from step 3" in done.stdout
-    place = Path(event["what"].split(" is in ")[1].split(":")[0])
+    place = Path(event["what"].split("step 3 to ")[1].split(":")[0])
     assert place.parent == tmp_path / "tensorboard" / "plugins" / "profile"
     assert _traced(tmp_path) == 3
     (for_perfetto,) = place.glob("*.trace.json.gz")
