@@ -114,8 +114,8 @@ def test_names_in_a_flag():
     [
         ("nope", "'nope'"),
         ("esd(x=1)", "no option 'x'"),
-        ("ctm(intervals=a)", "is no int"),
-        ("consistency(continuous=yes)", "is no bool"),
+        ("ctm(intervals=a)", "not of type int"),
+        ("consistency(continuous=yes)", "not of type bool"),
         ("fmm(weight=residual)", "weight"),
     ],
 )
