@@ -12,7 +12,6 @@ So the gaps between kernels are longer than in training.
 """
 
 import json
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -61,7 +60,7 @@ def profile(config: ml_collections.ConfigDict, steps: int) -> tuple[store.Values
             traced = seconds(calls)
         text = program.as_text()
         (file,) = Path(folder).glob("plugins/profile/*/*.xplane.pb")
-        events = trace.read(file, re.match(r"HloModule ([^\s,]+)", text)[1])
+        events = trace.read(file, trace.module(text))
     if not events:
         raise InputError(
             f"the profiler recorded no event of the {jax.devices()[0].device_kind}: allow profiling (on NVIDIA, run as "

@@ -103,14 +103,14 @@ def _basis(t, u, x):
     )
 
 
-def gradients(objective: Objective, oracle: oracles.Oracle, dim: int, taught: bool) -> Callable:
-    """The function (theta [DIRECTIONS], truth, error, keys [n]) -> gradients [n, DIRECTIONS], one for each batch.
+def gradient(objective: Objective, oracle: oracles.Oracle, dim: int, taught: bool = False) -> Callable:
+    """The function (theta [DIRECTIONS], truth, error, key) -> the gradient of one batch, [DIRECTIONS].
 
     truth: 1 starts from the exact average velocity, 0 from the velocity v(t, x) instead. taught: gives the objective a
     teacher, with this `error` of its velocity.
     """
 
-    def gradient(theta, truth, error, key):
+    def of_batch(theta, truth, error, key):
         key_noise, key_data, key_loss = jax.random.split(key, 3)
         x0, x1 = jax.random.normal(key_noise, (BATCH, dim)), oracle.sample(key_data, BATCH)
 
@@ -127,7 +127,12 @@ def gradients(objective: Objective, oracle: oracles.Oracle, dim: int, taught: bo
 
         return jax.grad(loss)(theta)
 
-    return jax.jit(lambda theta, truth, error, keys: jax.lax.map(lambda key: gradient(theta, truth, error, key), keys))
+    return of_batch
+
+
+def of_batches(of_batch: Callable) -> Callable:
+    """What `gradient` returns, compiled for many batches: (theta, truth, error, keys [n]) -> gradients [n, ...]."""
+    return jax.jit(lambda theta, truth, error, keys: jax.lax.map(lambda key: of_batch(theta, truth, error, key), keys))
 
 
 def expect(chunk: Callable[[jax.Array], jax.Array], seed: int, enough: Callable, max_samples: int) -> Expectation:
@@ -149,10 +154,12 @@ def _is_clear(found: Expectation) -> bool:
 
 def _response(objective: Objective, oracle: oracles.Oracle, dim: int, seed: int, max_samples: int) -> dict:
     """The gradient at the exact map under errors of the velocity: its norms, and the order of their growth."""
-    taught, zero = gradients(objective, oracle, dim, taught=True), jnp.zeros(DIRECTIONS)
+    taught, zero = of_batches(gradient(objective, oracle, dim, taught=True)), jnp.zeros(DIRECTIONS)
 
     def change(error, keys):
-        return taught(zero, 1.0, error, keys) - taught(zero, 1.0, 0.0, keys)  # the same examples, so most noise cancels
+        return taught(zero, 1.0, error, keys) - taught(
+            zero, 1.0, 0.0, keys=keys
+        )  # the same examples, so most noise cancels
 
     found = [expect(functools.partial(change, error), seed, _is_clear, max_samples) for error in RESPONSE]
     norms = [float(np.linalg.norm(each.gradient)) for each in found]
@@ -210,7 +217,7 @@ def measure(settings: store.Settings) -> store.Values:
     oracle = make_law(objective.interpolant)
     zero, perturbed = jnp.zeros(DIRECTIONS), jnp.full(DIRECTIONS, PERTURBATION)
 
-    own = gradients(objective, oracle, dim, taught=False)
+    own = of_batches(gradient(objective, oracle, dim))
     wrong = {
         "perturbed": expect(lambda keys: own(perturbed, 1.0, 0.0, keys), seed, _is_clear, max_samples),
         "velocity": expect(lambda keys: own(zero, 0.0, 0.0, keys), seed, _is_clear, max_samples),

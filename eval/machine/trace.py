@@ -3,10 +3,10 @@
 An XLA instruction carries the path of Flax modules and JAX primitives it comes from, and the Python functions that
 called them. A fusion carries only one of the many paths it combines, so its parts are examined.
 
-XLA promises no format for this text, so an upgrade of JAX may break the regular expressions below. `table` raises
-InputError if it cannot find the program's instructions or stack frames. Events it cannot assign are `UNKNOWN`: a large
-share means that the names of events or of library calls have changed. Changed names of modules, primitives or
-TrainStep's methods only move time to `ELEMENTWISE`; tests/eval/machine/test_profile.py checks them on a real step.
+XLA promises no format for this text, so an upgrade of JAX may break the regular expressions below. `module` and `table`
+raise InputError if they do not find the program's name, instructions or stack frames. Events that match no instruction
+are `UNKNOWN`: a large share means that the names of events or library calls have changed. Changed names of modules,
+primitives or TrainStep's methods only move time to `ELEMENTWISE`; tests/eval/machine/test_profile.py checks them.
 """
 
 import re
@@ -129,10 +129,7 @@ class _Program:
                 self.instructions[name] = _Instruction(opcode, path, called, target, inside, calls)
                 self._computations[inside].append(self.instructions[name])
         if not (self.instructions and functions):
-            raise InputError(
-                f"jax {jax.__version__} writes compiled programs in a format that eval/machine/trace.py does not read: "
-                "use the jax of requirements.txt"
-            )
+            raise _unreadable()
 
     def described(self, name: str) -> tuple[str, str, str]:
         """Opcode, category and path of an instruction, or of an event that matches none."""
@@ -190,6 +187,13 @@ def _shared(events: list[Event]) -> tuple[float, list[float]]:
     return busy, [at[event.start + event.duration] - at[event.start] for event in events]
 
 
+def module(text: str) -> str:
+    """The name of a program. InputError if its text has another format."""
+    if not (found := _first(r"^HloModule ([^\s,]+)", text)):
+        raise _unreadable()
+    return found
+
+
 def read(file: Path, module: str) -> list[Event]:
     """The events of a program on the first device. file: the profiler's. module: the name of the program."""
     found, ends = [], {}
@@ -224,6 +228,12 @@ def _functions(text: str) -> dict[str, tuple[str, ...]]:
         caller = str(int(_first(r"parent_frame_id=(\d+)", frames[frame]) or 1) - 1)
         found[frame] = (function.strip('"'), *found.get(caller, ()))
     return found
+
+
+def _unreadable() -> InputError:
+    return InputError(
+        f"eval/machine/trace.py cannot read the programs of jax {jax.__version__}: use the jax of requirements.txt"
+    )
 
 
 def _first(pattern: str, text: str) -> str:
