@@ -1,9 +1,9 @@
-"""The time embedding's scale, for every objective, and the weight of sgflow's correction, on digits and on the line.
+"""Two ablations on digits and on the line: the scale of the time embedding, and the weight of sgflow's correction.
 
     python -m eval.ablations --out=runs/ablations --seeds=0,1
     python -m eval.ablations --out=runs/ablations --data=mixture1d --objectives=sgflow,esd --toy_steps=500
 
-Writes DIR/ablations.md, ablations.json, time_scale.png and correction.png; rows that are there are kept.
+Writes DIR/ablations.md, ablations.json, time_scale.png and correction.png; rows measured earlier are reused.
 """
 
 import json
@@ -28,9 +28,9 @@ DEFAULT_SCALE = 10.0
 CALLS = (1, 4)
 CHANNELS = 16
 DATA = ("digits", "mixture1d")
-# The settings of a row, and what each may be.
+# The settings of a row, and their valid values.
 SETTINGS = {"data": DATA, "objective": str, "time_scale": float, "num_steps": int, "seed": int}
-# What the figures show of each data set.
+# The quantities in the figures, for each data set.
 SHOWN = {"digits": ("distance_1", "distance_4"), "mixture1d": ("one_jump",)}
 LABELS = {
     "distance_1": "Fréchet distance (pixels), 1 step",
@@ -45,19 +45,18 @@ def _config(settings: store.Settings) -> ml_collections.ConfigDict:
         config = toy_runs.config_of(settings["data"], variant, settings["seed"], settings["num_steps"])
     else:
         config = quickstart.get_config(variant.objective)
-        for key, value in variant.options:
-            config.objective[key] = value
+        variant.apply(config)
         config.seed = settings["seed"]
         config.train.num_steps = config.train.checkpoint_every = settings["num_steps"]
         config.train.preview_every = 0
-        # One level and one block: over a hundred runs must fit into an hour of a laptop.
+        # One level and one block, so that a hundred runs fit into an hour on a laptop.
         config.model.channel_mult, config.model.channels = (1,), CHANNELS
     config.model.time_scale = settings["time_scale"]
     return config
 
 
-def measure(settings: store.Settings, folder: Path) -> store.Row:
-    """One row: a run and its errors. A run that diverges, or whose samples are not finite, is a row too."""
+def measure(settings: store.Settings, folder: Path) -> store.Values:
+    """Trains one run and measures its errors. Divergence, or samples that are not finite, is a result too."""
     config = _config(settings)
     with store.fresh_workdir(folder, settings) as workdir:
         try:
@@ -77,7 +76,7 @@ def _measure(config: ml_collections.ConfigDict, workdir: str, folder: Path) -> d
 
 
 def wanted(given: flags.FlagValues) -> list[store.Settings]:
-    """The settings of all rows of both ablations, seeds outermost, so that a part of the work is fewer seeds."""
+    """The settings of all rows of both ablations, seed by seed, so that an interrupted table has whole seeds."""
     if not given.data or not set(given.data) <= set(DATA):
         raise InputError(f"--data={','.join(given.data)}: use {', '.join(DATA)}")
     chosen = variants.from_flag(given.objectives) or objectives.names()
@@ -99,11 +98,11 @@ def wanted(given: flags.FlagValues) -> list[store.Settings]:
 
 def _corrections(num_steps: int) -> list[str]:
     weights = [f"sgflow(correction={weight})" for weight in CORRECTIONS if weight != 1.0]
-    return [*weights, f"sgflow(correction_steps={num_steps})"]  # the last goes from 1 to 0 over the run
+    return [*weights, f"sgflow(correction_steps={num_steps})"]  # the last falls from 1 to 0 over the run
 
 
-def _series(found: list[store.Row], x_of) -> dict:
-    """What `plots.ablation` draws: for each panel and line, the values of the seeds at each x."""
+def _series(found: list[store.Values], x_of) -> dict:
+    """The input of `plots.ablation`: for each panel and line, the values of the seeds at each x."""
     series = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in found:
         for quantity in SHOWN[row["data"]]:
@@ -116,11 +115,11 @@ def _series(found: list[store.Row], x_of) -> dict:
     return series
 
 
-def figures(found: list[store.Row]) -> dict[str, bytes]:
-    """time_scale.png and correction.png, as far as there are rows for them."""
+def figures(found: list[store.Values]) -> dict[str, bytes]:
+    """time_scale.png and correction.png, if there are rows for them."""
 
-    def weight(row: store.Row) -> str | None:
-        """The weight of sgflow's correction, where only it differs from the default."""
+    def weight(row: store.Values) -> str | None:
+        """The weight of sgflow's correction; None if the row differs from the default in anything else."""
         options = dict(variants.parse(row["objective"]).options)
         if not row["objective"].startswith("sgflow") or row["time_scale"] != DEFAULT_SCALE:
             return None
@@ -140,7 +139,7 @@ def figures(found: list[store.Row]) -> dict[str, bytes]:
     return {name: plots.ablation(*arguments) for name, arguments in drawn.items() if arguments[0]}
 
 
-def table(found: list[store.Row]) -> str:
+def table(found: list[store.Values]) -> str:
     """A Markdown table for each data set: mean and range over the seeds."""
     groups = defaultdict(list)
     for row in found:
@@ -169,7 +168,6 @@ def table(found: list[store.Row]) -> str:
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
     store.define_flags("runs/ablations")
     flags.DEFINE_list("objectives", [], "Objectives; all by default.")
     flags.DEFINE_list("data", list(DATA), "Data sets.")

@@ -1,18 +1,18 @@
-"""What training costs: operations, memory and time of every objective.
+"""The cost of training: operations, memory and time of every objective.
 
     python -m eval.cost --config=configs/cifar10.py --stages=count,compile --out=runs/cost
     python -m eval.cost --config=configs/quickstart.py --objectives=sgflow,mean_flow --stages=run --out=runs/cost
 
-For every objective and way to save memory, at the network and the batch of the configuration:
+For every objective and way to save memory, with the network and batch size of the configuration:
 
-    count    operations and residual bytes of a gradient, from the program JAX builds: on any machine
+    count    operations and residual bytes of a gradient, from the program JAX builds: the same on any machine
     compile  the whole training step: seconds, and the bytes the compiler reserves
-    run      the compiled step: seconds, peak memory, energy, and the rate of matrix products beside it
-    sample   images a second of one network call, of the network that the row trains
+    run      the compiled step: seconds, peak memory, energy; also the machine's rate of matrix products
+    sample   images a second, per network call
 
-Writes DIR/cost.json, cost.md and cost.png of all rows that are there, relative to flow matching that saves nothing, and
-with --doc puts the table into a document. What is measured is not measured again. With --processes each row has a
-process, without which a GPU's peak memory is that of all rows before too; those that are timed go one after the other.
+Writes DIR/cost.json, cost.md and cost.png with all rows in DIR, relative to flow matching without remat; --doc puts the
+table into a document. Rows measured earlier are reused. With --processes each row has its own process, and timed rows
+run one at a time; without, the peak memory of a GPU includes all earlier rows.
 """
 
 import functools
@@ -38,7 +38,7 @@ from sgflow_jax.models import BoundNet
 STAGES = ("count", "compile", "run", "sample")
 TIMED = ("run", "sample")
 WARM_UP = 3
-STEPS, SECONDS = (5, 50), 4.0  # at least and at most so many steps, for about so long
+STEPS, SECONDS = (5, 50), 4.0  # fewest and most steps; seconds to aim for
 SAMPLE_CALLS, SAMPLE_BATCHES = 10, 4
 SETTINGS = {
     "objective": str,  # a variant
@@ -56,29 +56,29 @@ SETTINGS = {
 
 
 def config_of(settings: store.Settings) -> ml_collections.ConfigDict:
-    """The configuration of a row. InputError for one that cannot be."""
+    """The configuration of a row. InputError if it is not valid."""
     variant = variants.parse(settings["objective"])
     config = fields.get_config(variant.objective)
-    config.objective.update(dict(variant.options))
+    variant.apply(config)
     config.data.name, config.data.batch_size = settings["data"], settings["batch_size"]
     config.eval.batch_size = settings["eval_batch_size"]
-    network = disk.from_json(settings["network"])  # which has no tuples; a network's fields must be hashable
+    network = disk.from_json(settings["network"])  # JSON has no tuples, but a network's fields must be hashable
     network = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
     config.model = ml_collections.ConfigDict(network)
     config.model.dtype, config.train.microbatches = settings["dtype"], settings["microbatches"]
     if config.model.name == "unet":
         config.model.remat = settings["remat"]
     elif settings["remat"] != "none":
-        raise InputError(f"--remat={settings['remat']} is for the unet: use none")
+        raise InputError(f"--remat={settings['remat']} works with the unet only: use none")
     check_config(config)
     return config
 
 
-def _count(config: ml_collections.ConfigDict) -> store.Row:
+def _count(config: ml_collections.ConfigDict) -> store.Values:
     return gradient_cost.gradient_cost(config, build.objective(config))._asdict()
 
 
-def _compile(config: ml_collections.ConfigDict) -> store.Row:
+def _compile(config: ml_collections.ConfigDict) -> store.Values:
     cached = []
     jax.monitoring.register_event_listener(lambda event, **_: cached.append(event.endswith("/cache_hits")))
     step = Step(config)
@@ -90,16 +90,16 @@ def _compile(config: ml_collections.ConfigDict) -> store.Row:
     return {"compile_seconds": seconds, **{f"{k}_bytes": getattr(memory, f"{k}_size_in_bytes") for k in kinds}}
 
 
-def _run(config: ml_collections.ConfigDict) -> store.Row:
+def _run(config: ml_collections.ConfigDict) -> store.Values:
     step = Step(config)
-    program, (state, monitor), rest = step.lowered.compile(), step.first(), (step.batch(), *step.rest())
+    program, (state, monitor), inputs = step.lowered.compile(), step.first(), (step.batch(), *step.inputs())
     for _ in range(WARM_UP):
-        state, monitor = jax.block_until_ready(program(state, monitor, *rest))
+        state, monitor = jax.block_until_ready(program(state, monitor, *inputs))
 
     seconds, energy = [], hardware.joules()
     while len(seconds) < STEPS[0] or (len(seconds) < STEPS[1] and sum(seconds) < SECONDS):
         began = time.perf_counter()
-        state, monitor = jax.block_until_ready(program(state, monitor, *rest))
+        state, monitor = jax.block_until_ready(program(state, monitor, *inputs))
         seconds.append(time.perf_counter() - began)
     spent = None if energy is None else (hardware.joules() - energy) / len(seconds)
 
@@ -114,7 +114,7 @@ def _run(config: ml_collections.ConfigDict) -> store.Row:
     }
 
 
-def _sample(config: ml_collections.ConfigDict) -> store.Row:
+def _sample(config: ml_collections.ConfigDict) -> store.Values:
     step = build.train_step(config)
     shape, size = data.shape(config.data.name), config.eval.batch_size
     net = BoundNet(step.model, step.init(stream_key(config.seed, Stream.PARAMETERS), shape).params)
@@ -130,14 +130,14 @@ def _sample(config: ml_collections.ConfigDict) -> store.Row:
 _MEASURES = {"count": _count, "compile": _compile, "run": _run, "sample": _sample}
 
 
-def measure(settings: store.Settings) -> store.Row:
-    """One stage of one row. What does not fit into the device's memory is a row too."""
+def measure(settings: store.Settings) -> store.Values:
+    """Measures one stage of one row. Running out of device memory is a result too."""
     here = jax.devices()[0].device_kind, jax.__version__
     if settings["stage"] != "count" and (settings["device"], settings["jax"]) != here:
         row, found = (f"{device} with jax {jax}" for device, jax in ((settings["device"], settings["jax"]), here))
-        raise InputError(f"--row is for {row}, and here is {found}: leave --row out")
+        raise InputError(f"--row is for {row}, but this is {found}: remove --row")
     if settings["stage"] != "count" and jax.device_count() > 1:
-        raise InputError(f"here are {jax.device_count()} devices, and costs are of one: set CUDA_VISIBLE_DEVICES=0")
+        raise InputError(f"costs are measured on one device, found {jax.device_count()}: set CUDA_VISIBLE_DEVICES=0")
     config = config_of(settings)
     try:
         return _MEASURES[settings["stage"]](config)
@@ -148,15 +148,14 @@ def measure(settings: store.Settings) -> store.Row:
 
 
 def wanted(given: flags.FlagValues) -> list[store.Settings]:
-    """The settings of all rows asked for, stage by stage, those that others are relative to first. InputError for what
-    cannot be."""
+    """The settings of all requested rows, stage by stage, the baseline first. InputError for an invalid one."""
     network = {k: v for k, v in given.config.model.to_dict().items() if k not in ("dtype", "remat")}
     names = variants.from_flag(given.objectives) or [variant.name for variant in variants.own()]
     parts = cli.integers("microbatches", given.microbatches, 1)
     if not given.stages or not set(given.stages) <= set(STAGES):
         raise InputError(f"--stages={','.join(given.stages)}: use some of {','.join(STAGES)}")
     asked = [cost_table.BASELINE] + [(name, remat, count) for name in names for remat in given.remat for count in parts]
-    # Parts are of no concern to what is counted, which also tells the operations without those done again.
+    # Counted values do not depend on microbatches. Those without remat are needed for the utilisation.
     counted = [(name, remat, 1) for name, last, _ in asked for remat in ("none", last)]
     settings = []
     for stage in (stage for stage in STAGES if stage in given.stages):
@@ -168,7 +167,7 @@ def wanted(given: flags.FlagValues) -> list[store.Settings]:
                     "dtype": dtype,
                     "batch_size": given.config.data.batch_size,
                     "microbatches": count,
-                    "eval_batch_size": given.config.eval.batch_size if stage == "sample" else 1,  # unused otherwise
+                    "eval_batch_size": given.config.eval.batch_size if stage == "sample" else 1,  # others do not use it
                     "stage": stage,
                     "data": given.config.data.name,
                     "network": json.dumps(network, sort_keys=True),
@@ -185,16 +184,15 @@ def _device() -> str:
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    cli.define_config("FILE.py: the network and the batch.", "configs/cifar10.py")
+    cli.define_config("FILE.py: the network and the batch size.", "configs/cifar10.py")
     store.define_flags("runs/cost")
-    flags.DEFINE_list("stages", ["count"], "Some of count, compile, run and sample.")
+    flags.DEFINE_list("stages", ["count"], "What to measure: some of count, compile, run and sample.")
     flags.DEFINE_list("objectives", [], "Objectives or variants like 'psd(split=uniform)'; all by default.")
-    flags.DEFINE_list("remat", ["none"], "What is computed again: some of none, elementwise and block.")
+    flags.DEFINE_list("remat", ["none"], "What the backward pass recomputes: some of none, elementwise and block.")
     flags.DEFINE_list("dtypes", ["float32"], "Types of the computation: float32, bfloat16 or both.")
-    flags.DEFINE_list("microbatches", ["1"], "Parts of a batch.")
-    cli.define_path("doc", None, "A document with a place for the table.")
-    flags.DEFINE_string("section", "cost", "Which place in the document.")
+    flags.DEFINE_list("microbatches", ["1"], "Numbers of parts a batch is split into.")
+    cli.define_path("doc", None, "Document to put the table into.")
+    flags.DEFINE_string("section", "cost", "Name of the place in the document.")
 
 
 def main(_):
@@ -202,14 +200,14 @@ def main(_):
     cli.start_jax(alone=True)
     place = document.Place(Path(given.doc), f"python -m eval.cost: {given.section}") if given.doc else None
     out = Path(given.out)
-    # A GPU's compiler times kernels to choose among them.
+    # The compiler of a GPU times kernels to choose among them.
     alone = (*TIMED, "compile") if jax.default_backend() == "gpu" else TIMED
     found = store.from_command(
         "eval.cost", SETTINGS, lambda: wanted(given), measure, alone=lambda row: row["stage"] in alone
     )
     if found is None:
         return
-    # Those of earlier calls too.
+    # Includes the rows of earlier calls.
     here = [row for row in store.Store(out).every() if row["device"] in ("any", _device())]
     merged = cost_table.summary(here)
     table = cost_table.markdown(merged)

@@ -1,18 +1,17 @@
-"""Where the time of a training step goes, on this machine.
+"""Where the time of a training step goes on this machine.
 
     python -m eval.profile --config=configs/quickstart.py:mean_flow --steps=10
     python -m eval.profile --config=configs/cifar10.py --top=15 --out=runs/profile.json
 
-The step is compiled as in training, with random parameters and data (of the shapes of the real ones, which need not be
-there), and run --steps times alone and as often under JAX's profiler, which slows it. From the profiler's events: the
-share of the time with the first device busy, and where that went by category and by instruction of XLA.
+Compiles the step as in training, with random parameters and data (the data set itself is not needed), and runs it
+--steps times alone and --steps times under JAX's profiler, which slows it. Prints the share of the time in which the
+first device is busy, and that time by category and by XLA instruction.
 
-A GPU runs it without the command buffers (CUDA graphs) of training, in which kernels do not say what they are of: the
-wait between kernels is then the longest it can be.
+On a GPU the step runs without training's command buffers (CUDA graphs), which hide the instruction a kernel belongs to.
+So the gaps between kernels are longer than in training.
 """
 
 import json
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -33,23 +32,23 @@ from sgflow_jax.interfaces import InputError
 WARM_UP = 3  # calls
 
 
-def profile(config: ml_collections.ConfigDict, steps: int) -> tuple[store.Row, trace.Table]:
-    """The table of `steps` steps (or of more, to fill the last dispatch), and what else is known of them: the row has
-    "step_ms" alone, "traced_step_ms" with the profiler and "busy", the share of the latter.
+def profile(config: ml_collections.ConfigDict, steps: int) -> tuple[store.Values, trace.Table]:
+    """Profiles `steps` steps, rounded up to whole dispatches.
 
-    InputError if the profiler sees nothing of the device.
+    The row has "step_ms" without and "traced_step_ms" with the profiler, and "busy", the busy share of the latter.
+    InputError if the profiler records no event of the device.
     """
     step, per_call = Step(config), config.train.steps_per_dispatch
     options = {"xla_gpu_enable_command_buffer": ""} if jax.default_backend() == "gpu" else {}
     program = step.lowered.compile(options)
-    (state, monitor), rest = step.first(), step.rest()
+    (state, monitor), inputs = step.first(), step.inputs()
 
     def seconds(calls: int) -> float:
         nonlocal state, monitor
         jax.block_until_ready(state)
         began = time.perf_counter()
         for _ in range(calls):
-            state, monitor = program(state, monitor, step.batch(), *rest)
+            state, monitor = program(state, monitor, step.batch(), *inputs)
         jax.block_until_ready(state)
         return time.perf_counter() - began
 
@@ -61,11 +60,11 @@ def profile(config: ml_collections.ConfigDict, steps: int) -> tuple[store.Row, t
             traced = seconds(calls)
         text = program.as_text()
         (file,) = Path(folder).glob("plugins/profile/*/*.xplane.pb")
-        events = trace.read(file, re.match(r"HloModule ([^\s,]+)", text)[1])
+        events = trace.read(file, trace.module(text))
     if not events:
         raise InputError(
-            f"the profiler saw nothing of the {jax.devices()[0].device_kind}: let it count (on NVIDIA, as root or with "
-            "NVreg_RestrictProfilingToAdminUsers=0), or set JAX_PLATFORMS=cpu"
+            f"the profiler recorded no event of the {jax.devices()[0].device_kind}: allow profiling (on NVIDIA, run as "
+            "root or set NVreg_RestrictProfilingToAdminUsers=0), or set JAX_PLATFORMS=cpu"
         )
     table = trace.table(events, text)
     done = calls * per_call
@@ -84,12 +83,12 @@ def profile(config: ml_collections.ConfigDict, steps: int) -> tuple[store.Row, t
 
 def _options() -> jax.profiler.ProfileOptions:
     options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0  # every call in Python would be an event
+    options.python_tracer_level = 0  # or every Python call becomes an event
     return options
 
 
-def as_json(row: store.Row, table: trace.Table) -> dict[str, Any]:
-    """All numbers: the row, the share of the busy time of each category, and every instruction, per step."""
+def as_json(row: store.Values, table: trace.Table) -> dict[str, Any]:
+    """The row, the share of the busy time of each category, and every instruction's time and runs a step."""
     steps = row["steps"]
     kernels = [
         {**kernel._asdict(), "nanoseconds": kernel.nanoseconds / steps, "runs": kernel.runs / steps}
@@ -98,7 +97,7 @@ def as_json(row: store.Row, table: trace.Table) -> dict[str, Any]:
     return {**row, "categories": table.shares(), "kernels": kernels}
 
 
-def described(row: store.Row, table: trace.Table, top: int) -> str:
+def described(row: store.Values, table: trace.Table, top: int) -> str:
     """The tables as Markdown."""
     per_step = row["traced_step_ms"] * row["busy"]  # ms
     categories = {
@@ -116,18 +115,18 @@ def described(row: store.Row, table: trace.Table, top: int) -> str:
     }
     return (
         f"{row['objective']}, {row['batch_size']} examples a step, {row['devices']} {row['device']} device(s), jax "
-        f"{row['jax']}: {row['step_ms']:.2f} ms a step, {row['traced_step_ms']:.2f} ms with the profiler, of which the "
-        f"device is busy {row['busy']:.1%} and idle {1 - row['busy']:.1%}.\n\n"
+        f"{row['jax']}: {row['step_ms']:.2f} ms a step, {row['traced_step_ms']:.2f} ms with the profiler, in which the "
+        f"device is busy {row['busy']:.1%} and idle {1 - row['busy']:.1%} of the time.\n\n"
         f"{store.markdown(categories, list(table.shares().items()))}\n"
-        f"The longest of {len(table.kernels)} instructions:\n\n{store.markdown(kernels, table.kernels[:top])}"
+        f"The longest {len(table.kernels[:top])} of {len(table.kernels)} instructions:\n\n"
+        f"{store.markdown(kernels, table.kernels[:top])}"
     )
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
     cli.define_config("FILE.py[:OBJECTIVE], like configs/cifar10.py.")
-    flags.DEFINE_integer("steps", 10, "Training steps that are traced.", 1, 10_000)
-    flags.DEFINE_integer("top", 15, "Instructions in the table.", 1)
+    flags.DEFINE_integer("steps", 10, "Training steps to trace.", 1, 10_000)
+    flags.DEFINE_integer("top", 15, "Instructions to list.", 1)
     cli.define_path("out", None, "FILE.json for all numbers.")
 
 

@@ -1,11 +1,11 @@
-"""What bfloat16 does to gradients.
+"""How much bfloat16 changes gradients.
 
     python -m eval.rounding --workdir=runs/quickstart --checkpoint=500,1500
     python -m eval.rounding --workdir=runs/quickstart --objectives=sgflow,mean_flow --batches=32
 
-The relative error of the gradient of a batch, over all parameters, when the network computes in bfloat16 instead of
-float32: at the parameters of a run, on its data, for each objective. Beside it what the error is to be held against:
-how far the gradient of one batch is from the mean over batches, which training averages out.
+Prints, for each objective, the relative error of a batch's gradient over all parameters when the network computes in
+bfloat16 instead of float32, at the parameters of a run and on its data. For comparison it also prints the noise: the
+distance of one batch's gradient from the mean over batches.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,6 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from eval.machine import gradient_cost
 from eval.tables import store, variants
 from sgflow_jax import build, cli, terminal
 from sgflow_jax.config import fields
@@ -29,23 +28,23 @@ OBJECTIVES = ("flow_matching", "mean_flow", "sgflow", "sgflow(estimator=split)",
 
 
 def gradients(config: ml_collections.ConfigDict, params, batches: int) -> Iterator[np.ndarray]:
-    """The gradient of each of the first batches, all parameters in one vector, after every warm-up."""
+    """The gradient of each of the first batches as one vector [parameters], at a step after every warm-up."""
     step, source = build.train_step(config), build.source(config)
     none = jnp.zeros((), jnp.int32)
     gradient = jax.jit(step.gradient)
     for number in range(batches):
-        state = TrainState(jnp.int32(gradient_cost.TRAINED + number), params, None, None, rollbacks=none, skipped=none)
+        state = TrainState(jnp.int32(variants.TRAINED + number), params, None, None, rollbacks=none, skipped=none)
         batch = source.batch(config.seed, number, config.data.batch_size, slice(None))
         _, found = gradient(params, state, batch, stream_key(config.seed, Stream.TRAINING))
         yield np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(found)])
 
 
 class Errors(NamedTuple):
-    """Of the gradients of batches.
+    """Rounding errors of gradients.
 
-    each: of every batch's gradient, relative to its norm. shared: of the mean gradient over the batches, which is what
-    averaging leaves, and noise: root mean square distance of a batch's exact gradient from their mean (with the count
-    less one), both relative to the root mean square norm of a batch's exact gradient.
+    each: of every batch's gradient, relative to its norm. shared: of the mean gradient over the batches, the part that
+    averaging does not remove. noise: root mean square distance of a batch's exact gradient from their mean (with
+    divisor n - 1). shared and noise are relative to the root mean square norm of a batch's exact gradient.
     """
 
     each: list[float]
@@ -54,7 +53,7 @@ class Errors(NamedTuple):
 
 
 def compare(exact: np.ndarray, rounded: np.ndarray) -> Errors:
-    """The gradients of the same batches, [batches, parameters] each; at least two batches."""
+    """Compares gradients of the same batches, each [batches, parameters] with at least two batches."""
     norm = lambda a: np.linalg.norm(a, axis=-1)  # noqa: E731
     size = np.sqrt(np.mean(norm(exact) ** 2))
     spread = np.sum(norm(exact - exact.mean(axis=0)) ** 2) / (len(exact) - 1)
@@ -66,11 +65,11 @@ def compare(exact: np.ndarray, rounded: np.ndarray) -> Errors:
 
 
 def measure(config: ml_collections.ConfigDict, params, name: str, batches: int) -> Errors:
-    """What rounding does to the gradient of the objective called `name`."""
+    """The rounding errors of the objective called `name`."""
     variant = variants.parse(name)
     config = config.copy_and_resolve_references()
     config.objective = fields.get_config(variant.objective).objective
-    config.objective.update(dict(variant.options))
+    variant.apply(config)
     found = {}
     for dtype in ("float32", "bfloat16"):
         config.model.dtype = dtype
@@ -91,11 +90,10 @@ COLUMNS = {
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
     cli.define_run("workdir", "Directory of a trained run.")
-    flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
+    flags.DEFINE_list("checkpoint", None, "Checkpoints to use, by step; the newest by default.")
     flags.DEFINE_list("objectives", list(OBJECTIVES), "Objectives or variants like 'psd(split=uniform)'.")
-    flags.DEFINE_integer("batches", 32, "Batches, an error for each.", 2, MAX_SEED)
+    flags.DEFINE_integer("batches", 32, "Batches to compare.", 2, MAX_SEED)
 
 
 def main(_):

@@ -1,11 +1,10 @@
-"""What a run keeps and moves on each of many devices, on a machine that has none of them.
+"""Memory and communication of a run on each of many devices, computed without having them.
 
     python -m eval.scaling --config=configs/cifar10.py --devices=1,8,64,256 --fsdp=1,8,64,-1
     python -m eval.scaling --config=configs/quickstart.py --devices=1,8 --compile
 
-The devices are simulated on the CPU, and --devices, --fsdp and --batch_per_device stand in for the config's mesh and
-batch size. From shapes alone; with --compile the training step (without a teacher) is compiled too. docs/scaling.md
-says what the columns mean.
+Simulates the devices on the CPU. --devices, --fsdp and --batch_per_device replace the config's mesh and batch size.
+Uses shapes only; --compile also compiles the training step (without a teacher). docs/scaling.md explains the columns.
 """
 
 import json
@@ -35,7 +34,7 @@ KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective
 
 
 class Collective(NamedTuple):
-    """kind: one of KINDS. size: bytes of the whole array, gathered or yet to be scattered. group: devices in it."""
+    """kind: one of KINDS. size: bytes of the whole array, after a gather or before a scatter. group: its devices."""
 
     kind: str
     size: float
@@ -43,12 +42,12 @@ class Collective(NamedTuple):
 
     @property
     def moved(self) -> float:
-        """Bytes each device sends, and receives, in a ring."""
+        """Bytes each device sends, and receives, around a ring."""
         return (2 if self.kind == "all-reduce" else 1) * (self.group - 1) / self.group * self.size
 
 
 def grids(devices: tuple[int, ...], fsdp: tuple[int, ...]) -> list[tuple[int, int]]:
-    """The grids (data, fsdp) of each number of devices, those that there are. InputError if there is none."""
+    """The possible grids (data, fsdp) of each number of devices. InputError if there is none."""
     pairs = [(n, n if f == -1 else f) for n in devices for f in fsdp]
     found = list(dict.fromkeys((n // f, f) for n, f in pairs if n % f == 0))
     if not found:
@@ -57,21 +56,21 @@ def grids(devices: tuple[int, ...], fsdp: tuple[int, ...]) -> list[tuple[int, in
 
 
 def mesh(data: int, fsdp: int) -> Mesh:
-    """As `sharding.mesh`, of the first data x fsdp devices."""
+    """Like `sharding.mesh`, of the first data x fsdp devices."""
     devices = jax.devices()[: data * fsdp]
     return jax.make_mesh((data, fsdp), sharding.AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def bytes_per_device(tree) -> int:
-    """What one device keeps of arrays, or of shapes that carry shardings."""
+    """The bytes of a tree on one device. Leaves: arrays, or shapes with shardings."""
     return sum(_bytes(a.sharding.shard_shape(a.shape), a.dtype) for a in jax.tree.leaves(tree))
 
 
 def expected(params, mesh: Mesh) -> list[Collective]:
-    """What a step has to gather and reduce, by the rule of `sharding.spec`, but for scalars.
+    """The collectives a step needs by the rule of `sharding.spec`, without scalars.
 
-    Parameters that lie in parts are gathered once and their gradients scattered in a group, then added over the groups;
-    the gradients of the others are added over all devices.
+    Split parameters are gathered once; their gradients are reduce-scattered in a group, then summed over the groups.
+    Gradients of whole parameters are summed over all devices.
     """
     groups, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     whole = split = 0
@@ -91,8 +90,8 @@ def expected(params, mesh: Mesh) -> list[Collective]:
 
 
 def counted(program: str) -> dict[str, dict[str, int]]:
-    """The collectives in the text of a compiled program: for each kind, how many, and the bytes of their results."""
-    # A TPU's compiler writes one that runs beside other work several times, with one channel.
+    """The collectives in the text of a compiled program: for each kind, their number and the bytes of their results."""
+    # A TPU's compiler writes an asynchronous one several times, with the same channel.
     channels = {
         (kind, channel): re.findall(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]", results)
         for results, kind, channel in re.findall(rf" = (.*?) ({'|'.join(KINDS)})\(.*?channel_id=(\d+)", program)
@@ -113,8 +112,8 @@ def _hlo_bytes(kind: str, sizes: str) -> int:
     return int(np.prod([int(size) for size in sizes.split(",") if size])) * bits // 8
 
 
-def from_shapes(config: ml_collections.ConfigDict, mesh: Mesh) -> store.Row:
-    """What each device keeps between steps, and moves in one, in bytes."""
+def from_shapes(config: ml_collections.ConfigDict, mesh: Mesh) -> store.Values:
+    """Bytes each device keeps between steps and moves in one."""
     state = build.state_like(config, build.train_step(config), mesh)
     collectives = expected(state.params, mesh)
     return {
@@ -126,8 +125,8 @@ def from_shapes(config: ml_collections.ConfigDict, mesh: Mesh) -> store.Row:
     }
 
 
-def from_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_device: int) -> store.Row:
-    """What the compiled training step takes on each device, in bytes, and its collectives."""
+def from_program(config: ml_collections.ConfigDict, mesh: Mesh, batch_per_device: int) -> store.Values:
+    """Bytes of the compiled training step on each device, and its collectives."""
     began = time.perf_counter()
     config = config.copy_and_resolve_references()
     config.data.batch_size, config.train.steps_per_dispatch = batch_per_device * mesh.size, 1
@@ -180,11 +179,10 @@ def _fsdp(items: list[str]) -> tuple[int, ...]:
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
     cli.define_config("FILE.py[:OBJECTIVE], like configs/cifar10.py.")
     flags.DEFINE_list("devices", ["1", "8", "64", "256"], "Numbers of devices.")
-    flags.DEFINE_list("fsdp", ["1", "8", "64", "-1"], "Devices in a group, as config.mesh.fsdp; -1: all of them.")
-    flags.DEFINE_bool("compile", False, "Compile the training step too: minutes for a large network.")
+    flags.DEFINE_list("fsdp", ["1", "8", "64", "-1"], "Devices in a group, as config.mesh.fsdp; -1: all.")
+    flags.DEFINE_bool("compile", False, "Compile the training step too; takes minutes for a large network.")
     flags.DEFINE_integer("batch_per_device", 2, "Examples on each device, with --compile.", 1)
     cli.define_path("out", None, "FILE.json for the rows, in bytes.")
 
@@ -211,12 +209,10 @@ def main(_):
             row.update(from_program(config, mesh(*grid), given.batch_per_device))
             terminal.say(f"data {grid[0]} x fsdp {grid[1]}: compiled in {row['seconds']} s", to_stderr=True)
         found.append(row)
-    terminal.say("A device keeps between steps, and moves in one, in MB (10^6 bytes):\n")
+    terminal.say("What each device keeps between steps and moves in one, in MB (10^6 bytes):\n")
     terminal.say(store.markdown(KEPT, found))
     if given.compile:
-        terminal.say(
-            f"The compiled step, {given.batch_per_device} examples on each device; collectives by size; in MB:\n"
-        )
+        terminal.say(f"The compiled step with {given.batch_per_device} examples on each device, in MB:\n")
         terminal.say(store.markdown(COMPILED, found))
     if given.out:
         disk.write_atomically(Path(given.out), json.dumps(found, indent=1) + "\n")

@@ -1,11 +1,11 @@
-"""Does an objective stop at the truth?
+"""Is the exact flow map a stationary point of an objective, and is a wrong one not?
 
     python -m eval.stationarity --out=runs/stationarity --processes=2
     python -m eval.stationarity --out=runs/stationarity --objectives=esd,lsd --laws=mixture
 
-The network is F = F_exact + sum_k theta_k phi_k on data whose exact flow map is known, and the expected gradient with
-respect to theta is measured: at the truth (theta = 0), where it must vanish, and at two wrong maps, where it must not.
-Known-wrong variants are part of the run, as controls. Writes DIR/stationarity.json, .md and .png.
+The network is F = F_exact + sum_k theta_k phi_k, on data whose exact flow map is known. Measures the expected gradient
+with respect to theta at the truth (theta = 0), where it must vanish, and at two wrong maps, where it must not. Variants
+known to be wrong run as controls. Writes DIR/stationarity.json, .md and .png; rows measured earlier are reused.
 """
 
 import json
@@ -21,19 +21,19 @@ from sgflow_jax import cli, objectives, terminal
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SEED, InputError
 
-# The settings of a row, and what each may be.
+# The settings of a row, and their valid values.
 SEEDS = store.Range(0, MAX_SEED - 1)
 SAMPLES = store.Range(2 * audit.BATCH * audit.CHUNK, MAX_SEED)
 TOLERANCES = store.Range(1e-6, 1.0, float)
 SETTINGS = {"objective": str, "law": tuple(audit.LAWS), "seed": SEEDS, "max_samples": SAMPLES, "tolerance": TOLERANCES}
 
 
-def _noise_cell(row: store.Row) -> str:
+def _noise_cell(row: store.Values) -> str:
     value = audit.noise(row)
     return "-" if value is None else "0" if value < 1e-9 else f"{value:.3g}"
 
 
-def _growth(row: store.Row) -> str:
+def _growth(row: store.Values) -> str:
     response = row["response"]
     if response is None:
         return "-"
@@ -56,7 +56,7 @@ COLUMNS = {
 
 
 def wanted(names: list[str], laws: list[str], seed: int, max_samples: int, tolerance: float) -> list[store.Settings]:
-    """The settings of all rows: variants, finer discretisations and controls, or those whose objective is named."""
+    """The settings of all rows: variants, discretisations and controls. names: only these objectives or variants."""
     everything = [variant.name for variant in variants.every()] + sum(audit.SERIES.values(), []) + list(audit.CONTROLS)
     chosen = [e for e in everything if not names or e in names or e.partition("(")[0] in names]
     chosen += [name for name in names if name not in objectives.names()]
@@ -70,21 +70,20 @@ def wanted(names: list[str], laws: list[str], seed: int, max_samples: int, toler
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
     store.define_flags("runs/stationarity")
     flags.DEFINE_list("objectives", [], "Objectives or variants like 'esd(stopgrad=none)'; all by default.")
-    flags.DEFINE_list("laws", list(audit.LAWS), "Laws of the data.")
+    flags.DEFINE_list("laws", list(audit.LAWS), "Data laws.")
     flags.DEFINE_integer("seed", 0, "Seed of the samples.", SEEDS.least, SEEDS.most)
-    what = "Samples at which an expectation is left as it is."
+    what = "Most samples of an expectation."
     flags.DEFINE_integer("max_samples", 2**17, what, SAMPLES.least, SAMPLES.most)
-    what = "Wanted standard error, relative to the gradient at a wrong map."
+    what = "Standard error to reach, relative to the gradient at a wrong map."
     flags.DEFINE_float("tolerance", 0.005, what, TOLERANCES.least, TOLERANCES.most)
 
 
 def main(_):
     given = flags.FLAGS
     cli.start_jax(alone=True)
-    jax.config.update("jax_enable_x64", True)  # finite samples are the only error then
+    jax.config.update("jax_enable_x64", True)  # so that the finite number of samples is the only error
     out = Path(given.out)
 
     def asked():

@@ -3,9 +3,9 @@
     python -m eval.table1 --config=configs/cifar10.py --doc=docs/objectives.md
     python -m eval.table1 --results=docs/results
 
-What each objective can do and what it costs, from the attributes of its class, from the tables that eval.stationarity
-and eval.toy_table wrote (--results), and from the gradient of one network (--config's). Replaces the part of the
-document between the lines that name this command, or prints the table without --doc.
+What each objective can do and what it costs: from the attributes of its class, from the tables of eval.stationarity and
+eval.toy_table (--results), and from the gradient of the network of --config. Prints the table; --doc also replaces the
+part of a document between the lines that name this command.
 """
 
 from pathlib import Path
@@ -25,8 +25,8 @@ from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
 
 
-def measure(config, results: Path) -> list[store.Row]:
-    """A row for each objective and each option of its own."""
+def measure(config, results: Path) -> list[store.Values]:
+    """A row for each objective and each of its own options."""
     found = {name: _read(results / f"{name}.json") for name in ("stationarity", "toy_table")}
     baseline = gradient_cost.gradient_cost(config, variants.parse("flow_matching").make())
     table = []
@@ -65,9 +65,9 @@ COLUMNS = {
 
 
 def simulation_free(objective: Objective) -> bool:
-    """Whether the network is only ever evaluated at points of the interpolant, never at what a network made.
+    """Whether the network is evaluated only at points of the interpolant, never at another network output.
 
-    Seen from a network whose output is not a number: nowhere may its input be one that is not.
+    Tested with a network that returns NaN: none of its inputs may be NaN.
     """
     spoiled = []
 
@@ -76,7 +76,7 @@ def simulation_free(objective: Objective) -> bool:
         return x * jnp.nan
 
     x = jnp.ones((objective.batch_multiple * 4, 2))
-    objective(net, x, x, jax.random.key(0), gradient_cost.TRAINED)
+    objective(net, x, x, jax.random.key(0), variants.TRAINED)
     jax.effects_barrier()
     return not any(spoiled)
 
@@ -93,14 +93,14 @@ def _any_steps(objective: Objective) -> str:
     return "yes" if objective.step_counts is None else f"powers of 2 up to {objective.step_counts[-1]}"
 
 
-def _largest_z(found: list[store.Row], name: str) -> str:
+def _largest_z(found: list[store.Values], name: str) -> str:
     z = [row["exact"]["z"] for row in found if row["objective"] == name]
     if not z:
         return "not measured"
     return f"{max(z):.1f}" if variants.parse(name).make().exact else f"{max(z):.1f}, by discretisation"
 
 
-def _path(found: list[store.Row], name: str) -> str:
+def _path(found: list[store.Values], name: str) -> str:
     values = [
         row["path"]
         for row in found
@@ -110,24 +110,23 @@ def _path(found: list[store.Row], name: str) -> str:
     return f"{np.mean(values):.3f}" if values else "diverged or not measured"
 
 
-def _read(file: Path) -> list[store.Row]:
+def _read(file: Path) -> list[store.Values]:
     try:
         found = disk.from_json(file.read_text())
         missing = {"stationarity": {"exact"}, "toy_table": {"data", "budget", "diverged"}}[file.stem]
         if not all(missing | {"objective"} <= row.keys() for row in found):
-            raise ValueError("rows of another kind")
+            raise ValueError
         return found
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
-            f"{file} cannot be read ({type(error).__name__}): run python -m eval.{file.stem} and give --results"
+            f"{file} cannot be read ({type(error).__name__}): run python -m eval.{file.stem} and set --results"
         ) from error
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
-    cli.define_config("The network whose gradient is measured.", "configs/quickstart.py")
-    cli.define_path("results", "docs/results", "Where stationarity.json and toy_table.json are.")
-    cli.define_path("doc", None, "The document to put the table into.")
+    cli.define_config("FILE.py: the network whose gradient is measured.", "configs/quickstart.py")
+    cli.define_path("results", "docs/results", "Directory with stationarity.json and toy_table.json.")
+    cli.define_path("doc", None, "Document to put the table into.")
 
 
 def main(_):

@@ -3,9 +3,8 @@
     python -m eval.toy_table --out=runs/toy_table --seeds=0,1,2,3,4
     python -m eval.toy_table --out=runs/toy_table --objectives=sgflow --data=mixture1d --budgets=seconds --seconds=30
 
-Trains each objective on each data set with each seed, at equal steps (those of the config) and at equal training time,
-and compares with the exact map. Writes DIR/toy_table.md, toy_table.json and toy_maps.png; a row that is there is not
-measured again.
+Trains each objective on each data set with each seed, for equal steps (the config's) and for equal training time, and
+compares with the exact map. Writes DIR/toy_table.md, toy_table.json and toy_maps.png; rows measured earlier are reused.
 """
 
 import json
@@ -25,10 +24,10 @@ from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SEED, InputError
 from sgflow_jax.run import layout
 
-TRIAL_STEPS = 400  # of the run that measures the speed
+TRIAL_STEPS = 400  # of the run that measures training speed
 SHOWN = 400  # points of the learned map kept for the figure
 BUDGETS = ("steps", "seconds")
-# The settings of a row, and what each may be.
+# The settings of a row, and their valid values.
 SETTINGS = {
     "data": tuple(toy_runs.DATA),
     "objective": str,
@@ -38,8 +37,8 @@ SETTINGS = {
 }
 
 
-def measure(settings: store.Settings, folder: Path) -> store.Row:
-    """One row: a run and its errors. A run that diverges is a row too."""
+def measure(settings: store.Settings, folder: Path) -> store.Values:
+    """Trains one run and measures its errors. Divergence is a result too."""
     variant = variants.parse(settings["objective"])
 
     def config_for(num_steps: int) -> ml_collections.ConfigDict:
@@ -74,12 +73,12 @@ def measure(settings: store.Settings, folder: Path) -> store.Row:
 def _speed(config: ml_collections.ConfigDict, workdir: str) -> float:
     """Training steps a second, the median over the lines of the log after the first."""
     lines = [row for _, row in disk.read_json_lines(layout.metrics_file(workdir))]
-    # The first line has the compilation; a run of one line has no other.
+    # The first line includes compiling; use it only if there is no other.
     return float(np.median([line["images_per_second"] for line in lines[1:] or lines])) / config.data.batch_size
 
 
 def _shown(net, config: ml_collections.ConfigDict) -> dict:
-    """Points and where the learned and the exact map carry them from time 0 to time 1."""
+    """Points at time 0, and where the learned and the exact map carry them at time 1."""
     shape = data.shape(config.data.name)
     x = jnp.linspace(-3, 3, SHOWN)[:, None] if shape == (1,) else jax.random.normal(jax.random.key(0), (SHOWN, *shape))
     zero, one = jnp.zeros(SHOWN), jnp.ones(SHOWN)
@@ -89,8 +88,8 @@ def _shown(net, config: ml_collections.ConfigDict) -> dict:
     return {name: np.round(np.asarray(points), 4).tolist() for name, points in maps.items()}
 
 
-def summary(found: list[store.Row]) -> list[store.Row]:
-    """One row for each data set, budget and objective: lists over its seeds."""
+def summary(found: list[store.Values]) -> list[store.Values]:
+    """Groups the rows of all seeds: one group for each data set, budget, amount and objective."""
     groups = defaultdict(list)
     for row in found:
         groups[row["data"], row["budget"], row["amount"], row["objective"]].append(row)
@@ -103,7 +102,7 @@ def summary(found: list[store.Row]) -> list[store.Row]:
 def _cell(name: str):
     """Mean and standard deviation over the seeds that did not diverge."""
 
-    def cell(group: store.Row) -> str:
+    def cell(group: store.Values) -> str:
         values = [row[name] for row in group["rows"] if not row["diverged"]]
         if not values or values[0] is None:
             return "-"
@@ -126,7 +125,7 @@ COLUMNS = {
 }
 
 
-def tables(groups: list[store.Row]) -> str:
+def tables(groups: list[store.Values]) -> str:
     """A Markdown table for each data set and budget."""
     parts = []
     for name, budget, amount in dict.fromkeys((g["data"], g["budget"], g["amount"]) for g in groups):
@@ -136,7 +135,7 @@ def tables(groups: list[store.Row]) -> str:
 
 
 def wanted(given: flags.FlagValues) -> list[store.Settings]:
-    """The settings of all rows, seeds outermost, so that a part of the work is a table of fewer seeds."""
+    """The settings of all rows, seed by seed, so that an interrupted table has whole seeds."""
     names = variants.from_flag(given.objectives) or [variant.name for variant in variants.own()]
     for flag, items, allowed in (("data", given.data, toy_runs.DATA), ("budgets", given.budgets, BUDGETS)):
         if not items or not set(items) <= set(allowed):
@@ -156,14 +155,13 @@ def wanted(given: flags.FlagValues) -> list[store.Settings]:
 
 
 def define_flags() -> None:
-    """Only for the program: two modules with the same flags could not be imported together otherwise."""
     store.define_flags("runs/toy_table")
     flags.DEFINE_list("objectives", [], "Objectives or variants like 'psd(split=uniform)'; all by default.")
     flags.DEFINE_list("data", list(toy_runs.DATA), "Data sets.")
     flags.DEFINE_list("budgets", list(BUDGETS), "Equal steps, equal seconds of training, or both.")
     flags.DEFINE_list("seeds", ["0"], "Seeds of the runs.")
-    flags.DEFINE_integer("num_steps", None, "Training steps of the first budget; the config's by default.", 1)
-    flags.DEFINE_float("seconds", 10.0, "Training time of the second budget, without compiling.", 0.1, MAX_SEED)
+    flags.DEFINE_integer("num_steps", None, "Training steps of the budget 'steps'; the config's by default.", 1)
+    flags.DEFINE_float("seconds", 10.0, "Training time of the budget 'seconds', without compiling.", 0.1, MAX_SEED)
 
 
 def main(_):

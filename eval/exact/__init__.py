@@ -1,1 +1,1 @@
-"""Objectives against exact flow maps."""
+"""Comparisons with flow maps that are known exactly."""

@@ -16,30 +16,14 @@ from sgflow_jax.objectives.base import FlowMapObjective, Objective, OffDiagonalL
 from sgflow_jax.times import Domain
 
 BATCH = 1024
-
-
-CHUNK = 16  # batches between looks at the standard error
-
-
-MIN_CHUNKS = 4  # before the first look: the error of few batches is itself uncertain
-
-
-RESOLVED = 0.1  # the largest standard error, relative to the gradient at a wrong map, that lets a row say "stops"
-
-
-TRAINED = 10**9  # a training step after every warm-up and schedule
-
-
+CHUNK = 16  # batches between checks of the standard error
+MIN_CHUNKS = 4  # before the first check: few batches estimate their own error poorly
+RESOLVED = 0.1  # the largest standard error, relative to the gradient at a wrong map, for the verdict "stops"
 RESPONSE = (0.2, 0.4)  # errors of the velocity
-
-
-OFF_DIAGONAL = 3
-
-
 PERTURBATION = 0.3  # theta_k at the perturbed map
+DIRECTIONS, OFF_DIAGONAL = 6, 3  # functions phi_k; the last so many of them vanish on t = u
 
-
-# Laws that nothing was tuned on.
+# Nothing was tuned on these laws.
 LAWS = {
     "mixture": (lambda path: oracles.gaussian_mixture((0.5, 0.3, 0.2), (-1.2, 1.0, 2.8), (0.5, 0.35, 0.25), path), 1),
     "gaussian": (lambda path: oracles.gaussian([0.8, -0.5], [[1.6, 0.7], [0.7, 0.6]], path), 2),
@@ -48,7 +32,7 @@ LAWS = {
 
 @dataclasses.dataclass(frozen=True)
 class KeepsNoise(FlowMapObjective):
-    """A control: |D f|^2 + noise |(d_x f) e|^2. sgflow has noise = -1; 0 is uncorrected, 1 has the wrong sign."""
+    """A control: |D f|^2 + noise |(d_x f) e|^2. sgflow has noise -1; 0 is uncorrected, 1 has the wrong sign."""
 
     noise: float = 0.0
 
@@ -69,16 +53,11 @@ CONTROLS = {
         "improved_mean_flow", weight="adaptive", weight_offset=1e-3
     ),
 }
-
-
-# A symmetric law cannot tell these from the truth.
+# On a symmetric law these are stationary at the truth too.
 ASYMMETRIC_ONLY = [name for name in CONTROLS if "adaptive" in name]
 
-
-# The discretised objectives, ever finer.
+# The discretised objectives, from coarse to fine.
 _INTERVALS = (8, 32, 128)
-
-
 SERIES = {
     "consistency": [f"consistency(initial_intervals={n},final_intervals={n})" for n in _INTERVALS],
     "ctm": [f"ctm(intervals={n})" for n in _INTERVALS],
@@ -87,7 +66,7 @@ SERIES = {
 
 
 class Expectation(NamedTuple):
-    """An expected gradient, [K]: its estimate, standard error, and the examples used."""
+    """An estimate of an expected gradient [DIRECTIONS], its standard error, and the number of examples."""
 
     gradient: np.ndarray
     standard_error: np.ndarray
@@ -95,7 +74,7 @@ class Expectation(NamedTuple):
 
     @property
     def z(self) -> float:
-        """The largest component, in standard errors. A component without noise must be rounding to count as 0."""
+        """The largest component in standard errors. One without noise counts as 0 only at the size of rounding."""
         rounding = 1e-10
         return float(np.max(np.abs(self.gradient) / np.maximum(self.standard_error, rounding)))
 
@@ -104,13 +83,13 @@ class Expectation(NamedTuple):
             "z": self.z,
             "gradient": self.gradient.tolist(),
             "standard_error": self.standard_error.tolist(),
-            "trace": float(np.sum(self.samples * self.standard_error**2)),  # of the covariance for one example
+            "trace": float(np.sum(self.samples * self.standard_error**2)),  # of one example's covariance
             "samples": self.samples,
         }
 
 
 def _basis(t, u, x):
-    """phi_k(t, u, x), [K, B, D]: directions in which the network can err. The last OFF_DIAGONAL vanish on t = u."""
+    """phi_k(t, u, x), [DIRECTIONS, B, D]: directions of error. The last OFF_DIAGONAL vanish on t = u."""
     t, u = t[:, None], u[:, None]
     y = jnp.roll(x, 1, axis=1)
     return jnp.stack(
@@ -125,14 +104,14 @@ def _basis(t, u, x):
     )
 
 
-def gradients(objective: Objective, oracle: oracles.Oracle, dim: int, taught: bool) -> Callable:
-    """A function of (theta [K], truth, error, keys [n]) to gradients [n, K], one for each batch.
+def gradient(objective: Objective, oracle: oracles.Oracle, dim: int, taught: bool = False) -> Callable:
+    """The function (theta [DIRECTIONS], truth, error, key) -> the gradient of one batch, [DIRECTIONS].
 
-    truth: 1 starts from the exact average velocity, 0 from the velocity v(t, x) in its place. error: of the teacher's
-    velocity, if the objective is `taught`.
+    truth: 1 starts from the exact average velocity, 0 from the velocity v(t, x) instead. taught: gives the objective a
+    teacher, with this `error` of its velocity.
     """
 
-    def gradient(theta, truth, error, key):
+    def of_batch(theta, truth, error, key):
         key_noise, key_data, key_loss = jax.random.split(key, 3)
         x0, x1 = jax.random.normal(key_noise, (BATCH, dim)), oracle.sample(key_data, BATCH)
 
@@ -144,50 +123,54 @@ def gradients(objective: Objective, oracle: oracles.Oracle, dim: int, taught: bo
                 start = truth * oracle.average_velocity(t, u, x) + (1 - truth) * oracle.velocity(t, x)
                 return start + jnp.tensordot(theta, _basis(t, u, x), axes=1)
 
-            out = objective(net, x0, x1, key_loss, TRAINED, teacher if taught else None)
+            out = objective(net, x0, x1, key_loss, variants.TRAINED, teacher if taught else None)
             return jnp.mean(out.per_example)
 
         return jax.grad(loss)(theta)
 
-    return jax.jit(lambda theta, truth, error, keys: jax.lax.map(lambda key: gradient(theta, truth, error, key), keys))
+    return of_batch
+
+
+def of_batches(of_batch: Callable) -> Callable:
+    """What `gradient` returns, compiled for many batches: (theta, truth, error, keys [n]) -> gradients [n, ...]."""
+    return jax.jit(lambda theta, truth, error, keys: jax.lax.map(lambda key: of_batch(theta, truth, error, key), keys))
 
 
 def expect(chunk: Callable[[jax.Array], jax.Array], seed: int, enough: Callable, max_samples: int) -> Expectation:
-    """Samples chunks of batches until `enough` of the expectation, or max_samples."""
+    """Samples chunks of CHUNK batches until `enough` accepts the estimate, or max_samples is reached."""
     chunks = []
     while True:
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), len(chunks)), CHUNK)
         chunks.append(np.asarray(chunk(keys)))
         all_batches = np.concatenate(chunks)
         variance = all_batches.var(axis=0, ddof=1)
-        found = Expectation(
-            all_batches.mean(axis=0),
-            np.sqrt(variance / len(all_batches)),
-            BATCH * len(all_batches),
-        )
+        found = Expectation(all_batches.mean(axis=0), np.sqrt(variance / len(all_batches)), BATCH * len(all_batches))
         if found.samples >= max_samples or (len(chunks) >= MIN_CHUNKS and enough(found)):
             return found
 
 
+def _is_clear(found: Expectation) -> bool:
+    return found.z > 20
+
+
 def _response(objective: Objective, oracle: oracles.Oracle, dim: int, seed: int, max_samples: int) -> dict:
-    """How the gradient at the exact map grows with an error of the velocity: norms, and the order of their growth."""
-    taught = gradients(objective, oracle, dim, taught=True)
-    zero = jnp.zeros(len(_basis(jnp.zeros(1), jnp.zeros(1), jnp.zeros((1, dim)))))
+    """The gradient at the exact map under errors of the velocity: its norms, and the order of their growth."""
+    taught, zero = of_batches(gradient(objective, oracle, dim, taught=True)), jnp.zeros(DIRECTIONS)
 
     def change(error, keys):
-        return taught(zero, 1.0, error, keys) - taught(zero, 1.0, 0.0, keys)  # the same examples: most noise cancels
+        return taught(zero, 1.0, error, keys) - taught(
+            zero, 1.0, 0.0, keys=keys
+        )  # the same examples, so most noise cancels
 
-    found = [
-        expect(functools.partial(change, error), seed, lambda found: found.z > 20, max_samples) for error in RESPONSE
-    ]
+    found = [expect(functools.partial(change, error), seed, _is_clear, max_samples) for error in RESPONSE]
     norms = [float(np.linalg.norm(each.gradient)) for each in found]
     noise = float(np.linalg.norm(found[0].standard_error))
     order = float(np.log2(norms[1] / norms[0])) if norms[0] > 2 * noise else None
     return {"errors": RESPONSE, "norms": norms, "standard_error": noise, "order": order}
 
 
-def verdict(row: store.Row) -> str:
-    """What a row says, in a word or two."""
+def verdict(row: store.Values) -> str:
+    """The conclusion from a row, in a few words."""
     name, z = row["objective"], row["exact"]["z"]
     if name in CONTROLS:
         if row["law"] == "gaussian" and name in ASYMMETRIC_ONLY:
@@ -206,41 +189,39 @@ def verdict(row: store.Row) -> str:
 
 
 def _wrong_maps(objective: Objective) -> tuple[str, ...]:
-    """Flow matching does not look at the map off the diagonal, where these two are wrong, so only one counts."""
+    """The velocity as the map is wrong off the diagonal only, which flow matching does not see."""
     return ("perturbed",) if objective.domain is Domain.DIAGONAL else ("perturbed", "velocity")
 
 
-def bias(row: store.Row) -> float:
-    """The norm of the expected gradient at the exact map, relative to that at the perturbed one."""
+def bias(row: store.Values) -> float:
+    """The norm of the expected gradient at the exact map, relative to that at the perturbed map."""
     return float(np.linalg.norm(row["exact"]["gradient"]) / np.linalg.norm(row["perturbed"]["gradient"]))
 
 
-def noise(row: store.Row) -> float | None:
-    """Examples for a standard error as large as the gradient at the perturbed map, both off the diagonal only.
+def noise(row: store.Values) -> float | None:
+    """The number of examples whose mean gradient has a standard error as large as the gradient at the perturbed map.
 
-    The trace of the covariance at the exact map over the squared norm, for the directions that vanish on t = u. None
-    for an objective that has no such gradient, or where it is not clear of its own error.
+    The trace of the covariance at the exact map over that squared norm, for the directions that vanish on t = u. None
+    if the objective has no gradient in them, or none clear of its own error.
     """
     variances = row["exact"]["samples"] * np.square(row["exact"]["standard_error"][-OFF_DIAGONAL:])
     gradient, error = (np.square(row["perturbed"][key][-OFF_DIAGONAL:]) for key in ("gradient", "standard_error"))
-    signal = np.sum(gradient - error)  # the square of an estimate is too large by the square of its error
+    signal = np.sum(gradient - error)  # an estimate's square is too large by the square of its error
     return float(variances.sum() / signal) if signal > 4 * np.sum(error) else None
 
 
-def measure(settings: store.Settings) -> store.Row:
-    """One row: an objective on a law."""
+def measure(settings: store.Settings) -> store.Values:
+    """Measures one row: an objective on a law."""
     name, seed, max_samples = settings["objective"], settings["seed"], settings["max_samples"]
     objective = CONTROLS[name] if name in CONTROLS else variants.parse(name).make()
     make_law, dim = LAWS[settings["law"]]
     oracle = make_law(objective.interpolant)
-    size = len(_basis(jnp.zeros(1), jnp.zeros(1), jnp.zeros((1, dim))))
-    zero, perturbed = jnp.zeros(size), jnp.full(size, PERTURBATION)
+    zero, perturbed = jnp.zeros(DIRECTIONS), jnp.full(DIRECTIONS, PERTURBATION)
 
-    own = gradients(objective, oracle, dim, taught=False)
-    clear = lambda found: found.z > 20  # noqa: E731
+    own = of_batches(gradient(objective, oracle, dim))
     wrong = {
-        "perturbed": expect(lambda keys: own(perturbed, 1.0, 0.0, keys), seed, clear, max_samples),
-        "velocity": expect(lambda keys: own(zero, 0.0, 0.0, keys), seed, clear, max_samples),
+        "perturbed": expect(lambda keys: own(perturbed, 1.0, 0.0, keys), seed, _is_clear, max_samples),
+        "velocity": expect(lambda keys: own(zero, 0.0, 0.0, keys), seed, _is_clear, max_samples),
     }
     scale = np.abs(wrong["perturbed"].gradient).max()
     exact = expect(

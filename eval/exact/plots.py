@@ -1,13 +1,13 @@
-"""Figures of what is compared with exact maps, and of the ablations."""
+"""Figures of the comparisons with exact maps and of the ablations."""
 
 import numpy as np
 
 from eval.figure import plt, png, style
-from eval.tables.store import Row
+from eval.tables.store import Values
 
 
-def stationarity(found: list[Row]) -> bytes:
-    """z of the expected gradient for each row of `eval.stationarity`, at the truth and at the wrong maps: PNG."""
+def stationarity(found: list[Values]) -> bytes:
+    """z of the expected gradient at the exact and the wrong maps, for each row of `eval.stationarity`. PNG."""
     names = list(dict.fromkeys(row["objective"] for row in found))
     laws = list(dict.fromkeys(row["law"] for row in found))
     places = {
@@ -42,8 +42,8 @@ def stationarity(found: list[Row]) -> bytes:
     return png(figure)
 
 
-def toy_maps(found: list[Row]) -> bytes:
-    """Learned against exact f(0, 1, .): a panel for each objective and data set, its first row that did not diverge."""
+def toy_maps(found: list[Values]) -> bytes:
+    """Learned and exact f(0, 1, .): a panel for each data set and objective, from its first run that converged. PNG."""
     first = {}
     for row in found:
         if not row["diverged"]:
@@ -74,15 +74,17 @@ def toy_maps(found: list[Row]) -> bytes:
 
 
 def ablation(series: dict[str, dict[str, dict[float | str, list[float]]]], xlabel: str) -> bytes:
-    """A panel for each title `what: quantity`, a line for each objective: the geometric mean over seeds and their range
-    against the value of a setting. A run that diverged (inf) counts as twice the largest value: PNG.
+    """The geometric mean over seeds, and their range, against the value of a setting. PNG.
+
+    series: {"panel: quantity": {line: {value of the setting: [one value a seed]}}}. A run that diverged (inf) is drawn
+    at twice the largest finite value.
     """
     figure, axes = plt.subplots(1, len(series), figsize=(5 * len(series), 4.6), squeeze=False, layout="constrained")
     for ax, (title, lines) in zip(axes[0], series.items(), strict=True):
         finite = [v for line in lines.values() for values in line.values() for v in values if np.isfinite(v)]
         top = 2 * max(finite, default=1)
         ticks = list(dict.fromkeys(x for line in lines.values() for x in line))
-        ticks.sort(key=lambda x: float(x) if not isinstance(x, str) else 0.0)  # text stays in its order
+        ticks.sort(key=lambda x: float(x) if not isinstance(x, str) else 0.0)  # text keeps its order
         for number, (name, line) in enumerate(lines.items()):
             x = sorted(map(ticks.index, line))
             clipped = [np.minimum(line[ticks[place]], top) for place in x]

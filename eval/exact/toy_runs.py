@@ -1,4 +1,4 @@
-"""Training runs on data whose flow map is known exactly."""
+"""Training runs on data whose exact flow map is known."""
 
 import contextlib
 from pathlib import Path
@@ -12,16 +12,13 @@ from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 DATA = {"mixture1d": mixture1d, "eight_gaussians": toy2d}
-
-
-PER_CALL = 50  # training steps in one call of the device: these networks are small
+PER_CALL = 50  # training steps in one dispatch: these networks are small
 
 
 def config_of(name: str, variant: variants.Variant, seed: int, num_steps: int | None) -> ml_collections.ConfigDict:
-    """The configuration of one run: the data set's own config but for seed and length, and without pictures."""
+    """The config of one run: that of the data set, with this seed and number of steps (None: its own), no previews."""
     config = DATA[name].get_config(variant.objective)
-    for key, value in variant.options:
-        config.objective[key] = value
+    variant.apply(config)
     config.seed = seed
     config.train.num_steps = num_steps or config.train.num_steps
     config.train.steps_per_dispatch = PER_CALL
@@ -32,7 +29,7 @@ def config_of(name: str, variant: variants.Variant, seed: int, num_steps: int | 
 
 
 def targets(config: ml_collections.ConfigDict, folder: Path) -> errors.Targets:
-    """What to compare with; kept in a file, as it takes longer than a run."""
+    """The exact targets of a run, cached in `folder`: computing them takes longer than a run."""
     name, path = config.data.name, config.objective.interpolant
     file = folder / f"exact_{name}_{path}.npz"
     with contextlib.suppress(InputError):  # missing, or damaged
@@ -43,5 +40,6 @@ def targets(config: ml_collections.ConfigDict, folder: Path) -> errors.Targets:
 
 
 def check_steps(steps: float, name: str) -> None:
+    """InputError unless the number of steps, called `name`, is a whole number of log intervals."""
     if not isinstance(steps, int) or steps % (2 * PER_CALL):
         raise InputError(f"{name}={steps}: use a multiple of {2 * PER_CALL}")

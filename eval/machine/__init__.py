@@ -1,1 +1,1 @@
-"""What training costs on a machine."""
+"""The cost of training: counted, compiled, timed and traced."""

@@ -1,4 +1,4 @@
-"""The rows of `eval.cost` as one table, relative to flow matching that saves no memory."""
+"""The table of `eval.cost`, relative to flow matching without remat or microbatches."""
 
 import json
 from collections.abc import Callable
@@ -9,24 +9,24 @@ from eval.tables import store
 from sgflow_jax.models.unet import REMAT
 
 BASELINE = ("flow_matching", "none", 1)  # objective, remat, microbatches
-# Rows are compared that agree in the last five.
+# Rows are compared if they agree in the last five.
 KEY = ("objective", "remat", "microbatches", "dtype", "batch_size", "data", "network", "jax")
 RELATIVE = ("flops", "residual_bytes", "temp_bytes", "reserved_bytes", "step_seconds", "peak_bytes")
 
 
-def _order(row: store.Row) -> tuple:
-    """As the table shows rows; what was counted, on any machine, before what says where it was measured."""
+def _order(row: store.Values) -> tuple:
+    """The order of the table. Counted rows, which name no device, come before those measured on one."""
     return row["dtype"] != "float32", row["objective"], tuple(REMAT).index(row["remat"]), row["stage"] != "count"
 
 
-def _type(row: store.Row) -> str:
-    """The type of the computation, with its precision where products are less than float32."""
+def _type(row: store.Values) -> str:
+    """The computation's dtype, with the precision of its products if that is below float32."""
     precision = json.loads(row["network"]).get("precision", "highest")
     return row["dtype"] + f" ({precision})" * (row["dtype"] == "float32" and precision != "highest")
 
 
-def _rates(found: list[store.Row]) -> dict[str, float]:
-    """The best rate of matrix products that was seen, for each type."""
+def _rates(found: list[store.Values]) -> dict[str, float]:
+    """The best measured rate of matrix products for each type."""
     rates: dict[str, float] = {}
     for row in found:
         if "multiply_rate" in row:
@@ -34,19 +34,21 @@ def _rates(found: list[store.Row]) -> dict[str, float]:
     return rates
 
 
-def summary(found: list[store.Row]) -> list[store.Row]:
-    """The stages of each row in one, with what follows from them: reserved_bytes (all buffers of the compiled step),
-    images_per_second, utilisation (of the best measured rate of matrix products, by the operations of the model without
-    those done again), and "relative", the ratios to `BASELINE` at the same type, network and batch.
+def summary(found: list[store.Values]) -> list[store.Values]:
+    """Merges the stages of each row and adds what follows from them.
+
+    reserved_bytes: all buffers of the compiled step. utilisation: share of the best measured rate of matrix products,
+    without the operations that remat repeats. relative: ratios to `BASELINE` at the same type, network and batch.
+    Also images_per_second.
     """
-    merged: dict[tuple, store.Row] = {}
+    merged: dict[tuple, store.Values] = {}
     for row in sorted(found, key=_order):
         merged.setdefault(tuple(row[name] for name in KEY), {}).update(row)
 
     rates = _rates(found)
 
-    def counted(key: tuple, remat: str) -> store.Row:
-        # What is counted does not depend on parts of a batch, one after the other.
+    def counted(key: tuple, remat: str) -> store.Values:
+        # Counted values do not depend on microbatches.
         return merged.get((key[0], remat, 1, *key[3:]), {})
 
     for key, row in merged.items():
@@ -65,21 +67,21 @@ def summary(found: list[store.Row]) -> list[store.Row]:
     return list(merged.values())
 
 
-def _number(name: str, scale: float = 1.0, form: str = ".3g") -> Callable[[store.Row], str]:
+def _number(name: str, scale: float = 1.0, form: str = ".3g") -> Callable[[store.Values], str]:
     return lambda row: "" if row.get(name) is None else format(row[name] * scale, form)
 
 
-def _relative(name: str, scale: float) -> Callable[[store.Row], str]:
-    """The value, and how many times that of flow matching it is."""
+def _relative(name: str, scale: float) -> Callable[[store.Values], str]:
+    """The value, and in parentheses its ratio to flow matching."""
 
-    def cell(row: store.Row) -> str:
+    def cell(row: store.Values) -> str:
         ratio = row["relative"].get(name)
         return _number(name, scale, ".4g")(row) + (f" ({ratio:.2f})" if ratio else "")
 
     return cell
 
 
-def _plain(name: str) -> Callable[[store.Row], Any]:
+def _plain(name: str) -> Callable[[store.Values], Any]:
     return lambda row: str(row[name])
 
 
@@ -105,8 +107,8 @@ COLUMNS = {
 }
 
 
-def markdown(merged: list[store.Row]) -> str:
-    """A table of the columns that have something in them. In parentheses: times flow matching of the same type."""
+def markdown(merged: list[store.Values]) -> str:
+    """The table of all non-empty columns. In parentheses: the ratio to flow matching of the same type."""
     shown = {title: cell for title, cell in COLUMNS.items() if any(cell(row) for row in merged)}
     where = sorted({f"{row['device']}, jax {row['jax']}" for row in merged if row["device"] != "any"})
     made = f"Measured on: {'; '.join(where)}" if where else f"Counted by jax {merged[0]['jax']}"

@@ -1,4 +1,4 @@
-"""What a gradient of an objective costs, without running it: operations and memory, from the program JAX builds."""
+"""Operations and memory of an objective's gradient, counted in the program that JAX builds, without running it."""
 
 from typing import NamedTuple
 
@@ -7,23 +7,25 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from eval.tables.variants import TRAINED
 from sgflow_jax import build, data, models
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
 
-TRAINED = 10**9  # a training step after every warm-up and schedule
-
 
 class Cost(NamedTuple):
-    """flops: floating-point operations of one gradient of a batch. residual_bytes: what the forward pass keeps for the
-    backward pass, without dropout, less the size of the parameters, of which it keeps most."""
+    """The cost of one gradient of a batch.
+
+    flops: floating-point operations. residual_bytes: what the forward pass keeps for the backward pass (without
+    dropout), less the size of the parameters, which it keeps anyway.
+    """
 
     flops: float
     residual_bytes: int
 
 
 def gradient_cost(config: ml_collections.ConfigDict, objective: Objective) -> Cost:
-    """The cost for the config's network, data shape and batch size."""
+    """The cost of an objective with the config's network, data shape and batch size."""
     model, shape, size = models.make(**config.model), data.shape(config.data.name), config.data.batch_size
     t, x = (jax.ShapeDtypeStruct((size, *rest), jnp.float32) for rest in ((), shape))
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -1,12 +1,12 @@
-"""The figure of what training costs."""
+"""The figure of eval.cost."""
 
 from eval.figure import plt, png
-from eval.tables.store import Row
+from eval.tables.store import Values
 
 
-def cost(merged: list[Row]) -> bytes:
-    """Time and memory relative to flow matching, two bars for each row of `eval.cost`, named by what saves
-    something: what was measured and, hollow, what was counted: PNG."""
+def cost(merged: list[Values]) -> bytes:
+    """Time and memory relative to flow matching, for each row of `eval.cost`: solid bars are measured, hollow bars
+    counted. PNG."""
     panels = {
         "time": {"step_seconds": "step, measured", "flops": "operations, counted"},
         "memory": {"peak_bytes": "peak, measured", "residual_bytes": "residuals, counted"},

@@ -1,4 +1,4 @@
-"""A training step that is ready to run, on examples that are noise: what it costs does not depend on them."""
+"""A training step ready to run on random examples: its cost does not depend on the data."""
 
 import jax
 import ml_collections
@@ -13,7 +13,7 @@ from sgflow_jax.train_step import Monitor, TrainState
 
 
 def random_batch(name: str, batch_size: int) -> dict[str, np.ndarray]:
-    """Noise of the shapes and dtypes of a data set's batches; labels 0."""
+    """Random examples with the shapes and dtypes of a data set's batches; labels 0."""
     rng, like = np.random.default_rng(0), data.batch_like(name, batch_size)
     shape, is_image = like["x"].shape, like["x"].dtype == np.uint8
     x = rng.integers(0, 256, shape, np.uint8) if is_image else rng.standard_normal(shape, np.float32)
@@ -21,10 +21,10 @@ def random_batch(name: str, batch_size: int) -> dict[str, np.ndarray]:
 
 
 class Step:
-    """The step, or steps_per_dispatch steps, of a configuration, as the trainer lays them out.
+    """One dispatch of training (steps_per_dispatch steps), laid out over devices as the trainer does it.
 
-    like: shapes of the state. lowered: takes (state, monitor, batch, key, teacher) and gives (state, monitor); its
-    compile() compiles it. mesh: of the configuration by default.
+    like: shapes and shardings of the state. lowered: the program (state, monitor, batch, key, teacher) ->
+    (state, monitor), to be compiled with .compile(). mesh: the configuration's by default.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh | None = None):
@@ -41,15 +41,15 @@ class Step:
         self.lowered = program.lower(self.like, self._monitor, self._batch, key, self._teacher)
 
     def first(self) -> tuple[TrainState, Monitor]:
-        """State and monitor before the first step, on the devices."""
+        """The initial state and monitor, on the devices."""
         state = build.first_state(self._config, self._step, self.like)
         return state, jax.device_put(self._monitor, sharding.replicated(self._mesh))
 
     def batch(self) -> dict[str, jax.Array]:
-        """Carries the batch to the devices, anew each time."""
+        """Copies the batch to the devices, each time it is called."""
         return sharding.to_devices(self._batch, build.batch_sharding(self._config, self._mesh))
 
-    def rest(self) -> tuple[jax.Array, BoundNet | None]:
-        """Key and teacher."""
+    def inputs(self) -> tuple[jax.Array, BoundNet | None]:
+        """The inputs after the batch: key and teacher."""
         key = jax.device_put(stream_key(self._config.seed, Stream.TRAINING), sharding.replicated(self._mesh))
         return key, self._teacher

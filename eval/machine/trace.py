@@ -1,7 +1,12 @@
-"""Where the time of a traced program went: its instructions by category, from the profiler's events and its text.
+"""Where the time of a traced program went, by category, from the profiler's events and the text of the program.
 
-Instructions of XLA carry the path of Flax modules and JAX primitives that they come from, and the Python functions that
-called it; a fusion carries one of the many it does the work of, and is looked into.
+An XLA instruction carries the path of Flax modules and JAX primitives it comes from, and the Python functions that
+called them. A fusion carries only one of the many paths it combines, so its parts are examined.
+
+XLA promises no format for this text, so an upgrade of JAX may break the regular expressions below. `module` and `table`
+raise InputError if they do not find the program's name, instructions or stack frames. Events that match no instruction
+are `UNKNOWN`: a large share means that the names of events or library calls have changed. Changed names of modules,
+primitives or TrainStep's methods only move time to `ELEMENTWISE`; tests/eval/machine/test_profile.py checks them.
 """
 
 import re
@@ -10,7 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from jax.profiler import ProfileData
+
+from sgflow_jax.interfaces import InputError
 
 CONVOLUTIONS = "convolutions"
 ATTENTION = "attention"
@@ -20,10 +28,10 @@ RANDOM = "dropout and random numbers"
 OPTIMISER = "optimiser and averages"
 ELEMENTWISE = "other elementwise"
 COPIES = "copies and collectives"
-UNKNOWN = "unknown"  # not of the program, as far as can be told
+UNKNOWN = "unknown"  # matches no instruction of the program
 CATEGORIES = (CONVOLUTIONS, ATTENTION, PRODUCTS, NORMALISATION, RANDOM, OPTIMISER, ELEMENTWISE, COPIES, UNKNOWN)
 
-# A GPU's convolutions and products are calls of libraries, like __cudnn$convForward and __cublas$lt$matmul.
+# On a GPU convolutions and products are library calls, like __cudnn$convForward and __cublas$lt$matmul.
 _LIBRARY_PRODUCT = re.compile("conv|gemm|matmul|cublas", re.IGNORECASE)
 _NORM = re.compile(r"/(\w*norm|norm_\w+|\w*Norm_\d+)/")
 _RANDOM = re.compile(r"threefry|random|rng_|erf_inv|jit\(_(normal|uniform|bernoulli|randint)")
@@ -31,11 +39,11 @@ _NOTHING = re.compile("parameter|constant|tuple|get-tuple-element|bitcast|broadc
 _MOVES = re.compile(
     "(all-|reduce-scatter|collective-|copy|send|recv|dynamic-).*|transpose|slice|concatenate|pad|reverse|gather|reshape"
 )
-_CONTAINERS = ("while", "conditional", "call")  # what they do are instructions too, which may have events of their own
+_CONTAINERS = ("while", "conditional", "call")  # their bodies' instructions may have events too
 
 
 class Event(NamedTuple):
-    """One run of an instruction, by its name. start, duration: nanoseconds."""
+    """One run of the instruction `name`. start, duration: nanoseconds."""
 
     name: str
     start: float
@@ -43,7 +51,7 @@ class Event(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """All runs of one instruction. path: of modules, to the primitive. nanoseconds: its part of the busy time."""
+    """All runs of one instruction. path: modules, then the primitive. nanoseconds: its share of the busy time."""
 
     name: str
     opcode: str
@@ -54,13 +62,13 @@ class Kernel(NamedTuple):
 
 
 class Table(NamedTuple):
-    """busy: nanoseconds in which anything ran. kernels: longest first; their times add up to it."""
+    """busy: nanoseconds in which anything ran. kernels: longest first; their times add up to `busy`."""
 
     busy: float
     kernels: list[Kernel]
 
     def shares(self) -> dict[str, float]:
-        """The part of the busy time that went to each of CATEGORIES."""
+        """The share of the busy time of each of CATEGORIES."""
         spent = Counter()
         for kernel in self.kernels:
             spent[kernel.category] += kernel.nanoseconds
@@ -68,8 +76,8 @@ class Table(NamedTuple):
 
 
 class _Instruction(NamedTuple):
-    """A line of a program. functions: of Python, that led to it. target: of a call of a library. inside: the
-    computation it is in. calls: those that it runs."""
+    """A line of a program. functions: the Python functions that led to it, innermost first. target: the library call,
+    if it is one. inside: the computation that contains it. calls: the computations it runs."""
 
     opcode: str
     path: str
@@ -82,7 +90,7 @@ class _Instruction(NamedTuple):
         return self.opcode in ("convolution", "dot") or bool(_LIBRARY_PRODUCT.search(self.target))
 
     def category(self) -> str | None:
-        """Of this line alone; None where it does nothing, or moves data."""
+        """The category of this line alone; None if it does nothing or only moves data."""
         path = f"/{self.path}/"
         is_attention = "ttention" in path
         if self.is_product():
@@ -101,7 +109,7 @@ class _Instruction(NamedTuple):
 
 
 class _Program:
-    """The text of a compiled program. instructions: by name."""
+    """A compiled program, parsed from its text. instructions: by name. InputError if the text has another format."""
 
     def __init__(self, text: str):
         functions = _functions(text)
@@ -120,23 +128,25 @@ class _Program:
                 calls = tuple(re.findall(r"%([\w.-]+)", " ".join(lists)))
                 self.instructions[name] = _Instruction(opcode, path, called, target, inside, calls)
                 self._computations[inside].append(self.instructions[name])
+        if not (self.instructions and functions):
+            raise _unreadable()
 
     def described(self, name: str) -> tuple[str, str, str]:
-        """Opcode, category and path of an instruction, or of an event that is of none."""
+        """Opcode, category and path of an instruction, or of an event that matches none."""
         if (own := self.instructions.get(name)) is None:
             copies = re.match("mem(cpy|set)|nccl", name, re.IGNORECASE)
             return "", COPIES if copies else UNKNOWN, ""
         each = list(self._parts(own))
-        # A fusion with a product takes the time of the product; another one is what most of it is.
+        # A fusion with a product takes the time of the product; any other has the category of most of its parts.
         products = [part for part in each if part.is_product()]
         counts = Counter(category for part in products[:1] or each if (category := part.category()))
         category = counts.most_common(1)[0][0] if counts else COPIES
-        # Some that XLA makes say nothing of where they are from, and some of what is in them does.
+        # Some instructions that XLA makes have no path, but a part of them does.
         paths = [part.path for part in (*products, own, *(p for p in each if p.category() == category)) if part.path]
         return own.opcode, category, paths[0] if paths else ""
 
     def _parts(self, instruction: _Instruction) -> Iterator[_Instruction]:
-        """The instruction, or those it stands for. Not what a reduction calls: that says nothing of its origin."""
+        """The instruction, or those it combines. Not what a reduction calls, which has no path of its own."""
         if instruction.opcode not in ("fusion", "async-start", *_CONTAINERS):
             yield instruction
             return
@@ -146,9 +156,9 @@ class _Program:
 
 
 def table(events: list[Event], program: str) -> Table:
-    """What the events, of the instructions of a program's text, add up to.
+    """Sums the events by instruction. program: the text of the compiled program.
 
-    A moment in which several run is shared equally. A loop's event counts for nothing where its body has events.
+    Time in which several events run is shared equally. A loop's event is dropped if its body has events.
     """
     parsed = _Program(program)
     lines = {event.name: parsed.instructions.get(event.name) for event in events}
@@ -165,7 +175,7 @@ def table(events: list[Event], program: str) -> Table:
 
 
 def _shared(events: list[Event]) -> tuple[float, list[float]]:
-    """The time in which anything runs, and the part of each event in it."""
+    """The time in which anything runs, and the share of each event in it."""
     changes = [(event.start, 1) for event in events] + [(event.start + event.duration, -1) for event in events]
     busy = integral = then = 0.0
     running, at = 0, {}
@@ -177,8 +187,15 @@ def _shared(events: list[Event]) -> tuple[float, list[float]]:
     return busy, [at[event.start + event.duration] - at[event.start] for event in events]
 
 
+def module(text: str) -> str:
+    """The name of a program. InputError if its text has another format."""
+    if not (found := _first(r"^HloModule ([^\s,]+)", text)):
+        raise _unreadable()
+    return found
+
+
 def read(file: Path, module: str) -> list[Event]:
-    """The events of a program (the name of its module) on the first device, from what the profiler wrote."""
+    """The events of a program on the first device. file: the profiler's. module: the name of the program."""
     found, ends = [], {}
     for plane in ProfileData.from_file(str(file)).planes:
         if plane.name.startswith("/device:") and not re.fullmatch(r"/device:\w+:0", plane.name):
@@ -190,27 +207,33 @@ def read(file: Path, module: str) -> list[Event]:
                 if event.name.startswith("end: "):
                     ends[stats.get("_c")] = event.start_ns
                 elif is_device or "hlo_op" in stats and not stats.get("device_ordinal"):
-                    # Of nested operations, as in a loop, the last one.
+                    # Nested operations, as in a loop, are joined by "::"; take the last.
                     name = str(stats.get("hlo_op", event.name)).split("::")[-1].lstrip("%").split(" ")[0]
                     if stats.get("hlo_module", module) == module:
                         found.append((Event(name, event.start_ns, event.duration_ns), stats.get("_p")))
-    # On a CPU an operation may go on in other threads after the call that began it; its end has an event of its own.
+    # On a CPU an operation may continue in other threads after its call returns; its end is a separate event.
     return [event._replace(duration=max(event.duration, ends.get(flow, 0) - event.start)) for event, flow in found]
 
 
 def _functions(text: str) -> dict[str, tuple[str, ...]]:
-    """The Python functions of each stack frame that a program's text lists, innermost first."""
+    """For each stack frame listed in a program's text, the Python functions that led to it, innermost first."""
     names, places, frames = (
         dict(re.findall(r"^(\d+) (.*)$", _first(rf"^{title}\n((?:\d+ .*\n)*)", text), re.MULTILINE))
         for title in ("FunctionNames", "FileLocations", "StackFrames")
     )
     found = {}
-    for frame in sorted(frames, key=int):  # a frame comes after the one that called it
+    for frame in sorted(frames, key=int):  # callers come first
         function = names[_first(r"function_name_id=(\d+)", places[_first(r"file_location_id=(\d+)", frames[frame])])]
-        # Counted from 1, with 1 for none.
+        # Numbered from 1; 1 means no caller.
         caller = str(int(_first(r"parent_frame_id=(\d+)", frames[frame]) or 1) - 1)
         found[frame] = (function.strip('"'), *found.get(caller, ()))
     return found
+
+
+def _unreadable() -> InputError:
+    return InputError(
+        f"eval/machine/trace.py cannot read the programs of jax {jax.__version__}: use the jax of requirements.txt"
+    )
 
 
 def _first(pattern: str, text: str) -> str:

@@ -1,1 +1,1 @@
-"""Tables that are measured row by row."""
+"""Tables measured row by row, the variants they compare, and their places in documents."""

@@ -1,4 +1,4 @@
-"""Tables inside documents: a command replaces what stands between two lines that name it."""
+"""Tables inside documents: a command replaces the text between the two lines that name it."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from sgflow_jax.interfaces import InputError
 
 
 class Place:
-    """The place of a command in a document. InputError if the document has none, or cannot be written."""
+    """The place of a command in a document. InputError if the document has none, or is not writable."""
 
     def __init__(self, file: Path, command: str):
         self._file = file
@@ -16,7 +16,7 @@ class Place:
         disk.check_writable(file)
 
     def _parts(self) -> tuple[str, str]:
-        """What stands before and after."""
+        """The text before and after the place."""
         try:
             text = self._file.read_text()
         except (OSError, UnicodeDecodeError) as error:
@@ -29,6 +29,6 @@ class Place:
         return head, tail
 
     def fill(self, content: str) -> None:
-        """Replaces what is there."""
+        """Replaces the content of the place."""
         head, tail = self._parts()
         disk.write_atomically(self._file, f"{head}{self._begin}\n\n{content}\n{self._end}{tail}")

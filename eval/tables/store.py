@@ -1,13 +1,13 @@
-"""Tables that are measured row by row: each row is a file, so a run that was stopped goes on, and rows can run apart.
+"""Tables measured row by row. Each row is a file, so an interrupted table resumes and rows can run in parallel.
 
-A row is identified by a dictionary of plain values, its settings; measuring gives another. Both are in its file.
+A row is identified by its settings, a dictionary of plain values. Measuring it gives more values; the file has both.
 """
 
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,18 +24,18 @@ from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 Settings = dict[str, Any]
-Row = dict[str, Any]
+Values = dict[str, Any]  # what was measured; of a whole row: its settings too
 
 
 class Range(NamedTuple):
-    """Numbers that a setting may be, as the bounds of a flag."""
+    """The numbers from least to most."""
 
     least: float
     most: float
     kind: type = int
 
 
-# What a setting may be: of a type, one of some choices, or a number in a range.
+# The valid values of each setting: those of a type, some choices, or a range.
 Allowed = dict[str, type | tuple[str, ...] | Range]
 
 
@@ -45,32 +45,31 @@ class Store:
 
     folder: Path
 
-    def find(self, settings: Settings) -> Row | None:
-        """The row measured with exactly these settings: both dictionaries in one; None if there is none."""
+    def find(self, settings: Settings) -> Values | None:
+        """The row with exactly these settings; None if it has not been measured."""
         file = self._file(settings)
         return _read(file) if file.exists() else None
 
-    def every(self) -> list[Row]:
-        """All rows that are there."""
+    def every(self) -> list[Values]:
+        """All measured rows."""
         return [_read(file) for file in sorted((self.folder / "rows").glob("*.json"))]
 
-    def write(self, settings: Settings, values: Row) -> None:
-        """Keeps a row."""
+    def write(self, settings: Settings, values: Values) -> None:
         disk.write_atomically(self._file(settings), json.dumps({**settings, **values}, indent=1) + "\n")
 
     def _file(self, settings: Settings) -> Path:
         return self.folder / "rows" / f"{_name(settings)}.json"
 
 
-def _read(file: Path) -> Row:
+def _read(file: Path) -> Values:
     try:
         return disk.from_json(file.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} is damaged: remove it, and the row is measured again") from error
+        raise InputError(f"{file} is damaged: remove it to measure the row again") from error
 
 
 def _name(settings: Settings) -> str:
-    """A name for files of a row, which no other row has."""
+    """A unique file name for a row."""
     text = json.dumps(settings, sort_keys=True)
     name = "-".join(str(value) for value in settings.values() if isinstance(value, str))
     readable = "".join(c if c.isalnum() or c in "-=._" else "_" for c in name)[:80]
@@ -79,7 +78,7 @@ def _name(settings: Settings) -> str:
 
 @contextlib.contextmanager
 def fresh_workdir(folder: Path, settings: Settings) -> Iterator[str]:
-    """The directory of a row's training run, empty at the start, even if an earlier attempt was stopped; gone after."""
+    """The directory of a row's training run: emptied before (an earlier attempt may have died), removed after."""
     workdir = folder / "runs" / _name(settings)
     shutil.rmtree(workdir, ignore_errors=True)
     try:
@@ -89,31 +88,31 @@ def fresh_workdir(folder: Path, settings: Settings) -> Iterator[str]:
 
 
 def complete(
-    store: Store, wanted: list[Settings], measure: Callable[[Settings], Row], module: str, processes: int
-) -> list[Row]:
-    """All wanted rows, in order; those the store lacks are measured first.
+    store: Store, wanted: list[Settings], measure: Callable[[Settings], Values], module: str, processes: int
+) -> list[Values]:
+    """Measures the wanted rows that the store lacks, and returns all of them in order.
 
-    processes: 0 measures here. Otherwise each row has a process of its own, `python -m module --row=SETTINGS`, this
-    many at a time.
+    processes: 0 measures in this process. Otherwise each row has its own, `python -m module --row=SETTINGS`, and this
+    many run at a time.
     """
     missing = [settings for settings in wanted if store.find(settings) is None]
-    began = time.perf_counter()
-
-    faults = []
+    began, count, faults = time.perf_counter(), itertools.count(1), []
 
     def one(settings: Settings) -> None:
-        if processes:
-            try:
-                _apart(store, settings, module)
-            except InputError as error:
-                faults.append(str(error))  # the others can be measured
-        else:
-            store.write(settings, measure(settings))
-        done = sum(store.find(s) is not None for s in missing)
-        seconds = time.perf_counter() - began
+        try:
+            if processes:
+                _measure_in_a_process(store, settings, module)
+            else:
+                store.write(settings, measure(settings))
+        except InputError as error:
+            if not processes:
+                raise
+            faults.append(str(error))  # the other rows are still measured
+            return
+        done, seconds = next(count), time.perf_counter() - began
         name = ", ".join(f"{k} {v}" for k, v in settings.items())
-        left = seconds / max(done, 1) * (len(missing) - done)
-        terminal.say(f"[{done}/{len(missing)}] {name} ({seconds:.0f} s, about {left:.0f} s to go)")
+        left = seconds / done * (len(missing) - done)
+        terminal.say(f"[{done}/{len(missing)}] {name} ({seconds:.0f} s, about {left:.0f} s left)")
 
     with ThreadPoolExecutor(max(processes, 1)) as pool:
         for _ in pool.map(one, missing):
@@ -123,24 +122,24 @@ def complete(
     return [store.find(settings) for settings in wanted]
 
 
-def _apart(store: Store, settings: Settings, module: str) -> None:
+def _measure_in_a_process(store: Store, settings: Settings, module: str) -> None:
     command = [sys.executable, "-m", module, f"--out={store.folder}", f"--row={json.dumps(settings)}"]
-    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"the row {json.dumps(settings)} failed ({last}): run it alone with --row to see all of it")
+        raise InputError(f"the row {json.dumps(settings)} failed ({last}): run it with --row to see the whole error")
 
 
 def from_command(
     module: str,
     allowed: Allowed,
     wanted: Callable[[], list[Settings]],
-    measure: Callable[[Settings], Row],
+    measure: Callable[[Settings], Values],
     alone: Callable[[Settings], bool] = lambda settings: False,
-) -> list[Row] | None:
-    """What the flags ask for: the rows `wanted`, or None when it was to measure the one of --row (see `from_flag`).
+) -> list[Values] | None:
+    """The `wanted` rows, measured where missing; with --row, measures that row only and returns None.
 
-    alone: whether a row is measured while no other is, after those that are not.
+    alone: whether nothing else may run while a row is measured. Such rows come last.
     """
     given = flags.FLAGS
     store = Store(Path(given.out))
@@ -156,21 +155,19 @@ def from_command(
 
 
 def define_flags(out: str) -> None:
-    """The flags of a command whose table is measured row by row; out: its default directory."""
-    cli.define_path("out", out, "Directory of the rows and of what is made from them.")
-    flags.DEFINE_integer("processes", 0, "Rows measured at a time, each in a process of its own; 0: here.", 0, 64)
-    flags.DEFINE_string("row", None, "Measure this row alone: its settings as JSON.")
+    """The flags of a command that measures row by row. out: its default directory."""
+    cli.define_path("out", out, "Directory for the rows and the results.")
+    flags.DEFINE_integer("processes", 0, "Rows measured at a time, each in its own process; 0: in this one.", 0, 64)
+    flags.DEFINE_string("row", None, "Measure this row only: its settings as JSON.")
 
 
 def from_flag(text: str, allowed: Allowed) -> Settings:
-    """The settings given by --row: exactly the names of `allowed`, each what it may be.
-
-    What else a row's file holds is left out. InputError if something is missing or wrong.
-    """
+    """The settings in --row; other values, which a row's file has too, are dropped. InputError for a missing or invalid
+    one."""
     try:
         given = disk.from_json(text)
     except ValueError as error:
-        raise InputError(f"--row={text} is not JSON ({error}): copy what a file under rows/ begins with") from error
+        raise InputError(f"--row={text} is not JSON ({error}): copy the settings from a file under rows/") from error
     for name, kind in allowed.items():
         value = given.get(name) if isinstance(given, dict) else None
         if isinstance(value, bool) or not _fits(value, kind):
@@ -190,8 +187,8 @@ def _described(kind: type | tuple[str, ...] | Range) -> str:
     return " or ".join(kind) if isinstance(kind, tuple) else f"a value of type {kind.__name__}"
 
 
-def markdown(columns: dict[str, Callable[[Row], str]], rows: list[Row]) -> str:
-    """A Markdown table: a column for each title, whose function makes the cell from the row."""
+def markdown(columns: dict[str, Callable[[Values], str]], rows: list[Values]) -> str:
+    """A Markdown table. columns: for each title, the function that makes the cell of a row."""
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -1,14 +1,17 @@
-"""The objectives and options that the audits and tables go through, under readable names like `esd(stopgrad=none)`."""
+"""The objectives and options that audits and tables compare, named like `esd(stopgrad=none)`."""
 
 import dataclasses
 import re
 from typing import Any
 
+import ml_collections
+
 from sgflow_jax import objectives
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.objectives.base import Objective
 
-# Option values beside the defaults, for every objective that has them.
+TRAINED = 10**9  # a training step after every warm-up and schedule
+# Non-default option values, for every objective that accepts them.
 _EVERYWHERE = [{"velocity_target": "batch"}, {"direction": "both"}, {"weight": "residual"}]
 # Option values of single objectives.
 _OWN = {
@@ -22,7 +25,7 @@ _OWN = {
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """An objective with some options set: make() gives it."""
+    """An objective with some options set."""
 
     objective: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -37,16 +40,20 @@ class Variant:
         """The objective, with `more` options."""
         return objectives.make(self.objective, **{**dict(self.options), **more})
 
+    def apply(self, config: ml_collections.ConfigDict) -> None:
+        """Sets these options in a configuration of the same objective."""
+        config.objective.update(dict(self.options))
+
 
 def own() -> list[Variant]:
-    """Every registered objective with its defaults and with the options of its own."""
+    """Every registered objective, with its defaults and with each of its own options."""
     return [
         Variant(name, tuple(options.items())) for name in objectives.names() for options in [{}, *_OWN.get(name, [])]
     ]
 
 
 def every() -> list[Variant]:
-    """`own`, and the options that objectives share, wherever they are accepted."""
+    """`own`, and the shared options wherever an objective accepts them."""
     shared = [
         Variant(name, tuple(options.items()))
         for name in objectives.names()
@@ -57,17 +64,17 @@ def every() -> list[Variant]:
 
 
 def parse(name: str) -> Variant:
-    """The variant of a name. InputError if there is no such objective or option."""
+    """The variant with this name. InputError for an unknown objective or an invalid option."""
     parts = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", name)
     if parts is None:
-        raise InputError(f"{name!r} is not the name of an objective: write NAME or NAME(OPTION=VALUE,...)")
+        raise InputError(f"{name!r} is not an objective: write NAME or NAME(OPTION=VALUE,...)")
     objective, inside = parts.groups("")
     defaults = objectives.default_options(objective)
     options = {}
     for item in filter(None, inside.split(",")):
         key, _, value = item.partition("=")
         if key not in defaults:
-            raise InputError(f"{objective} has no option {key!r}: its options are {', '.join(defaults)}")
+            raise InputError(f"{objective} has no option {key!r}: use {', '.join(defaults)}")
         options[key] = _convert(objective, key, value, defaults[key])
     variant = Variant(objective, tuple(options.items()))
     variant.make()
@@ -75,7 +82,7 @@ def parse(name: str) -> Variant:
 
 
 def from_flag(items: list[str]) -> list[str]:
-    """The names in a list flag, which is split at the commas inside parentheses too. InputError for what is no name."""
+    """The names in a list flag, which absl also splits at commas inside parentheses. InputError for an invalid name."""
     names = re.split(r",(?![^(]*\))", ",".join(items)) if items else []
     return [parse(name.strip()).name for name in names]
 
@@ -86,7 +93,9 @@ def _convert(objective: str, key: str, value: str, default: Any) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
         return type(default)(value)
     except (ValueError, KeyError) as error:
-        raise InputError(f"{objective}: {key}={value} is no {type(default).__name__}: correct it") from error
+        raise InputError(
+            f"{objective}: {key}={value} is not of type {type(default).__name__}: use one like {default}"
+        ) from error
 
 
 def _accepted(name: str, options: dict[str, Any]) -> bool:

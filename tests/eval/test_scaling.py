@@ -1,4 +1,4 @@
-"""What a run keeps and moves on each device, by hand and from compiled programs."""
+"""Memory and communication of each device, by hand and from compiled programs."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_bytes_on_each_device_by_hand(data, fsdp):
     tree = _on(mesh)
     kept = scaling.bytes_per_device(tree)
     assert kept == KERNEL / fsdp + ODD + BIAS
-    # All devices together hold every whole array once each, and every other once a group.
+    # Whole arrays exist once a device, split ones once a group.
     assert mesh.size * kept == data * KERNEL + mesh.size * (ODD + BIAS)
 
     placed = jax.tree.map(lambda a: jax.device_put(np.zeros(a.shape, a.dtype), a.sharding), tree)
@@ -40,7 +40,7 @@ def test_bytes_on_each_device_by_hand(data, fsdp):
     assert sum(there) == kept
 
 
-def test_what_is_moved_by_hand():
+def test_collectives_by_hand():
     found = scaling.expected(_on(scaling.mesh(2, 2)), scaling.mesh(2, 2))
     assert found == [
         ("all-gather", KERNEL, 2),
@@ -54,7 +54,7 @@ def test_what_is_moved_by_hand():
 
 
 @pytest.mark.parametrize("data, fsdp", [(4, 1), (2, 2), (1, 4)])
-def test_every_layout_moves_the_same_in_all(data, fsdp):
+def test_every_layout_moves_the_same_total(data, fsdp):
     mesh = scaling.mesh(data, fsdp)
     moved = sum(each.moved for each in scaling.expected(_on(mesh), mesh))
     assert moved == pytest.approx(2 * 3 / 4 * (KERNEL + ODD + BIAS))
@@ -86,7 +86,7 @@ def test_grids():
 
 @pytest.fixture(scope="module")
 def compiled():
-    """The rows of a network wide enough for a part of it to be split, four examples on each device."""
+    """The rows of a network wide enough to be split, with four examples on each device."""
     config = tiny.mixture("flow_matching")
     config.model.width = 64
     found = {}
@@ -101,7 +101,7 @@ def _state(row):
 
 
 def test_weak_scaling_of_a_compiled_step(compiled):
-    """More devices with as many examples on each: copies stay as large, parts shrink, both by the rule."""
+    """With more devices and the same examples on each, copies keep their size and parts shrink, both by the rule."""
     alone = compiled[1, 1]
     for n in (2, 4):
         copies, parts = compiled[n, 1], compiled[1, n]
@@ -131,13 +131,12 @@ def test_collectives_of_a_compiled_step(compiled):
 
 
 @pytest.mark.parametrize("items", [[], ["0"], ["-2"], ["a"], ["1", ""], ["1.5"]])
-def test_groups_that_cannot_be_are_refused(items):
+def test_invalid_groups_are_rejected(items):
     with pytest.raises(InputError, match="--fsdp=.*: use positive integers, or -1"):
         scaling._fsdp(items)
 
 
-def test_the_command(tmp_path):
-    """It is for the CPU, whatever else is there."""
+def test_the_command_uses_the_cpu(tmp_path):
     out = tmp_path / "rows.json"
     small = ["--config=configs/mixture1d.py:flow_matching", "--config.model.width=64", "--config.model.depth=1"]
     command = [sys.executable, "-m", "eval.scaling", *small, "--devices=1,8", "--fsdp=-1", "--compile", f"--out={out}"]

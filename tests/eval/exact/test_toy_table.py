@@ -1,4 +1,4 @@
-"""The comparison with exact maps, from the rows to the table and its picture, and the ablations built on it."""
+"""Comparisons with exact maps, from rows to tables and figures; ablations; the paper's Table 1."""
 
 import dataclasses
 import json
@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from eval import ablations, map_error, table1, toy_table
-from eval.exact import errors as exact_errors
-from eval.exact import plots, toy_runs
-from eval.machine import gradient_cost
+from eval import ablations, table1, toy_table
+from eval.exact import errors, plots, toy_runs
 from eval.tables import variants
 from sgflow_jax import data, generate, sampling, trainer
 from sgflow_jax.interfaces import InputError
@@ -19,9 +17,9 @@ from tests import tiny
 
 @pytest.fixture
 def small(monkeypatch):
-    """Runs of a hundred steps, compared at a few points."""
-    exact = exact_errors.targets
-    monkeypatch.setattr(map_error, "targets", lambda name, path="linear", num_samples=0: exact(name, path, 200))
+    """Short runs of a small network, compared at a few points."""
+    exact = errors.targets
+    monkeypatch.setattr(errors, "targets", lambda name, path="linear": exact(name, path, 200))
     monkeypatch.setattr(toy_table, "TRIAL_STEPS", 200)
     config_of = toy_runs.config_of
 
@@ -30,7 +28,7 @@ def small(monkeypatch):
         config.model.depth, config.model.width, config.data.batch_size = 1, 8, 64
         return config
 
-    monkeypatch.setattr(toy_table, "config_of", small_config)
+    monkeypatch.setattr(toy_runs, "config_of", small_config)
 
 
 class Exact:
@@ -46,32 +44,32 @@ class Exact:
 
 def test_the_exact_map_has_no_error(monkeypatch):
     net, config = Exact("mixture1d"), tiny.mixture()
-    against = exact_errors.targets("mixture1d", num_samples=500)
+    against = errors.targets("mixture1d", num_samples=500)
 
     def examples(net, plan, count):
         noise = np.random.default_rng(1).standard_normal((count, 1)).astype(np.float32)
         return np.asarray(sampling.sample(net, noise, sampling.time_grid(plan.calls)))
 
     monkeypatch.setattr(generate, "examples", examples)
-    scores = exact_errors.score(net, config, against)
+    scores = errors.score(net, config, against)
     assert max(scores["one_jump"], scores["all_jumps"], scores["path"]) < 1e-3
     assert all(scores[f"distance_{n}"] < 0.3 for n in sampling.CALLS)
 
 
 def test_distances_by_hand():
     a, b = np.array([[0.0], [1.0]]), np.array([[3.0], [2.0]])
-    assert exact_errors._sliced_wasserstein(a, b) == pytest.approx(2)
+    assert errors._sliced_wasserstein(a, b) == pytest.approx(2)
     shift = np.array([3.0, 4.0])
     cloud = np.random.default_rng(0).standard_normal((500, 2))
     # The mean of |<shift, direction>| over directions is 2 |shift| / pi.
-    assert exact_errors._sliced_wasserstein(cloud, cloud + shift) == pytest.approx(10 / np.pi, rel=0.1)
+    assert errors._sliced_wasserstein(cloud, cloud + shift) == pytest.approx(10 / np.pi, rel=0.1)
 
 
 def _settings(objective, budget="steps", amount=100, name="mixture1d"):
     return {"data": name, "objective": objective, "budget": budget, "amount": amount, "seed": 0}
 
 
-def test_rows_of_every_kind_of_objective(tmp_path, small):
+def test_rows_of_each_kind_of_objective(tmp_path, small):
     found = []
     for objective in ("sgflow(correction=0.5)", "consistency", "shortcut(num_steps=2)", "flow_matching"):
         settings = _settings(objective)
@@ -120,7 +118,7 @@ def _flags(module, *arguments):
     return values
 
 
-def test_what_is_wanted():
+def test_wanted_rows():
     everything = toy_table.wanted(_flags(toy_table, "--seeds=0,1"))
     assert len(everything) == 2 * 2 * 2 * len(variants.own())
     assert {row["amount"] for row in everything if row["budget"] == "steps"} == {6000, 10_000}
@@ -166,19 +164,6 @@ def test_ablations_measure_digits(tmp_path, monkeypatch):
     assert row["diverged"] is None and set(row) == {"diverged", "distance_1", "distance_4"}
 
 
-def test_cost_counts_what_is_kept_and_computed():
-    config = tiny.mixture()
-    costs = {
-        name: gradient_cost.gradient_cost(config, variants.parse(name).make())
-        for name in ("flow_matching", "mean_flow", "sgflow", "psd", "psd(stopgrad=none)")
-    }
-    base = costs.pop("flow_matching")
-    assert base.residual_bytes > 0
-    assert all(each.flops > 1.1 * base.flops for each in costs.values())
-    assert costs["mean_flow"].residual_bytes < 1.3 * base.residual_bytes < costs["sgflow"].residual_bytes
-    assert costs["psd"].residual_bytes < costs["psd(stopgrad=none)"].residual_bytes
-
-
 def test_table1(tmp_path, monkeypatch):
     monkeypatch.setattr(
         variants, "own", lambda: [variants.Variant(n) for n in ("sgflow", "fmm", "consistency", "shortcut")]
@@ -197,5 +182,5 @@ def test_table1(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, free", [("sgflow", True), ("lsd", False), ("fmm", False), ("consistency", True)])
-def test_simulation_free_is_seen(name, free):
+def test_simulation_free(name, free):
     assert table1.simulation_free(variants.parse(name).make()) is free

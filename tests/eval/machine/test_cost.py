@@ -1,4 +1,4 @@
-"""The command that measures cost, and what is guarded without a clock: operations and memory of every objective."""
+"""The command that measures cost, and, without a clock, the operations and memory of every objective."""
 
 import functools
 import json
@@ -55,7 +55,7 @@ def test_stages_are_joined_and_compared_with_flow_matching_by_hand():
     ours = by_name["sgflow", "block", "float32", 2]
     expected = {"flops": 2.4, "residual_bytes": 0.5, "step_seconds": 3.0, "peak_bytes": 1.5}
     assert ours["relative"] == expected
-    assert ours["utilisation"] == pytest.approx(200 / 1.5 / 1000)  # what is computed again is no use
+    assert ours["utilisation"] == pytest.approx(200 / 1.5 / 1000)  # recomputation does not count
     assert by_name["flow_matching", "none", "bfloat16", 1]["relative"] == {"step_seconds": 1.0, "peak_bytes": 1.0}
 
 
@@ -78,7 +78,7 @@ def test_the_command_measures_what_is_missing_on_a_cpu(tmp_path):
         assert row["flops"] > 0 and row["temp_bytes"] > 0 and row["steps"] >= 5 and row["images_per_second"] > 0
         low, high = row["step_quartiles"]
         assert low <= row["step_seconds"] <= high and 0 < row["utilisation"] < 1
-        assert row["peak_bytes"] is None and row["joules"] is None  # unknown on a CPU
+        assert row["peak_bytes"] is None and row["joules"] is None  # a CPU reports neither
     assert rows["mean_flow"]["relative"]["flops"] > 1.1
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "rows").iterdir()}
     assert len(files) == 6
@@ -87,12 +87,12 @@ def test_the_command_measures_what_is_missing_on_a_cpu(tmp_path):
     assert table in again.stdout
 
 
-def test_a_row_of_another_device_is_refused():
+def test_a_row_of_another_device_is_rejected():
     with pytest.raises(InputError, match="abacus with jax 0"):
         cost.measure({**ROW, "stage": "run", "device": "abacus"})
 
 
-def test_what_does_not_fit_into_memory_is_a_row(monkeypatch):
+def test_running_out_of_memory_is_a_result(monkeypatch):
     def full(config):
         raise jax.errors.JaxRuntimeError(f"{fault}: Out of memory allocating 1 bytes")
 
@@ -107,13 +107,13 @@ def test_what_does_not_fit_into_memory_is_a_row(monkeypatch):
         cost.measure(settings)
 
 
-def test_products_are_counted_with_their_time():
+def test_rate_of_matrix_products():
     assert 1e8 < hardware.multiply_rate("float32", "highest") < 1e13  # of any CPU
 
 
-# By network, the ratios to flow matching there. Those of the mlp were made by
+# Ratios to flow matching, by network. Those of the mlp were made by
 #   python -m eval.cost --config=configs/mixture1d.py --config.data.batch_size=16 --out=DIR
-# and those of the unet, which alone can save memory and costs ten times the time to count, by
+# and those of the unet, the only network with remat but ten times slower to count, by
 #   python -m eval.cost --config=configs/quickstart.py --config.model.channels=8 --config.model.channel_mult='(1,)'
 #     --config.model.attention_sizes='(8,)' --config.data.batch_size=16 --out=DIR --remat=elementwise,block
 #     --objectives='flow_matching,sgflow(estimator=split),sgflow,sgflow(tangents=vmap)'
@@ -138,16 +138,16 @@ def _ratios(network, name):
 
 @pytest.mark.parametrize("network, name", [(network, name) for network, names in COMMITTED.items() for name in names])
 def test_operations_and_memory_relative_to_flow_matching_are_those_committed(network, name):
-    """Within 5 %: whoever changes a cost changes this file."""
+    """Within 5 %. A change that moves a cost must update cost.json."""
     assert _ratios(network, name) == pytest.approx(COMMITTED[network][name], rel=0.05)
 
 
-def test_the_committed_figures_are_of_every_objective():
+def test_every_objective_has_a_committed_cost():
     assert {f"{variant.name}, none" for variant in variants.own()} <= set(COMMITTED["mlp"])
 
 
-def test_a_step_donates_all_it_replaces():
-    """No second copy of parameters, average or optimiser while a step runs."""
+def test_a_step_updates_its_state_in_place():
+    """No second copy of parameters, average or optimiser state."""
     step = Step(tiny.mixture())
     memory = step.lowered.compile().memory_analysis()
     assert memory.alias_size_in_bytes >= scaling.bytes_per_device(step.like)

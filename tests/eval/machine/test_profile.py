@@ -1,4 +1,4 @@
-"""Where the time of a step went: by hand from made-up events and programs, and of a step that really runs."""
+"""Where the time of a step went: made-up events and programs by hand, and a real step."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from sgflow_jax.interfaces import InputError
 from tests import tiny
 from tests.commands import ROOT
 
-# As XLA writes it. A frame names the one that called it by its number and one more.
+# As XLA writes it. A frame names its caller by the caller's number plus one.
 PROGRAM = """
 HloModule jit_step, is_scheduled=true, input_output_alias={ {0}: (0, {}, may-alias) }
 
@@ -118,13 +118,13 @@ def _kernels(*events):
         ("some_kernel", trace.UNKNOWN, ""),
     ],
 )
-def test_what_an_instruction_is(name, category, path):
+def test_category_of_an_instruction(name, category, path):
     kernel = _kernels((name, 5.0, 2.0))[name]
     assert (kernel.category, kernel.path, kernel.nanoseconds, kernel.runs) == (category, path, 2.0, 1)
 
 
 def test_times_by_hand():
-    """Two convolutions with a pause, an addition beside the second: 10 + 4 alone, and 6 that are shared."""
+    """Two convolutions with a gap, a multiplication during the second: 10 + 4 alone, and 6 shared."""
     events = [("convolution.1", 0.0, 10.0), ("convolution.1", 20.0, 10.0), ("silu.2", 24.0, 6.0)]
     found = trace.table([Event(*event) for event in events], PROGRAM)
     assert found.busy == 20
@@ -140,12 +140,12 @@ def test_times_by_hand():
 def test_a_loop_is_not_counted_beside_its_body():
     found = _kernels(("while.1", 0.0, 100.0), ("xor.1", 10.0, 20.0), ("xor.1", 50.0, 20.0))
     assert set(found) == {"xor.1"} and found["xor.1"].nanoseconds == 40
-    # One whose body has no events stands for it.
+    # Unless its body has no events.
     assert _kernels(("while.1", 0.0, 100.0))["while.1"][2:5] == (trace.RANDOM, "while", 100.0)
 
 
 def _trace(folder, *planes):
-    """A file as the profiler writes it. planes: (name, {line: [(event, start, duration in ns, stats)]})."""
+    """Writes a file like the profiler's. planes: (name, {line: [(event, start, duration in ns, stats)]})."""
     text = ""
     for name, lines in planes:
         names = sorted({event for events in lines.values() for event, *_ in events})
@@ -171,7 +171,7 @@ def _trace(folder, *planes):
 
 
 def test_the_events_of_a_cpu(tmp_path):
-    """One ends in another thread, later than the call that began it; others are of another program or device."""
+    """One continues in another thread after its call returns; others belong to another program or device."""
     of = lambda name, **more: {"hlo_op": name, "hlo_module": "jit_step", "device_ordinal": 0} | more  # noqa: E731
     threads = {
         "one": [
@@ -191,7 +191,7 @@ def test_the_events_of_a_cpu(tmp_path):
 
 
 def test_the_events_of_a_gpu(tmp_path):
-    """Kernels of one instruction, of one in a loop and of none; a second device and derived lines are left out."""
+    """Kernels of one instruction, of one in a loop and of none. A second device and derived lines are ignored."""
     of = lambda name, module="jit_step": {"hlo_op": name, "hlo_module": module}  # noqa: E731
     kernels = [
         ("void cutlass::kernel", 0, 5, of("cublas.1")),
@@ -225,13 +225,13 @@ def test_a_real_step(measured):
     assert all(shares[name] > 0 for name in trace.CATEGORIES[:-1])
     assert 0 < row["busy"] <= 1 and row["step_ms"] > 0 and row["steps"] == 2
     assert table.busy / 1e6 <= row["steps"] * row["traced_step_ms"]
-    # Both steps are seen, and of every instruction.
+    # Every instruction is seen in both steps.
     assert all(kernel.runs >= 2 and kernel.runs % 2 == 0 for kernel in table.kernels)
     found = {kernel.path for kernel in table.kernels if kernel.category == trace.CONVOLUTIONS}
     assert any("down0_block0/conv_in/conv_general_dilated" in path for path in found)
 
 
-def test_several_steps_a_dispatch_are_filled_up():
+def test_the_last_dispatch_is_filled():
     config = tiny.mixture()
     config.train.steps_per_dispatch = 2
     row, table = profile.profile(config, 3)
@@ -239,14 +239,20 @@ def test_several_steps_a_dispatch_are_filled_up():
     assert row["steps"] == 4 and products and all(kernel.runs == 4 for kernel in products)
 
 
-def test_a_profiler_that_sees_nothing(monkeypatch):
+def test_a_profiler_that_records_nothing(monkeypatch):
     monkeypatch.setattr(trace, "read", lambda *_: [])
-    with pytest.raises(InputError, match="the profiler saw nothing of the cpu: let it count"):
+    with pytest.raises(InputError, match="the profiler recorded no event of the cpu: allow profiling"):
         profile.profile(tiny.mixture(), 1)
 
 
-def test_the_command(tmp_path):
-    """No data set is there."""
+@pytest.mark.parametrize("text", ["", "HloModule x\n", PROGRAM.replace("StackFrames", "Frames")])
+def test_a_program_in_another_format_is_rejected(text):
+    with pytest.raises(InputError, match="trace.py cannot read the programs of jax"):
+        trace.module(text)
+        trace.table([], text)
+
+
+def test_the_command_needs_no_data(tmp_path):
     out = tmp_path / "out.json"
     small = "--config=configs/cifar10.py:flow_matching --config.model.channels=4 --config.data.batch_size=2"
     less = "--config.model.channel_mult=(1,) --config.model.num_blocks=1 --config.model.attention_sizes=()"

@@ -15,7 +15,7 @@ def test_a_table_is_replaced_between_the_lines_that_name_its_command(tmp_path):
         assert file.read_text() == expected
 
 
-def test_a_document_without_the_lines_is_refused(tmp_path):
+def test_a_document_without_the_lines_is_rejected(tmp_path):
     file = tmp_path / "page.md"
     with pytest.raises(InputError, match="cannot be read.*make it: begin"):
         document.Place(file, "make it")

@@ -1,4 +1,4 @@
-"""Tables measured row by row, and the names of the variants they go through."""
+"""Tables measured row by row, and the names of variants."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def test_rows_are_measured_once_and_read_back(tmp_path):
     assert len(list((tmp_path / "rows").iterdir())) == 3
 
 
-def test_a_stopped_table_keeps_its_rows(tmp_path):
+def test_an_interrupted_table_keeps_its_rows(tmp_path):
     def measure(settings):
         if settings["seed"] == 1:
             raise KeyboardInterrupt
@@ -114,11 +114,11 @@ def test_names_in_a_flag():
     [
         ("nope", "'nope'"),
         ("esd(x=1)", "no option 'x'"),
-        ("ctm(intervals=a)", "is no int"),
-        ("consistency(continuous=yes)", "is no bool"),
+        ("ctm(intervals=a)", "not of type int"),
+        ("consistency(continuous=yes)", "not of type bool"),
         ("fmm(weight=residual)", "weight"),
     ],
 )
-def test_names_that_are_none(name, match):
+def test_invalid_names(name, match):
     with pytest.raises(InputError, match=match):
         variants.parse(name)
