@@ -22,6 +22,7 @@ from sgflow_jax import build, cli, terminal
 from sgflow_jax.config import fields
 from sgflow_jax.config.check import check_config
 from sgflow_jax.interfaces import MAX_SEED, Stream, stream_key
+from sgflow_jax.run import access
 from sgflow_jax.train_step import TrainState
 
 OBJECTIVES = ("flow_matching", "mean_flow", "sgflow", "sgflow(estimator=split)", "esd", "lsd", "psd")
@@ -103,10 +104,11 @@ def main(_):
     names = variants.from_flag(given.objectives)
     found = []
     for step in cli.integers("checkpoint", given.checkpoint, 1) or (None,):
-        net, config, step = build.restore(given.workdir, step, ema=False)
+        opened = access.open(given.workdir, step, ema=False)
+        params = opened.net().params
         for name in names:
-            errors = measure(config, net.params, name, given.batches)
-            found.append({"checkpoint": step, "objective": name, "errors": errors})
+            errors = measure(opened.config, params, name, given.batches)
+            found.append({"checkpoint": opened.step, "objective": name, "errors": errors})
     terminal.say(store.markdown(COLUMNS, found))
 
 

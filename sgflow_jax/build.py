@@ -68,12 +68,6 @@ def restore_net(workdir: str, step: int | None = None, ema: bool = True) -> Boun
     return access.open(workdir, step, ema).net()
 
 
-def restore(workdir: str, step: int | None = None, ema: bool = True) -> tuple[BoundNet, ml_collections.ConfigDict, int]:
-    """As `restore_net`: the network, its configuration, and the step of the checkpoint."""
-    opened = access.open(workdir, step, ema)
-    return opened.net(), opened.config, opened.step
-
-
 def first_state(config: ml_collections.ConfigDict, step_fn: TrainStep, like: TrainState) -> TrainState:
     """The training state before the first step, on the devices. like: of `state_like`."""
     init = functools.partial(step_fn.init, shape=data.shape(config.data.name))
