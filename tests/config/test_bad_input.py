@@ -170,7 +170,7 @@ CASES = [
     Case(f"{SWEEP} --seeds=2147483648", "use integers from 0 to 2147483647"),
     Case(f"{SWEEP} --checkpoint=3", "no checkpoint of step 3: it has 2, 4, 6"),
     Case(f"{SWEEP} --features=vgg", "<pixels|classifier"),
-    Case(f"{SWEEP} --features=inception", "features of images: use --features=pixels"),
+    Case(f"{SWEEP} --features=inception", "consists of points, but inception needs images: use --features=pixels"),
     Case(f"{SWEEP} --resize=tf1", "pixels has no resize ... leave it out"),
     Case(f"{SWEEP} --reference={{}}/none.npz", "none.npz is missing: make it with python -m eval.reference"),
     Case(f"{SWEEP} --reference={{}}/r.npz", "r.npz is damaged: recreate it", {"r.npz": "PK"}),
@@ -180,7 +180,7 @@ CASES = [
     Case(f"{SWEEP} --checkpoint=6", "checkpoints/6 is damaged (", {CONFIGS[-1]: "{"}),
     Case(
         "-m eval.fid_sweep --workdir={digits} --features=inception --inception_weights={}/w.pth",
-        "not a weight file of PyTorch: download it again (SHA-256 expected",
+        "is not a PyTorch weight file ... (SHA-256 expected",
         {"w.pth": "not weights"},
     ),
     Case(REFERENCE.replace("quickstart", "nope"), "no file configs/nope.py"),
@@ -199,9 +199,9 @@ CASES = [
     ),
     Case("-m eval.map_error --workdir={}/run", "no checkpoint: train first"),
     Case("-m eval.map_error --workdir={digits}", "map of digits is unknown: use mixture1d"),
-    Case(f"{STATIONARITY} --objectives=esd(nope=1)", "esd has no option 'nope': its options are"),
+    Case(f"{STATIONARITY} --objectives=esd(nope=1)", "esd has no option 'nope': use "),
     Case(f"{STATIONARITY} --laws=nope", "--laws=nope: use mixture, gaussian"),
-    Case(f"{STATIONARITY} --row={{", "is not JSON ... copy what a file under rows/ begins with"),
+    Case(f"{STATIONARITY} --row={{", "is not JSON ... copy the settings from a file under rows/"),
     Case(f"{STATIONARITY} --row=[]", "objective is None; use a value of type str"),
     Case(f"{TOY} --num_steps=150", "--num_steps=150: use a multiple of 100"),
     Case(f"{TOY} --budgets=", "--budgets=: use steps, seconds"),
@@ -255,7 +255,7 @@ CASES = [
     Case(f"{REPORT} --out={{}}/page", "quality.png is a directory", {**MEASURED, "page/quality.png": None}),
     Case("-m eval.map_error --workdir={line} --num_samples=99999999999999", "num_samples ... 10000000"),
     Case(f"{STATIONARITY} --tolerance=nan", "--tolerance=nan: use a finite number"),
-    Case(f"{STATIONARITY} --objectives=esd(", "'esd(' is not the name of an objective: write NAME"),
+    Case(f"{STATIONARITY} --objectives=esd(", "'esd(' is not an objective: write NAME"),
     Case(
         f'{STATIONARITY} --row={{"objective":"esd","law":"mixture","seed":-1}}', "seed is -1; use a value of type int"
     ),
@@ -291,7 +291,7 @@ CASES = [
     Case(f"{COST} --doc={{}}/no.md", "no.md cannot be read (FileNotFoundError): name a file with the line <!-- python"),
     Case(f"{COST} --out={{}}/x/y", "x is a file", {"x": "a file"}),
     Case(f"{COST} --row=3", "objective is None; use a value of type str"),
-    Case("-m eval.cost --config=configs/mixture1d.py --out={}/x --remat=block", "--remat=block is for the unet"),
+    Case("-m eval.cost --config=configs/mixture1d.py --out={}/x --remat=block", "works with the unet only"),
     Case("-m eval.rounding", "--workdir is missing"),
     Case("-m eval.rounding --workdir={}/none", "none"),
     Case("-m eval.rounding --workdir={line} --objectives=nope", "unknown objective 'nope'"),
@@ -303,7 +303,7 @@ CASES = [
     Case(f"{PROFILE} --out={{}}/x/y.json", "x is a file: give a directory", {"x": "a file"}),
     Case(f"{PROFILE} --process_id=0", "give all three"),
     # Escape sequences in a file do not reach the terminal.
-    Case(f"{REPORT} --out={{}}/page", '("?31m"): remove it', {**MEASURED, "run/metrics.jsonl": '"\x9b31m"'}),
+    Case(f"{REPORT} --out={{}}/page", '("?31m"): remove the line', {**MEASURED, "run/metrics.jsonl": '"\x9b31m"'}),
 ]
 
 

@@ -148,6 +148,7 @@ def test_two_processes_agree_and_refuse_together():
     assert "error: process 1 refuses" in first and "error: process 1 refuses" in second
 
 
+@pytest.mark.slow
 def test_training_sampling_and_measuring_equal_one_process(alone, tmp_path):
     config = _config(fsdp=4)
     config.train.preview_every = 2
@@ -174,6 +175,7 @@ def test_training_sampling_and_measuring_equal_one_process(alone, tmp_path):
     assert len(samples[0]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_moves_between_layouts(alone, tmp_path):
     """One process and all copies; two processes, sharded; one process, sharded otherwise."""
     workdir = tmp_path / "run"
@@ -195,6 +197,7 @@ def _when(workdir, step, workers):
     raise AssertionError("".join(worker.communicate(timeout=60)[0] for worker in workers))
 
 
+@pytest.mark.slow
 def test_a_death_ends_all_and_a_signal_to_one_stops_all(tmp_path):
     """In a run that goes on, with several steps a dispatch, each of which is saved; the smallest network will do."""
 
@@ -229,6 +232,7 @@ def test_a_death_ends_all_and_a_signal_to_one_stops_all(tmp_path):
     assert newest() == stop["step"] + 6
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_not_shared_is_refused(tmp_path):
     """Each process has its own. So it is with one that a run of one host left behind."""
     trainer.train(_small(4), str(tmp_path / "0" / "run"))

@@ -100,6 +100,7 @@ def _state(row):
     return sum(row[name] for name in scaling.PARTS)
 
 
+@pytest.mark.slow
 def test_weak_scaling_of_a_compiled_step(compiled):
     """With more devices and the same examples on each, copies keep their size and parts shrink, both by the rule."""
     alone = compiled[1, 1]

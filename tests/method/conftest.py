@@ -8,3 +8,10 @@ import pytest
 def strict_dtypes():
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def mixed_dtypes():
+    """For tests that mix dtypes on purpose, or through Flax's group normalisation in bfloat16."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

@@ -40,7 +40,7 @@ CASES = [("unet", UNET, (8, 8, 3)), ("mlp", MLP, (2,))]
 
 
 @pytest.mark.parametrize("name, options, shape", CASES)
-def test_starts_at_zero_in_float32_parameters(name, options, shape):
+def test_starts_at_zero_in_float32_parameters(name, options, shape, mixed_dtypes):
     net = bound(name, {**options, "dtype": "bfloat16"}, shape, offset=0)
     x = jnp.ones((2, *shape))
     out = _call(net, jnp.array([0.1, 0.2]), jnp.array([0.3, 0.4]), x)
@@ -75,7 +75,7 @@ def test_labels_condition_and_restrict(name, options, shape):
     np.testing.assert_allclose(_call(net.restrict(lambda a: a[1:]), t[1:], t[1:], x[1:]), out[1:], rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_is_close_to_float32():
+def test_bfloat16_is_close_to_float32(mixed_dtypes):
     net = bound("unet", UNET, (8, 8, 3))
     half = net.replace(model=models.make("unet", **{**UNET, "dtype": "bfloat16"}))
     x, t = jax.random.normal(jax.random.key(1), (2, 8, 8, 3)), jnp.array([0.1, 0.7])

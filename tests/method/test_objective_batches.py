@@ -177,7 +177,7 @@ class Checked(BoundNet):
     """F = 0 with zero derivatives; NaN for an example with another example's label."""
 
     def __call__(self, t, u, x, label=None):
-        return x * jnp.where(self.label == jnp.round(x[:, 0]), 0.0, jnp.nan)[:, None]
+        return x * jnp.where(self.label.astype(x.dtype) == jnp.round(x[:, 0]), 0.0, jnp.nan)[:, None]
 
     def restrict(self, select):
         return Checked(self.model, self.params, select(self.label))

@@ -117,7 +117,7 @@ SHARP = oracles.gaussian_mixture((0.4, 0.6), (-0.1, 0.1), (0.02, 0.02))
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("oracle, dim", [*SOME, pytest.param(SHARP, 1, id="sharp")])
-def test_average_velocity_and_its_derivatives_near_the_diagonal(oracle, dim, dtype, x64):
+def test_average_velocity_and_its_derivatives_near_the_diagonal(oracle, dim, dtype, x64, mixed_dtypes):
     switch = float(jnp.finfo(dtype).eps) ** (1 / 9) / 2
     gap = jnp.outer(jnp.array([-1, 1]), switch * jnp.array([0, 1e-6, 1e-3, 0.1, 0.99, 1.01, 2, 0.5 / switch])).ravel()
     gap, which = jnp.tile(gap, 6), jnp.repeat(jnp.arange(3), 2 * gap.size)  # each gap twice along t, u and x

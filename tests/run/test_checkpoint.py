@@ -286,6 +286,7 @@ def test_a_disk_that_stays_full_ends_with_the_older_step_intact(tmp_path):
     assert _newest(tmp_path) == 6
 
 
+@pytest.mark.slow
 def test_a_save_that_fails_slowly_removes_nothing(tmp_path, monkeypatch):
     """Orbax removes older steps in a thread of its own, which must hear of the failure first."""
     finalise = ocp.CheckpointManager._finalize

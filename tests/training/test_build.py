@@ -80,6 +80,7 @@ def test_the_teacher_is_the_averaged_network_of_its_step(finished):
     assert build.teacher(_student(""), sharding.mesh()) == (None, 0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [[], ["config.json"]])
 def test_a_continued_run_keeps_its_teacher_although_that_trained_on(lost, finished, tmp_path):
     teacher, run = shutil.copytree(finished, tmp_path / "teacher"), tmp_path / "run"
@@ -114,6 +115,7 @@ def test_a_teacher_that_moved_is_the_same_and_another_is_not(finished, tmp_path)
     assert json.loads((run / "config.json").read_text())["teacher"]["workdir"] == str(moved)
 
 
+@pytest.mark.slow
 def test_what_was_distilled_is_used_without_its_teacher(finished, tmp_path):
     teacher, run = shutil.copytree(finished, tmp_path / "teacher"), tmp_path / "run"
     _train(_student(teacher), run)

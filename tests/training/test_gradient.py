@@ -56,6 +56,7 @@ def test_microbatches_give_the_gradient_of_the_batch(objective):
     assert _difference(_gradient(config), whole) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective, remat", [("sgflow", "elementwise"), ("mean_flow", "block")])
 def test_recomputation_does_not_change_the_gradient(objective, remat):
     """Nor do stacked tangents or microbatches, even with dropout."""
@@ -95,8 +96,8 @@ def _products(lowered):
     found = collections.Counter()
     for line in lowered.as_text().splitlines():
         if "dot_general" in line or "stablehlo.convolution" in line:
-            (rounding,) = set(re.findall(r"HIGHEST|HIGH|DEFAULT", line)) or {"none"}
-            found[re.findall(r"(bf16|f\d+)>", line)[0], rounding] += 1
+            (precision,) = set(re.findall(r"HIGHEST|HIGH|DEFAULT", line)) or {"none"}
+            found[re.findall(r"(bf16|f\d+)>", line)[0], precision] += 1
     return found
 
 
@@ -127,7 +128,7 @@ def test_float32_products_of_a_step_are_float32_on_every_device(make, objective,
 
 def test_lower_precision_keeps_some_layers_exact():
     """The same layers as with bfloat16."""
-    config = _digits("flow_matching")
+    config = tiny.digits("flow_matching")
     exact = _gradient_products(config).total()
     config.model.precision = "default"
     less = _gradient_products(config)
@@ -140,11 +141,11 @@ def test_lower_precision_keeps_some_layers_exact():
 @pytest.mark.parametrize("precision, expected", [("highest", {"HIGHEST"}), ("high", {"HIGH"})])
 def test_a_sampling_step_has_the_precision_of_its_network(precision, expected):
     config = tiny.mixture()
-    config.model.precision = rounding
+    config.model.precision = precision
     step, (params, *_) = _step(config)
     x = jax.ShapeDtypeStruct((4, 1), np.float32)
     lowered = jax.jit(lambda params, x: sampling.sample(BoundNet(step.model, params), x, np.array([0.0, 1.0])))
-    assert {rounding for _, rounding in _products(lowered.lower(params, x))} == expected
+    assert {each for _, each in _products(lowered.lower(params, x))} == expected
 
 
 def test_bfloat16_is_for_blocks_only():
@@ -157,6 +158,7 @@ def test_bfloat16_is_for_blocks_only():
     assert half == {"f32": 5, "bf16": found["f32"] - 5}
 
 
+@pytest.mark.slow
 def test_bfloat16_changes_the_gradient_little():
     config = _digits("mean_flow")
     config.data.batch_size = 16

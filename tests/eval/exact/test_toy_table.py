@@ -86,6 +86,7 @@ def test_rows_of_each_kind_of_objective(tmp_path, small):
     assert plots.toy_maps(found)[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_equal_time_and_two_dimensions(tmp_path, small):
     settings = _settings("flow_matching", "seconds", 0.5, "eight_gaussians")
     row = toy_table.measure(settings, tmp_path)
@@ -134,6 +135,7 @@ def test_wanted_rows():
             ablations.wanted(_flags(ablations, argument))
 
 
+@pytest.mark.slow
 def test_ablations(tmp_path, small):
     found = []
     for objective, scale in (("sgflow", 10.0), ("sgflow(correction_steps=100)", 10.0), ("lsd", 1.0)):
@@ -149,6 +151,7 @@ def test_ablations(tmp_path, small):
     }
 
 
+@pytest.mark.slow
 def test_ablations_measure_digits(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, "CHANNELS", 4)
     settings = {"data": "digits", "objective": "flow_matching", "time_scale": 1.0, "num_steps": 2, "seed": 0}

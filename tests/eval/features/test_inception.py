@@ -82,6 +82,7 @@ def test_features_equal_pytorch(shared, file):
         _assert_close(tap, golden[name])
 
 
+@pytest.mark.slow
 def test_the_tf1_resize_changes_the_features_by_the_measured_amount(shared, file):
     golden = np.load(shared / "golden" / "inception_fid_random.npz")
     default = features.make("inception", weights=file)

@@ -59,6 +59,7 @@ def test_stages_are_joined_and_compared_with_flow_matching_by_hand():
     assert by_name["flow_matching", "none", "bfloat16", 1]["relative"] == {"step_seconds": 1.0, "peak_bytes": 1.0}
 
 
+@pytest.mark.slow
 def test_the_command_measures_what_is_missing_on_a_cpu(tmp_path):
     config = [
         "--config=configs/mixture1d.py",
@@ -136,7 +137,12 @@ def _ratios(network, name):
     return {"flops": found.flops / base.flops, "residual_bytes": found.residual_bytes / base.residual_bytes}
 
 
-@pytest.mark.parametrize("network, name", [(network, name) for network, names in COMMITTED.items() for name in names])
+# The U-Net, for what saves memory, compiles for tens of seconds.
+MARKS = {"unet": pytest.mark.slow, "mlp": ()}
+ROWS = [pytest.param(network, name, marks=MARKS[network]) for network, names in COMMITTED.items() for name in names]
+
+
+@pytest.mark.parametrize("network, name", ROWS)
 def test_operations_and_memory_relative_to_flow_matching_are_those_committed(network, name):
     """Within 5 %. A change that moves a cost must update cost.json."""
     assert _ratios(network, name) == pytest.approx(COMMITTED[network][name], rel=0.05)
