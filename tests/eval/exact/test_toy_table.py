@@ -149,6 +149,7 @@ def test_ablations(tmp_path, small):
     }
 
 
+@pytest.mark.slow
 def test_ablations_measure_digits(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, "CHANNELS", 4)
     settings = {"data": "digits", "objective": "flow_matching", "time_scale": 1.0, "num_steps": 2, "seed": 0}

@@ -217,6 +217,7 @@ def measured():
     return profile.profile(config, 2)
 
 
+@pytest.mark.slow
 def test_a_real_step(measured):
     row, table = measured
     shares = table.shares()
@@ -252,6 +253,7 @@ def test_a_program_in_another_format_is_rejected(text):
         trace.table([], text)
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_data(tmp_path):
     out = tmp_path / "out.json"
     small = "--config=configs/cifar10.py:flow_matching --config.model.channels=4 --config.data.batch_size=2"
