@@ -217,6 +217,7 @@ def measured():
     return profile.profile(config, 2)
 
 
+@pytest.mark.slow
 def test_a_real_step(measured):
     row, table = measured
     shares = table.shares()
