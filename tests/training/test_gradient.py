@@ -22,10 +22,9 @@ CASES = {
 
 
 def _digits(objective):
-    """A U-Net of one block, with attention."""
+    """A U-Net of one block."""
     config = tiny.digits(objective)
     config.model.num_blocks = 1
-    config.model.attention_sizes = (8,)
     return config
 
 
@@ -61,6 +60,7 @@ def test_microbatches_give_the_gradient_of_the_batch(objective):
 def test_recomputation_does_not_change_the_gradient(objective, remat):
     """Nor do stacked tangents or microbatches, even with dropout."""
     config = _digits(objective)
+    config.model.attention_sizes = (8,)
     config.model.dropout = 0.2
     plain = _gradient(config)
     config.model.remat, config.train.microbatches = remat, 2
@@ -120,7 +120,7 @@ def test_float32_products_of_a_step_are_float32_on_every_device(make, objective,
     config = make(objective)
     config.objective.update(options)
     if make is _digits:
-        config.model.remat = "elementwise"
+        config.model.attention_sizes, config.model.remat = (8,), "elementwise"
     with jax.default_matmul_precision("bfloat16"):  # the user's own default must not matter
         found = _gradient_products(config)
     assert set(found) == {("f32", "HIGHEST")} and found.total() > 5
