@@ -243,6 +243,7 @@ def test_a_directory_that_is_not_shared_is_refused(tmp_path):
     assert not any((tmp_path / "1").iterdir())
 
 
+@pytest.mark.slow
 def test_a_fault_of_one_process_ends_all(tmp_path):
     """Although the others wait for it in their step, and it for them when it closes what they share."""
     workers = _start(FAULT, *_arguments(tiny.mixture(), tmp_path / "run"), devices=1)

@@ -163,7 +163,7 @@ def test_samples_that_are_damaged_are_replaced(line_run, tmp_path, undrawn):
         (Request(calls=(3,), method="heun"), "heun cannot spend 3"),
         (Request(calls=(3,), grid="cubic"), "'cubic'"),
         (Request(checkpoints=(2, 5)), "no checkpoint of step 5"),
-        (Request(calls=(1,), features="classifier"), "mixture1d are points"),
+        (Request(calls=(1,), features="classifier"), "mixture1d consists of points"),
         (Request(calls=(1,), resize="tf1"), "pixels has no resize to choose"),
         (Request(calls=(1,), reference="nowhere.npz"), "nowhere.npz is missing"),
     ],
@@ -220,7 +220,7 @@ def test_a_reference_file_must_fit_and_is_used(line_run, tmp_path, undrawn):
         reference.save(file, target.identity, target.statistics())
 
     save(tiny.digits())
-    with pytest.raises(InputError, match="reference.npz is of digits pixels .*, and what is measured is mixture1d pix"):
+    with pytest.raises(InputError, match="reference.npz is of digits pixels .*, but the run needs mixture1d pixels"):
         _sweep(line_run, calls=(1,), reference=str(file))
     save(tiny.mixture())
     one = _sweep(line_run, calls=(1,), num_samples=70)

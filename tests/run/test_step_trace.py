@@ -35,6 +35,7 @@ def _traced(workdir):
     return min(counts.values())  # some run several times a step
 
 
+@pytest.mark.slow
 def test_the_flag_as_it_is_typed(tmp_path):
     """The trace has these steps and no other, and opens in both programs."""
     flags = "--config=configs/mixture1d.py --config.data.batch_size=16 --config.model.width=8 --config.model.depth=1"

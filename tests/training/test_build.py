@@ -99,6 +99,7 @@ def test_a_continued_run_keeps_its_teacher_although_that_trained_on(lost, finish
     assert step == 8 and not _equal(parts, other)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_moved_is_the_same_and_another_is_not(finished, tmp_path):
     teacher, run = shutil.copytree(finished, tmp_path / "teacher"), tmp_path / "run"
     _train(_student(teacher, num_steps=2), run)

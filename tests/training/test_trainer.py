@@ -86,6 +86,7 @@ def test_the_search_for_nan_names_the_operation(tmp_path, monkeypatch):
         trainer.train(config, str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["flow_matching", "ctm", "fmm", "shortcut", "consistency", "psd", "lsd"])
 def test_what_differs_between_objectives_trains_and_is_previewed(objective, tmp_path):
     """Networks inside networks, both directions of time, few step sizes, the diagonal alone, none: two steps and a
@@ -158,6 +159,7 @@ def whole(tmp_path_factory):
     return config, workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number, code, says",
     [

@@ -69,6 +69,7 @@ def _settings(objective, budget="steps", amount=100, name="mixture1d"):
     return {"data": name, "objective": objective, "budget": budget, "amount": amount, "seed": 0}
 
 
+@pytest.mark.slow
 def test_rows_of_each_kind_of_objective(tmp_path, small):
     found = []
     for objective in ("sgflow(correction=0.5)", "consistency", "shortcut(num_steps=2)", "flow_matching"):
