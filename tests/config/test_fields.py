@@ -18,6 +18,7 @@ INF, NAN = float("inf"), float("nan")
         ("eval.num_samples", (2, 10_000_000), (1, 10_000_001), "an integer from 2 to 10000000"),
         ("model.depth", (1,), (2**40, 1.5), "an integer of at most 2147483647"),
         ("optim.learning_rate", (1, 1e-9), (0.0, INF, NAN, True, "1"), "a number > 0"),
+        ("train.max_rollbacks", (0, 3), (-1, 0.5), "an integer from 0 to 2147483647"),
         ("optim.b1", (0.0, 0.999), (-0.1, 1.0, 1), "a number >= 0 and < 1"),
         ("train.rollback_factor", (0.5, 1.0), (0.0, 1.1), "a number > 0 and <= 1"),
         ("train.divergence_factor", (0.0, 0, 1.5), (0.5, 1.0, -1.0, INF), "0 or a number > 1"),
