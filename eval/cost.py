@@ -116,7 +116,7 @@ def _run(config: ml_collections.ConfigDict) -> store.Values:
 
 def _sample(config: ml_collections.ConfigDict) -> store.Values:
     step = build.train_step(config)
-    shape, size = data.shape(config.data.name), config.eval.batch_size
+    shape, size = data.shape(config.data), config.eval.batch_size
     net = BoundNet(step.model, step.init(stream_key(config.seed, Stream.PARAMETERS), shape).params)
     plan = generate.Plan(shape, sampling.Sampler(objectives.make("sgflow")), SAMPLE_CALLS, config.seed, size)
     examples = functools.partial(generate.examples, net, plan)

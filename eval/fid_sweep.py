@@ -19,8 +19,7 @@ from eval import features, reference
 from eval.scores import labels, results, summary
 from eval.scores.measuring import Checkpoint, measure_all
 from eval.scores.progress import say
-from sgflow_jax import build, cli, sampling
-from sgflow_jax.data import fingerprint
+from sgflow_jax import build, cli, data, sampling
 from sgflow_jax.devices import processes
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
@@ -140,7 +139,7 @@ def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple
     """The features and the reference common to all runs. InputError if the runs cannot share them."""
     config = configs[0].copy_and_resolve_references()
     name = request.features or config.eval.features
-    _agree({other.data.name for other in configs}, "are of different data", "measure them separately")
+    _agree({data.title(other.data) for other in configs}, "are of different data", "measure them separately")
     if request.features is None:
         _agree({other.eval.features for other in configs}, "are for different features", "choose with --features")
     if request.num_samples is None:
@@ -150,8 +149,10 @@ def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple
         config.data.data_dir = request.data_dir
     elif request.reference is None and len({other.data.data_dir for other in configs}) > 1:
         places = {other.data.data_dir: other for other in configs}.values()
-        prints = {fingerprint.of_examples(build.source(other)) for other in places}
-        _agree(prints, f"hold different data called {config.data.name}, by fingerprint", "measure them separately")
+        prints = {build.source(other).fingerprint for other in places}
+        _agree(
+            prints, f"hold different data called {data.title(config.data)}, by fingerprint", "measure them separately"
+        )
     extract = reference.extractor(config, name, request.weights, request.resize)
     if request.reference is not None:
         return extract, reference.of_file(request.reference, config, extract)

@@ -44,8 +44,8 @@ def train(objective: Objective, num_steps: int, seed: int) -> Net:
         each = [source.batch(seed, first + k, size, slice(None)) for k in range(PER_CALL)]
         return jax.tree.map(lambda *a: np.stack(a), *each)
 
-    state = step.init(stream_key(seed, Stream.PARAMETERS), data.shape(config.data.name))
-    monitor = step.init_monitor(data.batch_like(config.data.name, size), state)
+    state = step.init(stream_key(seed, Stream.PARAMETERS), data.shape(config.data))
+    monitor = step.init_monitor(data.batch_like(config.data, size), state)
     advance, key = jax.jit(several(step, PER_CALL)), stream_key(seed, Stream.TRAINING)
     for first in range(0, num_steps, PER_CALL):
         state, monitor = advance(state, monitor, batches(first), key)

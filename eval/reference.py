@@ -32,6 +32,7 @@ from sgflow_jax.devices import processes
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
+CLASSIFIED = 60_000  # most images that a classifier is trained on
 CIFAR10_FID = 3.15  # of all training images to all test images
 
 
@@ -45,12 +46,13 @@ class Target(NamedTuple):
 
 def extractor(config: ml_collections.ConfigDict, name: str, weights: str | None, resize: str | None) -> Features:
     """The features for a run's data; InputError if they do not fit the data."""
-    if len(data.shape(config.data.name)) == 1 and name in features.names() and name != "pixels":
+    if len(data.shape(config.data)) == 1 and name in features.names() and name != "pixels":
         raise InputError(f"{config.data.name} consists of points, but {name} needs images: use --features=pixels")
     labelled = None
-    if name == "classifier" and data.num_classes(config.data.name):
+    if name == "classifier" and data.classes(config.data):
         train = build.source(config)
-        labelled = Labelled(config.data.name, train.images, train.labels)
+        indices = fingerprint.spread(train.size, CLASSIFIED)
+        labelled = Labelled(data.title(config.data), train.read(indices), train.labels[indices], len(train.classes))
     return features.make(name, weights, resize, labelled)
 
 
@@ -59,9 +61,9 @@ def of_data(config: ml_collections.ConfigDict, extract: Features, split: str = "
     source = build.source(config, split)
     identity = ReferenceIdentity(
         version=VERSION,
-        data=config.data.name,
+        data=data.title(config.data),
         split=split,
-        fingerprint=fingerprint.of_examples(source),
+        fingerprint=source.fingerprint,
         reference_count=source.size,
         features=extract.name,
         weights=extract.weights,
@@ -74,10 +76,10 @@ def of_file(file: str, config: ml_collections.ConfigDict, extract: Features) -> 
     """Target from a file of `save`; InputError unless it matches the run's data set and these features."""
     identity, statistics = load(Path(file))
     theirs = [identity.data, identity.features, identity.weights, identity.resize, identity.version]
-    ours = [config.data.name, extract.name, extract.weights, extract.resize, VERSION]
+    ours = [data.title(config.data), extract.name, extract.weights, extract.resize, VERSION]
     # If the data are available, the fingerprint must match; otherwise the file replaces them.
     with contextlib.suppress(InputError):
-        ours.append(fingerprint.of_examples(build.source(config, identity.split)))
+        ours.append(build.source(config, identity.split).fingerprint)
         theirs.append(identity.fingerprint)
     if theirs != ours:
         described = [" ".join(str(part) for part in parts if part) for parts in (theirs, ours)]
@@ -127,7 +129,7 @@ def _from_cache_or_data(identity: ReferenceIdentity, source: data.Source, extrac
         return found
     examples = real.shuffled(source)
     what = f"reference statistics of {identity.data}/{identity.split}"
-    unit = "images" if len(data.shape(identity.data)) == 3 else "points"
+    unit = "images" if source.read(np.zeros(1, int)).ndim == 4 else "points"
     sample = Sample.of(progress.track(examples.chunks(), what, len(examples), unit), extract)
     found = processes.on_first(lambda: Reference(sample.gaussian(), sample.kept(), sample.halves_apart()))
     if found:
@@ -169,7 +171,7 @@ def main(_):
         raise InputError("--num_samples needs --selfcheck: add it, or leave out --num_samples")
     cli.start_jax()
     config = given.config
-    data.check_split(config.data.name, given.split)
+    data.check_split(config.data, given.split)
     extract = extractor(config, given.features or config.eval.features, given.inception_weights, given.resize)
     if given.selfcheck:
         _print_selfcheck(config, extract, given.num_samples)
@@ -185,13 +187,13 @@ def main(_):
 def _print_selfcheck(config: ml_collections.ConfigDict, extract: Features, num_samples: int | None) -> None:
     """Prints a Markdown table on the first process, line by line because each takes long."""
     say = terminal.say if jax.process_index() == 0 else lambda line: None
-    sets = [real.shuffled(build.source(config, split))[:num_samples] for split in data.splits(config.data.name)]
+    sets = [real.shuffled(build.source(config, split))[:num_samples] for split in data.splits(config.data)]
     name = features.distance_name(extract.name, extract.weights, extract.resize)
-    say(f"| {config.data.name} | examples | {name} | kernel distance |\n| --- | --- | --- | --- |")
+    say(f"| {data.title(config.data)} | examples | {name} | kernel distance |\n| --- | --- | --- | --- |")
     for row in selfcheck.compare(sets[0], sets[1] if len(sets) > 1 else None, extract):
         counts = " / ".join(f"{count:,}" for count in row.counts)
         say(f"| {row.what} | {counts} | {row.distance:.4g} | {plus_minus(*row.kernel)} |")
-        if row.what == "train, test" and name == "FID" and config.data.name == "cifar10" and num_samples is None:
+        if row.what == "train, test" and name == "FID" and data.title(config.data) == "cifar10" and num_samples is None:
             say(f"| the same, as published for CIFAR-10 | {counts} | {CIFAR10_FID} | |")
 
 

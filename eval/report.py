@@ -171,7 +171,7 @@ def _samples(
         "seed": found.seed,
         "num_samples": next(iter(runs[0].chosen(kind).values()))[0].identity.num_samples,
         "missing": found.missing,
-        "points": len(data.shape(runs[0].rows[0].identity.reference.data)) == 1,
+        "points": data.of_points(runs[0].rows[0].identity.reference.data),
         "exact": data.density(runs[0].rows[0].identity.reference.data) is not None,
     }
 

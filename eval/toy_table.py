@@ -79,7 +79,7 @@ def _speed(config: ml_collections.ConfigDict, workdir: str) -> float:
 
 def _shown(net, config: ml_collections.ConfigDict) -> dict:
     """Points at time 0, and where the learned and the exact map carry them at time 1."""
-    shape = data.shape(config.data.name)
+    shape = data.shape(config.data)
     x = jnp.linspace(-3, 3, SHOWN)[:, None] if shape == (1,) else jax.random.normal(jax.random.key(0), (SHOWN, *shape))
     zero, one = jnp.zeros(SHOWN), jnp.ones(SHOWN)
     oracle = data.oracle(config.data.name, config.objective.interpolant)

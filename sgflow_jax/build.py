@@ -32,7 +32,7 @@ def mesh(config: ml_collections.ConfigDict) -> Mesh:
 
 def source(config: ml_collections.ConfigDict, split: str = "train") -> data.Source:
     """The data set, or another split of it."""
-    return data.make(config.data.name, config.data.data_dir, config.data.flip, split, config.data.num_workers)
+    return data.read(data.request(config.data, split))
 
 
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -70,7 +70,7 @@ def restore_net(workdir: str, step: int | None = None, ema: bool = True) -> Boun
 
 def first_state(config: ml_collections.ConfigDict, step_fn: TrainStep, like: TrainState) -> TrainState:
     """The training state before the first step, on the devices. like: of `state_like`."""
-    init = functools.partial(step_fn.init, shape=data.shape(config.data.name))
+    init = functools.partial(step_fn.init, shape=data.shape(config.data))
     where = jax.tree.map(lambda a: a.sharding, like)
     return jax.jit(init, out_shardings=where)(stream_key(config.seed, Stream.PARAMETERS))
 
@@ -95,7 +95,7 @@ def compiled(config: ml_collections.ConfigDict, step_fn: TrainStep, like: TrainS
 
 def state_like(config: ml_collections.ConfigDict, step_fn: TrainStep, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the training state. Allocates nothing."""
-    shapes = jax.eval_shape(lambda key: step_fn.init(key, data.shape(config.data.name)), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: step_fn.init(key, data.shape(config.data)), jax.random.key(0))
     return jax.tree.map(
         lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where),
         shapes,
@@ -124,7 +124,7 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
 
     theirs = opened.config
     theirs_objective, ours = objective(theirs), objective(config)
-    shapes = data.shape(theirs.data.name), data.shape(config.data.name)
+    shapes = data.shape(theirs.data), data.shape(config.data)
     require(shapes[0] == shapes[1], f"which was trained on examples of shape {shapes[0]}, not {shapes[1]}")
     require(theirs_objective.domain is not Domain.TO_DATA, f"trained by {theirs.objective.name}, which has no velocity")
     require(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from sgflow_jax import data, interpolant, sampling
 from sgflow_jax.devices import fetch, sharding
-from sgflow_jax.interfaces import InputError, Stream, stream_key
+from sgflow_jax.interfaces import InputError, Net, Stream, stream_key
 from sgflow_jax.models import BoundNet
 
 # Tags that keep the random numbers of one example apart.
@@ -27,7 +27,8 @@ class Plan(NamedTuple):
     """How examples are made.
 
     shape: of one example. calls: network calls spent on each. seed: of the noise. batch_size: examples per network
-    call, over all devices (rounded up to a multiple of their number).
+    call, over all devices (rounded up to a multiple of their number). labels: int32, of every example; None for a
+    network without labels.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class Plan(NamedTuple):
     calls: int
     seed: int
     batch_size: int
+    labels: np.ndarray | None = None
 
 
 class Towards(NamedTuple):
@@ -58,9 +60,13 @@ def examples(net: BoundNet, plan: Plan, num_samples: int) -> np.ndarray:
     return np.concatenate(list(batches(net, plan, num_samples)))
 
 
-def labels(seed: int, num_samples: int, classes: int) -> np.ndarray:
-    """The labels of the first examples that `batches` makes, int32 [num_samples]."""
-    return np.asarray(_labels(_keys(seed, np.arange(num_samples)), classes))
+def draw_labels(seed: int, num_samples: int, counts: np.ndarray) -> np.ndarray:
+    """Labels for the first examples that `batches` makes from this seed, int32 [num_samples], in proportion to counts
+    [classes]. Like the noise, label i depends on (seed, i) alone."""
+    keys = _keys(seed, np.arange(num_samples))
+    uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _LABEL)))(keys)
+    cumulative = np.cumsum(counts) / np.sum(counts)
+    return np.searchsorted(cumulative[:-1], np.asarray(uniform, np.float64), side="right").astype(np.int32)
 
 
 def interpolate(net: BoundNet, plan: Plan, pairs: int, positions: int) -> np.ndarray:
@@ -110,7 +116,8 @@ def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards
     def dispatch():
         for start in starts:
             rows = np.minimum(np.arange(start, start + size), len(indices) - 1)[sharding.process_rows(mesh, size)]
-            which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards)), split)
+            label = None if plan.labels is None else plan.labels[indices]
+            which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards, label)), split)
             yield _sample_batch(net, plan, which, times)
 
     for start, (examples, finite) in zip(starts, fetch.fetch_ahead(dispatch()), strict=True):
@@ -122,13 +129,12 @@ def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards
         yield examples[: len(indices) - start]
 
 
-def _sample_batch(net: BoundNet, plan: Plan, which: tuple[jax.Array, Towards | None], times: np.ndarray):
+def _sample_batch(net: BoundNet, plan: Plan, which: tuple[jax.Array, Towards | None, jax.Array | None], times):
     """Dispatches one batch; returns the arrays of `_to_examples`. Any number of steps runs the same compiled programs,
     unlike `sampling.sample`, whose loop is compiled for each."""
-    classes, how = net.model.num_classes, plan.sampler
-    x, label, keys = _draw_noise(plan.seed, *which, plan.shape, classes)
-    if classes:
-        net = net.replace(label=label)
+    how, (indices, towards, label) = plan.sampler, which
+    x, keys = _draw_noise(plan.seed, indices, towards, plan.shape)
+    net = how.guided(net.replace(label=label))
     for index, (t, u) in enumerate(itertools.pairwise(times)):
         x = _step(net, x, index, t, u, keys, how.method, how.objective.interpolant)
     return _to_examples(x)
@@ -139,10 +145,9 @@ def _gather(params, mesh: Mesh):
     return sharding.gather(mesh, params)
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "classes"))
-def _draw_noise(seed, indices, towards, shape: tuple[int, ...], classes: int):
-    """For the examples `indices` [b]: noise [b, ...], labels [b] (None without classes), and keys [b] for methods that
-    return to noise."""
+@functools.partial(jax.jit, static_argnames="shape")
+def _draw_noise(seed, indices, towards, shape: tuple[int, ...]):
+    """For the examples `indices` [b]: noise [b, ...], and keys [b] for methods that return to noise."""
 
     def noise(keys):
         return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, _NOISE), shape, jnp.float32))(keys)
@@ -152,7 +157,7 @@ def _draw_noise(seed, indices, towards, shape: tuple[int, ...], classes: int):
     if towards is not None:
         x0 = jax.vmap(slerp)(x0, noise(_keys(seed, towards.other)), towards.weight)
     renoise_keys = jax.vmap(lambda key: jax.random.fold_in(key, _RENOISE))(keys)
-    return x0, _labels(keys, classes) if classes else None, renoise_keys
+    return x0, renoise_keys
 
 
 def _keys(seed, indices):
@@ -161,13 +166,9 @@ def _keys(seed, indices):
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
 
-def _labels(keys, classes: int):
-    return jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _LABEL), (), 0, classes))(keys)
-
-
 # Static is only what changes the program: a whole Sampler would compile once per objective and grid.
 @functools.partial(jax.jit, static_argnames=("method", "name"), donate_argnums=sharding.donated(1))
-def _step(net: BoundNet, x, index, t, u, keys, method: str, name: str):
+def _step(net: Net, x, index, t, u, keys, method: str, name: str):
     return sampling.step(net, x, index, t, u, method, sampling.Renoise(interpolant.make(name), keys))
 
 

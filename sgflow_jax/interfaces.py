@@ -45,7 +45,14 @@ class Net(Protocol):
 class ConditionedNet(Protocol):
     """A network that holds more arrays per example (class labels, dropout keys)."""
 
-    def restrict(self, select: Callable[[jax.Array], jax.Array]) -> Net: ...
+    def restrict(self, select: Callable[[jax.Array], jax.Array]) -> "ConditionedNet":
+        """The same network for the examples that `select` ([B, ...] -> [b, ...]) keeps."""
+
+    def unconditional(self) -> Net:
+        """The same network, of the null class for every example. InputError if it was trained without one."""
+
+    def has_class(self) -> jax.Array:
+        """[B]: whether the label of an example is a class, not the null class."""
 
 
 class LossOut(NamedTuple):

@@ -42,25 +42,28 @@ class Interpolant:
 
         return x_t, dx_t
 
-    def mean_velocity(self, t: jax.Array, x0: jax.Array, x1: jax.Array, data: jax.Array) -> jax.Array:
+    def mean_velocity(
+        self, t: jax.Array, x0: jax.Array, x1: jax.Array, data: jax.Array, alike: jax.Array | None = None
+    ) -> jax.Array:
         """E[dx_t | x_t, data], like x1 [b, ...]: the mean of dx_t when x1 is one of data [B, ...], all equally likely.
 
-        x1 must be among the data. Given x_t alone, data[j] made it with probability w_j ~ exp(-|x_t - sigma_t
-        data[j]|^2 / (2 alpha_t^2)) (the stable target field of Xu et al. 2023, arXiv 2302.00670). For independent data
-        the mean of the result given x_t is v(t, x_t), as for dx_t, and its variance is smaller (Rao-Blackwell).
+        alike: [b, B], which data each may be; all by default. x1 must be among them. Given x_t alone, data[j] made it
+        with probability w_j ~ exp(-|x_t - sigma_t data[j]|^2 / (2 alpha_t^2)) (the stable target field of Xu et al.
+        2023, arXiv 2302.00670). For independent data the mean of the result given x_t is v(t, x_t), as for dx_t, and
+        its variance is smaller (Rao-Blackwell).
         """
         x_t, dx_t = self.sample(t, x0, x1)
         # At t = 1, x_t is the datum itself and alpha is 0: keep it from dividing 0 by 0.
         alpha, sigma = jnp.maximum(self.alpha(t), jnp.finfo(t.dtype).eps), self.sigma(t)
 
-        def mean_data(x_t, alpha, sigma):
+        def mean_data(x_t, alpha, sigma, alike):
             square = jnp.sum((x_t[None] - sigma * data) ** 2, axis=tuple(range(1, data.ndim)))
-            w = jax.nn.softmax(-square / (2 * alpha**2))
+            w = jax.nn.softmax(-square / (2 * alpha**2), where=alike)
             return jnp.tensordot(w, data, axes=1, precision="highest")
 
         # dx_t is linear in x1 at fixed x_t: alpha' (x_t - sigma x1) / alpha + sigma' x1.
         slope = self.dsigma(t) - self.dalpha(t) * sigma / alpha
-        return dx_t + expand_time(slope, x1) * (jax.vmap(mean_data)(x_t, alpha, sigma) - x1)
+        return dx_t + expand_time(slope, x1) * (jax.vmap(mean_data)(x_t, alpha, sigma, alike) - x1)
 
 
 _INTERPOLANTS = {

@@ -40,7 +40,7 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     interpolations in the largest number of steps (`generate.interpolate`). config must be that of the run. InputError,
     before anything is written, for an impossible request.
     """
-    shape = data.shape(config.data.name)
+    shape = data.shape(config.data)
     if request.interpolate and len(shape) != 3:
         raise InputError(f"--interpolate shows images, and {config.data.name} is points: leave it out")
     if config.eval.batch_size < 1:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgflow_jax import flow_map, interpolant
-from sgflow_jax.interfaces import InputError, Net, expand_time
+from sgflow_jax.guidance import Guidance
+from sgflow_jax.interfaces import ConditionedNet, InputError, Net, expand_time
 from sgflow_jax.interpolant import Interpolant
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
@@ -119,13 +120,14 @@ def step(
 class Sampler:
     """How a network trained with `objective` is sampled.
 
-    method: one of METHODS; by default the first that the objective allows. grid: one of GRIDS. InputError for an
-    unknown one, or one that the objective did not train the network for.
+    method: one of METHODS; by default the first that the objective allows. grid: one of GRIDS. guidance: the law of
+    `guidance.Guided`. InputError for an unknown one, or one that the objective did not train the network for.
     """
 
     objective: Objective
     method: str | None = None
     grid: str = "uniform"
+    guidance: Guidance = Guidance()
 
     def __post_init__(self):
         name, domain = type(self.objective).__name__, self.objective.domain
@@ -177,6 +179,10 @@ class Sampler:
         for calls in chosen:
             self.times(calls)
         return chosen
+
+    def guided(self, net: ConditionedNet) -> Net:
+        """The network as it is called: with guidance, if any. InputError for one without a null class."""
+        return self.guidance.of(net)
 
     def renoise(self, keys: jax.Array) -> Renoise:
         """keys: one per example, [B]."""

@@ -108,11 +108,15 @@ class TrainStep:
         return Monitor(averages, Guard.fresh())
 
     def _examples(self, batch, key, step) -> Examples:
-        key_noise, key_times, key_dropout = jax.random.split(key, 3)
-        x1 = data.to_float(batch["x"])
+        key_noise, key_times, key_dropout, key_label = jax.random.split(key, 4)
+        x1, own = data.to_float(batch["x"]), batch["label"]
         x0 = jax.random.normal(key_noise, x1.shape, x1.dtype)
-        drawn = self.objective.draw(key_times, x0, x1, step)
-        return Examples(drawn, batch["label"], jax.random.split(key_dropout, len(x1)))
+        classes, label, alike = self.model.num_classes, own, None
+        if classes:
+            label = jnp.where(jax.random.bernoulli(key_label, self.model.label_dropout, own.shape), classes, own)
+            alike = (own[:, None] == own[None]) | (label[:, None] == classes)
+        drawn = self.objective.draw(key_times, x0, x1, step, alike)
+        return Examples(drawn, label, jax.random.split(key_dropout, len(x1)))
 
     def loss(self, params, part: Examples, coordinates: int, teacher: BoundNet | None):
         """(loss, `Seen`) of a batch or a part of it. coordinates: of one example."""

@@ -83,7 +83,7 @@ class _Run:
         self._learning_rate = build.learning_rate(config)
         self._everywhere = sharding.replicated(prepared.mesh)
         self._fresh_monitor = prepared.step_fn.init_monitor(
-            data.batch_like(config.data.name, config.data.batch_size), prepared.like
+            data.batch_like(config.data, config.data.batch_size), prepared.like
         )
         before = log.last
         self._watch = Stopwatch(before.get("wall_seconds", 0.0), before.get("device_seconds", 0.0), jax.device_count())

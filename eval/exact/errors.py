@@ -42,7 +42,9 @@ def targets(name: str, interpolant: str = "linear", num_samples: int = 20_000, s
     if oracle is None:
         raise InputError(f"the exact map of {name} is unknown: use mixture1d or eight_gaussians")
     key_noise, key_times, key_data = jax.random.split(jax.random.key(seed), 3)
-    noise, other = (jax.random.normal(key, (num_samples, *data.shape(name))) for key in (key_noise, key_data))
+    noise, other = (
+        jax.random.normal(key, (num_samples, *data.shape(data.Request(name)))) for key in (key_noise, key_data)
+    )
     t, u = jnp.sort(jax.random.uniform(key_times, (2, num_samples)), axis=0)
     zero, one = jnp.zeros(num_samples), jnp.ones(num_samples)
 

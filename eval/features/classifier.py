@@ -54,7 +54,7 @@ def make(request: Request) -> Features:
     if request.labelled is None:
         raise InputError(f"{request.name} needs labelled images: use other features for data without labels")
     params = _restore_or_train(request.labelled)
-    model = Classifier(data.num_classes(request.labelled.name))
+    model = Classifier(request.labelled.classes)
 
     def classify(features):
         head = params["params"]["head"]
@@ -70,7 +70,7 @@ def make(request: Request) -> Features:
 def _restore_or_train(labelled: Labelled) -> dict:
     """The parameters, equal on every process."""
     file = _file(labelled)
-    model = Classifier(data.num_classes(labelled.name))
+    model = Classifier(labelled.classes)
     fresh = jax.tree.map(np.asarray, _init(model, labelled.images.shape[1:]))
     params = processes.on_first(lambda: _read(file, fresh))
     if not processes.from_process(params is not None):

@@ -30,11 +30,13 @@ class Features:
 
 
 class Labelled(NamedTuple):
-    """Training data of a classifier: uint8 images [N, H, W, C] and labels [N] of the data set called `name`."""
+    """Training data of a classifier: uint8 images [N, H, W, C] and labels [N] of `classes` classes, from the data set
+    called `name`."""
 
     name: str
     images: np.ndarray
     labels: np.ndarray
+    classes: int
 
 
 class Request(NamedTuple):

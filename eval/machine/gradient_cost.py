@@ -26,7 +26,7 @@ class Cost(NamedTuple):
 
 def gradient_cost(config: ml_collections.ConfigDict, objective: Objective) -> Cost:
     """The cost of an objective with the config's network, data shape and batch size."""
-    model, shape, size = models.make(**config.model), data.shape(config.data.name), config.data.batch_size
+    model, shape, size = models.make(**config.model), data.shape(config.data), config.data.batch_size
     t, x = (jax.ShapeDtypeStruct((size, *rest), jnp.float32) for rest in ((), shape))
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(lambda key: build.train_step(config).init(key, shape).params, key)

@@ -12,9 +12,9 @@ from sgflow_jax.models import BoundNet
 from sgflow_jax.train_step import Monitor, TrainState
 
 
-def random_batch(name: str, batch_size: int) -> dict[str, np.ndarray]:
-    """Random examples with the shapes and dtypes of a data set's batches; labels 0."""
-    rng, like = np.random.default_rng(0), data.batch_like(name, batch_size)
+def random_batch(section: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+    """Random examples with the shapes and dtypes of the batches of a configuration's section `data`; labels 0."""
+    rng, like = np.random.default_rng(0), data.batch_like(section, section.batch_size)
     shape, is_image = like["x"].shape, like["x"].dtype == np.uint8
     x = rng.integers(0, 256, shape, np.uint8) if is_image else rng.standard_normal(shape, np.float32)
     return {"x": x, "label": np.zeros(like["label"].shape, np.int32)}
@@ -30,7 +30,7 @@ class Step:
     def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh | None = None):
         self._config, self._mesh = config, mesh or build.mesh(config)
         self._step = build.train_step(config, self._mesh)
-        self._batch = random_batch(config.data.name, config.data.batch_size)
+        self._batch = random_batch(config.data)
         self.like = build.state_like(config, self._step, self._mesh)
         self._monitor = self._step.init_monitor(self._batch, self.like)
         self._teacher, *_ = build.teacher(config, self._mesh)

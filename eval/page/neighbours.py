@@ -8,7 +8,6 @@ from eval.page.runs import Run
 from eval.scores import real
 from eval.scores.manifold import squared_distances
 from sgflow_jax import build, data
-from sgflow_jax.data import fingerprint
 from sgflow_jax.interfaces import InputError
 
 BLOCK = 1000  # training images in float64 at once
@@ -33,18 +32,19 @@ def training(runs: list[Run]) -> Training:
     """InputError, a sentence, if the images are missing or differ from those the runs were measured against."""
     name = runs[0].rows[0].identity.reference.data
     configs = [run.config for run in runs if run.config is not None]
-    if len(data.shape(name)) == 1:
-        raise InputError(f"{name} consists of points that are drawn anew for every batch, so there is nothing to copy")
     if not configs:
         raise InputError("no run has a config.json, which names the location of the training images")
+    shape = data.shape(configs[0].data)
+    if len(shape) == 1:
+        raise InputError(f"{name} consists of points that are drawn anew for every batch, so there is nothing to copy")
     source = build.source(configs[0])
     known = {row.identity.reference for run in runs for row in run.rows}
-    if {reference.fingerprint for reference in known if reference.split == "train"} - {fingerprint.of_examples(source)}:
+    if {reference.fingerprint for reference in known if reference.split == "train"} - {source.fingerprint}:
         raise InputError(f"the images of {name} here differ from those the runs were measured against")
-    classes = data.num_classes(name)
+    classes = len(source.classes)
     shares = np.bincount(source.labels, minlength=classes) / source.size if classes else np.zeros(0)
     mirrored = any(config.data.flip for config in configs)
-    found = real.spread(source, MOST_BYTES // int(np.prod(data.shape(name))))
+    found = real.spread(source, MOST_BYTES // int(np.prod(shape)))
     images = np.concatenate(list(found.chunks()))
     both = np.concatenate([images, images[:, :, ::-1]]) if mirrored else images
     return Training(both, mirrored, len(found), source.size, shares)

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from eval.scores import labels, results
-from sgflow_jax import data
+from sgflow_jax.config.check import completed
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import layout, record
@@ -53,11 +53,11 @@ class Run:
         """The stored examples of a row, uint8 [n, H, W, C] or float32 [n, D]; None if there are none. InputError if the
         file is damaged."""
         file = results.examples_file(self.workdir, row.identity)
-        shape = data.shape(row.identity.reference.data)
         if not file.exists():
             return None
         (found,) = disk.read_arrays(file, "examples")
-        if found.shape[1:] != shape or not len(found) or found.dtype != (np.uint8 if len(shape) == 3 else np.float32):
+        kinds = {4: np.uint8, 2: np.float32}
+        if found.dtype != kinds.get(found.ndim) or not len(found):
             raise InputError(f"{file} is damaged (not examples of {row.identity.reference.data}): remove it")
         return found
 
@@ -107,7 +107,12 @@ def _check_same_data(references: list[results.ReferenceIdentity]) -> None:
 
 
 def _config(recorded: dict[str, Any] | None) -> ml_collections.ConfigDict | None:
-    return None if recorded is None else ml_collections.ConfigDict(recorded)
+    if recorded is None:
+        return None
+    try:
+        return completed(recorded)
+    except InputError:  # of another version: what needs it says so
+        return ml_collections.ConfigDict(recorded)
 
 
 def _history(workdir: str) -> list[dict[str, float]]:

@@ -134,7 +134,7 @@ def cost(runs: list[Run]) -> list[dict[str, Any]]:
 def _gradient(config: ml_collections.ConfigDict | None, baselines: dict[str, gradient_cost.Cost]) -> dict[str, Any]:
     if config is None:
         raise InputError("there is no config.json")
-    shape, network = data.shape(config.data.name), f"{config.model}{config.data}"
+    shape, network = data.shape(config.data), f"{config.model}{config.data}"
     params = jax.eval_shape(lambda key: build.train_step(config).init(key, shape).params, jax.random.key(0))
     ours = gradient_cost.gradient_cost(config, build.objective(config))
     if network not in baselines:

@@ -109,7 +109,7 @@ def _sample(
 ) -> tuple[measure.Sample, np.ndarray]:
     """The features of one pass over generated examples, and the first of the examples."""
     config = checkpoint.config
-    shape = data.shape(config.data.name)
+    shape = data.shape(config.data)
     plan = generate.Plan(shape, checkpoint.sampler, identity.calls, identity.seed, config.eval.batch_size)
     limit = summary.KEPT[len(shape)]
     first = []

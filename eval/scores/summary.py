@@ -107,8 +107,8 @@ def _table(tagged: list[tuple[str, results.Row]]) -> str:
 def _meaning(rows: list[results.Row]) -> str:
     """Explains the numbers of a table."""
     identity, target = rows[0].identity, rows[0].identity.reference
-    images = len(data.shape(target.data)) == 3
-    values = _FEATURES[target.features].format(data=target.data, values="pixels" if images else "coordinates")
+    values = "coordinates" if data.of_points(target.data) else "pixels"
+    values = _FEATURES[target.features].format(data=target.data, values=values)
     text = (
         f"Squared Fréchet distance between {identity.num_samples:,} samples and the {target.reference_count:,} of "
         f"{target.data}/{target.split} in {values}; lower is better. "

@@ -21,7 +21,7 @@ def scorer(config: ml_collections.ConfigDict) -> Callable[[BoundNet], dict[str, 
     """
     extract = reference.extractor(config, config.eval.features, None, None)
     target = reference.of_data(config, extract).statistics()
-    sampler, shape = sampling.Sampler(build.objective(config)), data.shape(config.data.name)
+    sampler, shape = sampling.Sampler(build.objective(config)), data.shape(config.data)
 
     def score(net: BoundNet) -> dict[str, float]:
         found = {}

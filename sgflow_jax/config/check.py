@@ -51,7 +51,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         require(name, max(values[name], 0) % per_call == 0, f"a multiple of train.steps_per_dispatch = {per_call}")
     require("profile.steps", *_profile_steps(config))
 
-    name, shape, classes = config.data.name, data.shape(config.data.name), data.num_classes(config.data.name)
+    name, shape, classes = config.data.name, data.shape(config.data), len(data.classes(config.data))
     labels = f"0 (no labels) or {classes}, the classes of {name}" if classes else f"0, as {name} has no labels"
     require("model.num_classes", config.model.num_classes in (0, classes), labels)
     network.check(shape)

@@ -94,7 +94,12 @@ def _fewer(given: int, saved: int) -> bool:
 FIELDS = {
     "seed": Field(0, "seed of the parameters, the batches and the training noise", least=0),
     "objective.name": Field(None, "training loss; its options are listed below"),
-    "data.name": Field(None, "data set: one of sgflow_jax.data.names()"),
+    "data.name": Field(None, "data set: one of sgflow_jax.data.names(), or tfds:NAME"),
+    "data.dir": Field("", "folder, .npz or .zip of images, for the data set images", resume=True),
+    "data.size": Field(0, "height and width to crop and resize images to, pixels; 0: the data set's own", least=0),
+    "data.channels": Field(0, "of images: 1 (grey), 3 (RGB), or 0 for the data set's own", least=0, most=3),
+    "data.skip_damaged": Field(False, "leave out image files that cannot be read"),
+    "data.test_share": Field(0.0, "share of the files of images that is held out as the test split", least=0, below=1),
     "data.data_dir": Field("", 'directory of the TFDS data; "": TFDS_DATA_DIR, or the default of TFDS', resume=True),
     "data.batch_size": Field(128, "global batch: examples per step, over all devices and processes"),
     "data.flip": Field(False, "mirror images left to right at random"),
@@ -108,6 +113,9 @@ FIELDS = {
     "train.num_steps": Field(200_000, "optimiser steps", least=1, resume=True),
     "train.fork_from": Field(
         "", "RUN@STEP: start from that checkpoint of another run, at its step; RUN: from its newest", resume=_newest
+    ),
+    "train.init_from": Field(
+        "", "RUN[@STEP]: start from its parameters and average, at step 0, with a new optimiser", resume=_newest
     ),
     "train.steps_per_dispatch": Field(1, "steps in one call of the device; more than 1 is slow on CPU", least=1),
     "train.microbatches": Field(1, "parts of a batch, taken in turn: same gradient, less memory", least=1, resume=True),

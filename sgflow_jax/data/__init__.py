@@ -1,4 +1,7 @@
-"""Data sets by name. A batch is a pure function of (seed, step), so that a resumed run sees the same batches."""
+"""Data sets by name. A batch is a pure function of (seed, step), so that a resumed run sees the same batches.
+
+Most functions take a selection: a `Request`, or a configuration's section `data`, whose fields have the same names.
+"""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgflow_jax import oracles
-from sgflow_jax.data import memory, points, records
+from sgflow_jax.data import memory, pictures, points, records
 from sgflow_jax.data.memory import Images
 from sgflow_jax.data.points import Points
 from sgflow_jax.data.records import Records
@@ -22,16 +25,21 @@ __all__ = [
     "Images",
     "Points",
     "Records",
+    "Request",
     "Source",
     "batch_like",
     "check_split",
+    "classes",
     "density",
     "make",
     "names",
-    "num_classes",
+    "of_points",
     "oracle",
+    "read",
+    "request",
     "shape",
     "splits",
+    "title",
     "to_examples",
     "to_float",
 ]
@@ -40,13 +48,13 @@ SPLITS = ("train", "test")
 
 
 class DataSet(NamedTuple):
-    """shape: of one example, (H, W, C) uint8 or (D,) float32. read: opens it; InputError if it is not prepared.
-    classes: number of labels, 0 for data without labels. law: arguments of `oracles.gaussian_mixture` where the
-    distribution is one, None elsewhere."""
+    """shape: of one example as stored, (H, W, C) uint8 or (D,) float32. read: opens it; InputError if it is not
+    prepared. classes: names of the labels, () for data without labels. law: arguments of `oracles.gaussian_mixture`
+    where the distribution is one, None elsewhere."""
 
     shape: tuple[int, ...]
     read: Callable[[Request], Source]
-    classes: int = 0
+    classes: tuple[str, ...] = ()
     splits: tuple[str, ...] = SPLITS
     law: dict[str, Any] | None = None
 
@@ -60,8 +68,8 @@ def _imagenet(size: int) -> DataSet:
 
 
 _DATA_SETS = {
-    "digits": DataSet((8, 8, 1), memory.digits, classes=10, splits=("train",)),
-    "cifar10": DataSet(memory.CIFAR10_SHAPE, memory.cifar10, classes=memory.CIFAR10_CLASSES),
+    "digits": DataSet((8, 8, 1), memory.digits, memory.DIGITS_CLASSES, splits=("train",)),
+    "cifar10": DataSet(memory.CIFAR10_SHAPE, memory.cifar10, memory.CIFAR10_CLASSES),
     "imagenet32": _imagenet(32),
     "imagenet64": _imagenet(64),
     "mixture1d": _points(1, points.mixture1d, points.MIXTURE1D),
@@ -81,51 +89,81 @@ def _data_set(name: str) -> DataSet:
     return _DATA_SETS[name]
 
 
-def shape(name: str) -> tuple[int, ...]:
-    """The shape of one example, (H, W, C) or (D,), without reading any; InputError for an unknown name."""
-    return _data_set(name).shape
+def request(section: Any, split: str = "train") -> Request:
+    """The request for a configuration's section `data`."""
+    return Request(**{field: getattr(section, field) for field in Request._fields if field != "split"}, split=split)
 
 
-def num_classes(name: str) -> int:
-    """Labels are 0 to num_classes - 1; 0 for data without labels. InputError for an unknown name."""
-    return _data_set(name).classes
+def shape(selection: Any) -> tuple[int, ...]:
+    """The shape of one example, (H, W, C) or (D,), without reading any. InputError for an unknown name, or a size or
+    number of channels that the data cannot have."""
+    stored, size, channels = _data_set(selection.name).shape, selection.size, selection.channels
+    if len(stored) == 1:
+        if size or channels:
+            raise InputError(f"{selection.name} consists of points: set data.size and data.channels to 0")
+        return stored
+    if channels not in (0, *pictures.CHANNELS):
+        raise InputError(f"config.data.channels is {channels}: use 1 (grey), 3 (RGB), or 0 for the data set's own")
+    return size or stored[0], size or stored[1], channels or stored[2]
 
 
-def splits(name: str) -> tuple[str, ...]:
+def classes(selection: Any) -> tuple[str, ...]:
+    """The names of the labels 0, 1, ...; () for data without labels. InputError for an unknown name."""
+    return _data_set(selection.name).classes
+
+
+def title(selection: Any) -> str:
+    """The name of a data set in results and file names; it has the size of images that are not in their own."""
+    if len(shape(selection)) == 1 or not selection.size:
+        return selection.name
+    return f"{selection.name}-{selection.size}"
+
+
+def of_points(title: str) -> bool:
+    """Whether the data set with this `title` consists of points, not images."""
+    return title in _DATA_SETS and len(_DATA_SETS[title].shape) == 1
+
+
+def splits(selection: Any) -> tuple[str, ...]:
     """The splits of a data set: ("train",) or ("train", "test"). InputError for an unknown name."""
-    return _data_set(name).splits
+    return _data_set(selection.name).splits
 
 
-def check_split(name: str, split: str) -> None:
+def check_split(selection: Any, split: str) -> None:
     """InputError if the data set has no such split."""
-    if split not in splits(name):
-        raise InputError(f"{name} has no split {split!r}: use {' or '.join(splits(name))}")
+    if split not in splits(selection):
+        raise InputError(f"{selection.name} has no split {split!r}: use {' or '.join(splits(selection))}")
 
 
-def make(name: str, data_dir: str = "", flip: bool = False, split: str = "train", num_workers: int = 0) -> Source:
-    """Opens the data set called `name`. InputError if it is unknown or not prepared in data_dir.
-
-    num_workers: processes that decode data too large for memory; 0 decodes in threads of this process.
-    """
-    check_split(name, split)
-    data_dir = places.path("data.data_dir", data_dir)
-    if num_workers < 0:
-        raise InputError(f"data.num_workers is {num_workers}: use 0 (threads) or a number of processes")
-    return _data_set(name).read(Request(name, data_dir, flip, split, num_workers))
+def make(name: str, data_dir: str = "", **options: Any) -> Source:
+    """As `read`, for the fields of a `Request`."""
+    return read(Request(name, data_dir, **options))
 
 
-def batch_like(name: str, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+def read(request: Request) -> Source:
+    """Opens a data set. InputError if it is unknown, not prepared, or cannot be read as requested."""
+    check_split(request, request.split)
+    shape(request)  # rejects a wrong size
+    request = request._replace(
+        data_dir=places.path("data.data_dir", request.data_dir), dir=places.path("data.dir", request.dir)
+    )
+    if request.num_workers < 0:
+        raise InputError(f"data.num_workers is {request.num_workers}: use 0 (threads) or a number of processes")
+    return _data_set(request.name).read(request)
+
+
+def batch_like(selection: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a batch, without reading any data."""
-    dtype = jnp.uint8 if len(shape(name)) == 3 else jnp.float32
+    dtype = jnp.uint8 if len(shape(selection)) == 3 else jnp.float32
     return {
-        "x": jax.ShapeDtypeStruct((batch_size, *shape(name)), dtype),
+        "x": jax.ShapeDtypeStruct((batch_size, *shape(selection)), dtype),
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
 
 
 def oracle(name: str, interpolant: str = "linear") -> oracles.Oracle | None:
     """The exact distribution of a data set on an interpolant; None if it is unknown."""
-    law = _data_set(name).law
+    law = _DATA_SETS[name].law if name in _DATA_SETS else None
     return None if law is None else oracles.gaussian_mixture(**law, interpolant=interpolant)
 
 

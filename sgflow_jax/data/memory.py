@@ -6,21 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from sgflow_jax.data import fingerprint, prepared
-from sgflow_jax.data.source import ORDER, Request, Stepwise, half_mirrored
+from sgflow_jax.data import fingerprint, pictures, prepared
+from sgflow_jax.data.source import ORDER, Request, Stepwise, half_mirrored, identity_of
 
-CIFAR10_SHAPE, CIFAR10_CLASSES = (32, 32, 3), 10
+CIFAR10_SHAPE = (32, 32, 3)
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DIGITS_CLASSES = tuple("0123456789")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images(Stepwise):
-    """Images in memory: images uint8 [N, H, W, C], labels int32 [N]. Each epoch is a permutation of all."""
+    """Images in memory: images uint8 [N, H, W, C], labels int32 [N]. classes: the names of the labels; () without
+    labels. Each epoch is a permutation of all."""
 
     images: np.ndarray
     labels: np.ndarray
     flip: bool
     name: str = ""
     split: str = "train"
+    classes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -42,10 +46,10 @@ class Images(Stepwise):
         return self.images[indices]
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "split": self.split, "examples": self.size, "fingerprint": self._fingerprint}
+        return identity_of(self)
 
     @functools.cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         return fingerprint.of_examples(self)
 
 
@@ -59,8 +63,8 @@ def digits(request: Request) -> Images:
     from sklearn.datasets import load_digits  # takes a second to import, which only digits need
 
     found = load_digits()
-    images = np.round(found.images * (255 / 16)).astype(np.uint8)
-    return Images(images[..., None], found.target.astype(np.int32), request.flip, request.name, request.split)
+    images = np.round(found.images * (255 / 16)).astype(np.uint8)[..., None]
+    return _in_memory(images, found.target.astype(np.int32), DIGITS_CLASSES, request)
 
 
 def cifar10(request: Request) -> Images:
@@ -68,5 +72,11 @@ def cifar10(request: Request) -> Images:
     found = prepared.open_split(request.name, "cifar10", request.split, request.data_dir, "make data")
     examples = found.examples(range(len(found)))
     images = found.images(examples, range(len(examples)), CIFAR10_SHAPE)
-    labels = found.labels(examples, CIFAR10_CLASSES)
-    return Images(images, labels, request.flip, request.name, request.split)
+    labels = found.labels(examples, len(CIFAR10_CLASSES))
+    return _in_memory(images, labels, CIFAR10_CLASSES, request)
+
+
+def _in_memory(images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], request: Request) -> Images:
+    """The images in the requested size and number of channels."""
+    fitted = pictures.fitted(images, request.size or images.shape[1], request.channels or images.shape[3])
+    return Images(fitted, labels, request.flip, request.name, request.split, classes)

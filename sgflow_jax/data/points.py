@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sgflow_jax.data import fingerprint
 from sgflow_jax.data.source import DRAW, REFERENCE, TEST, Request, Stepwise
 from sgflow_jax.interfaces import InputError
 
@@ -29,9 +30,19 @@ class Points(Stepwise):
     name: str = ""
     split: str = "train"
 
+    classes = ()
+
     @property
     def size(self) -> int:
         return REFERENCE_POINTS
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.zeros(self.size, np.int32)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return fingerprint.of_examples(self)
 
     def batch(self, seed, step, batch_size, rows):
         x = self.draw(np.random.default_rng([DRAW, seed, step]), batch_size)[rows]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from sgflow_jax.data import fingerprint
+from sgflow_jax.data import fingerprint, pictures
 from sgflow_jax.data.prepared import Split, open_split
-from sgflow_jax.data.source import ORDER, Request, Stepwise, half_mirrored
+from sgflow_jax.data.source import ORDER, Request, Stepwise, half_mirrored, identity_of
 from sgflow_jax.interfaces import InputError
 
 THREADS = 8  # without worker processes: batches decoded concurrently and held
@@ -22,17 +22,19 @@ THREADS = 8  # without worker processes: batches decoded concurrently and held
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records(Stepwise):
-    """Unlabelled images in files, each uint8 of `shape` [H, W, C]. Each epoch is a permutation of all.
+    """Images in files, each uint8 of `stored` [H, W, C], read as `shape`. Each epoch is a permutation of all.
 
     num_workers: processes that decode; 0 decodes in threads of this process, which share the Python lock.
     """
 
     records: Split
+    stored: tuple[int, ...]
     shape: tuple[int, ...]
     flip: bool
     name: str
     split: str
     num_workers: int = 0
+    classes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -40,10 +42,11 @@ class Records(Stepwise):
 
     def batch(self, seed, step, batch_size, rows):
         order = _order(seed, self.size)
-        x = self.read([order[int(place)] for place in step * batch_size + np.arange(batch_size)[rows]])
+        index = np.array([order[int(place)] for place in step * batch_size + np.arange(batch_size)[rows]], int)
+        x = self.read(index)
         if self.flip:
             x = half_mirrored(x, seed, step, batch_size, rows)
-        return {"x": x, "label": np.zeros(len(x), np.int32)}
+        return {"x": x, "label": self.labels[index]}
 
     def batches(self, seed, start, batch_size, rows):
         """See `Source`. Threads or processes compute batches ahead; they end when the iterator is closed."""
@@ -76,13 +79,18 @@ class Records(Stepwise):
 
     def read(self, indices):
         """See `Source`. InputError for an image that cannot be decoded or has another shape."""
-        return self.records.images(self.records.examples(indices), indices, self.shape)
+        images = self.records.images(self.records.examples(indices), indices, self.stored)
+        return pictures.fitted(images, self.shape[0], self.shape[2])
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "split": self.split, "examples": self.size, "fingerprint": self._fingerprint}
+        return identity_of(self)
 
     @functools.cached_property
-    def _fingerprint(self) -> str:
+    def labels(self) -> np.ndarray:
+        return np.zeros(self.size, np.int32)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
         return fingerprint.of_examples(self)
 
 
@@ -92,7 +100,8 @@ def imagenet(size: int, request: Request) -> Records:
     tfds_name = f"downsampled_imagenet/{size}x{size}"
     split = "validation" if request.split == "test" else request.split
     found = open_split(request.name, tfds_name, split, request.data_dir, f"make data DATASET={tfds_name}")
-    source = Records(found, (size, size, 3), request.flip, request.name, request.split, request.num_workers)
+    stored, shape = (size, size, 3), (request.size or size, request.size or size, request.channels or 3)
+    source = Records(found, stored, shape, request.flip, request.name, request.split, request.num_workers)
     source.read([0, source.size - 1])  # fails now rather than in the first batch
     return source
 

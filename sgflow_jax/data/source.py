@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from sgflow_jax.data import fingerprint
+
 # Tags that separate the random streams of one seed.
 ORDER, FLIP, DRAW, REFERENCE, TEST = range(5)
 
@@ -22,6 +24,18 @@ class Source(Protocol):
     def size(self) -> int:
         """Number of examples that `read` can return."""
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, of labels 0, 1, ...; () for data without labels."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of the examples that `read` can return, int32 [size]; 0 for data without labels."""
+
+    @property
+    def fingerprint(self) -> str:
+        """`fingerprint.of_examples`, computed once."""
+
     def batches(self, seed: int, start: int, batch_size: int, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         """Yields the rows `rows` [b] of batches start, start + 1, ...: "x" [b, ...], uint8 images or float32 points,
         and "label" [b] int32. Close it when done, because it may hold threads and processes."""
@@ -31,17 +45,39 @@ class Source(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """JSON-serialisable identity of the data set: "name" and "split"; where examples are read rather than drawn,
-        also "examples", their number, and "fingerprint" (`fingerprint.of_examples`), computed once."""
+        also "examples", their number, and "fingerprint"; where they have labels, also "classes", a list of [name,
+        number of examples] in the order of the labels, and "labels", the fingerprint of these."""
 
 
 class Request(NamedTuple):
-    """A requested data set. flip: mirror images at random. num_workers: processes that decode; 0: threads."""
+    """A requested data set, by the fields of a configuration's section `data`.
+
+    data_dir: of TFDS. flip: mirror images at random. num_workers: processes that decode; 0: threads. dir: folder, .npz
+    or .zip of images. size: height and width to crop and resize images to; 0: the data set's own. channels: of images,
+    1 or 3; 0: the data set's own. skip_damaged: leave out images that cannot be read. test_share: of the images, held
+    out as the test split.
+    """
 
     name: str
     data_dir: str = ""
     flip: bool = False
     split: str = "train"
     num_workers: int = 0
+    dir: str = ""
+    size: int = 0
+    channels: int = 0
+    skip_damaged: bool = False
+    test_share: float = 0.0
+
+
+def identity_of(source: Source) -> dict[str, Any]:
+    """`Source.identity` of examples that are read."""
+    found = {"name": source.name, "split": source.split, "examples": source.size, "fingerprint": source.fingerprint}
+    if not source.classes:
+        return found
+    counts = np.bincount(source.labels, minlength=len(source.classes))
+    classes = [[name, int(count)] for name, count in zip(source.classes, counts, strict=True)]
+    return {**found, "classes": classes, "labels": fingerprint.of_arrays(source.labels)}
 
 
 class Stepwise(abc.ABC):

@@ -19,7 +19,7 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
     identity = prepared.source.identity()
     model = prepared.step_fn.model
     begins = f"from step {start:,}" if start else "from the beginning"
-    shape = data.shape(config.data.name)
+    shape = data.shape(config.data)
     if len(shape) == 3:
         what = f"{identity['examples']:,} images of {' x '.join(map(str, shape))}, split {identity['split']}"
     else:

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models.mlp import MLP
@@ -29,6 +30,10 @@ def make(name: str, **options: Any) -> nn.Module:
     for option, known in {"dtype": _DTYPES, "precision": _PRECISIONS}.items():
         if options[option] not in known:
             raise InputError(f"model.{option} is {options[option]!r}: use one of {', '.join(known)}")
+    if not 0 <= options["label_dropout"] < 1 or options["label_dropout"] and not options["num_classes"]:
+        raise InputError(
+            f"model.label_dropout is {options['label_dropout']}: use a number >= 0 and < 1, and 0 without labels"
+        )
     if not options["time_scale"] > 0:
         raise InputError(f"model.time_scale is {options['time_scale']}: use a number > 0")
     return _MODELS[name](**options)
@@ -72,6 +77,16 @@ class BoundNet:
             return self.model.apply({"params": self.params}, t, u, x, label, self.dropout_keys)
 
     def restrict(self, select) -> "BoundNet":
-        """The network for the examples kept by `select` ([B, ...] -> [b, ...]), with their labels and dropout keys."""
+        """See `interfaces.ConditionedNet`."""
         label, dropout_keys = jax.tree.map(select, (self.label, self.dropout_keys))
         return self.replace(label=label, dropout_keys=dropout_keys)
+
+    def unconditional(self) -> "BoundNet":
+        """See `interfaces.ConditionedNet`."""
+        if not (self.model.num_classes and self.model.label_dropout):
+            raise InputError("guidance needs a network with a null class: train with labels and model.label_dropout")
+        return self.replace(label=jnp.full_like(self.label, self.model.num_classes))
+
+    def has_class(self) -> jax.Array:
+        """See `interfaces.ConditionedNet`."""
+        return self.label < self.model.num_classes

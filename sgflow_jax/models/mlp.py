@@ -13,7 +13,9 @@ class MLP(nn.Module):
     width, depth: units per hidden layer, and how many hidden layers.
     time_dim: features of each of the two times.
     time_scale: highest frequency of these features, radians per unit of time, see `embeddings.time_features`.
-    num_classes: classes of the data; 0: train without labels.
+    num_classes: classes of the data; 0: train without labels; -1: those of the data.
+    label_dropout: share of the examples trained with the null class, number num_classes, in place of their own; 0: no
+        null class.
     dtype: type of the computation, "float32" or "bfloat16"; parameters stay float32.
     precision: of float32 products: "highest" (float32), "high" or "default" (TF32 on a GPU), see `BoundNet`.
     """
@@ -23,6 +25,7 @@ class MLP(nn.Module):
     time_dim: int = 32
     time_scale: float = 10.0
     num_classes: int = 0
+    label_dropout: float = 0.0
     dtype: str = "float32"
     precision: str = "highest"
 
@@ -43,6 +46,8 @@ class MLP(nn.Module):
         for i in range(self.depth):
             h = nn.Dense(self.width, dtype=self.dtype, name=f"hidden{i}")(h)
             if self.num_classes and i == 0:
-                h = h + nn.Embed(self.num_classes, self.width, dtype=self.dtype, name="label")(label)
+                h = h + nn.Embed(
+                    self.num_classes + (self.label_dropout > 0), self.width, dtype=self.dtype, name="label"
+                )(label)
             h = nn.silu(h)
         return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out")(h).astype(x.dtype)

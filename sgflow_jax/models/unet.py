@@ -116,7 +116,9 @@ class UNet(nn.Module):
     attention_sizes: heights, in pixels, of the levels with self-attention; the middle then has it too. (): none.
     dropout: share of activations dropped in training.
     time_scale: highest frequency of the time embedding, radians per unit of time, see `embeddings.time_features`.
-    num_classes: classes of the data; 0: train without labels.
+    num_classes: classes of the data; 0: train without labels; -1: those of the data.
+    label_dropout: share of the examples trained with the null class, number num_classes, in place of their own; 0: no
+        null class.
     dtype: type of the computation, "float32" or "bfloat16"; parameters stay float32.
     precision: of float32 products: "highest" (float32), "high" or "default" (TF32 on a GPU), see `BoundNet`.
     remat: what the backward pass computes again, "none", "elementwise" or "block", see REMAT and docs/cost.md.
@@ -129,6 +131,7 @@ class UNet(nn.Module):
     dropout: float = 0.0
     time_scale: float = 10.0
     num_classes: int = 0
+    label_dropout: float = 0.0
     dtype: str = "float32"
     precision: str = "highest"
     remat: str = "none"
@@ -166,7 +169,9 @@ class UNet(nn.Module):
 
         condition = TimeEmbedding(4 * self.channels, self.time_scale, name="times")(t, u)
         if self.num_classes:
-            condition = condition + nn.Embed(self.num_classes, 4 * self.channels, name="label")(label)
+            condition = condition + nn.Embed(
+                self.num_classes + (self.label_dropout > 0), 4 * self.channels, name="label"
+            )(label)
 
         def block(h, features, name, skip=None):
             keys = None

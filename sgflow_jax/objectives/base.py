@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from sgflow_jax import interpolant
-from sgflow_jax.interfaces import InputError, LossOut, Net, restrict, squared_norm
+from sgflow_jax.guidance import Guidance
+from sgflow_jax.interfaces import ConditionedNet, InputError, LossOut, Net, expand_time, restrict, squared_norm
 from sgflow_jax.times import Domain, Strata, TimeLaw
 
 VELOCITY_TARGETS = ("pair", "batch")
@@ -38,7 +39,9 @@ class Objective(abc.ABC):
         need its sign changed.
     velocity_target: the value used for dx_t. "pair" is the velocity of the example's own pair. "batch" is its
         conditional mean given x_t when the data are the batch (`interpolant.Interpolant.mean_velocity`): the same
-        expected gradient with less noise. Not for labelled networks, whose velocity is that of one class.
+        expected gradient with less noise. For a labelled network, the data are those of the example's class.
+    guidance: W, see `guide`; 1 for none.
+    guidance_start, guidance_end: it acts at times from the first to the second only.
     """
 
     interpolant: str = "linear"
@@ -46,6 +49,9 @@ class Objective(abc.ABC):
     logit_mean: float = 0.0
     logit_std: float = 1.0
     velocity_target: str = "pair"
+    guidance: float = 1.0
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
 
     # Where the network learns F(t, u, x). Decides how it can be sampled (`sampling.METHODS`).
     domain = Domain.FORWARD
@@ -70,6 +76,7 @@ class Objective(abc.ABC):
         interpolant.make(self.interpolant)
         self.make_law()  # rejects a bad law here, not in the middle of a trace
         self._one_of("velocity_target", VELOCITY_TARGETS)
+        self.make_guidance()
 
     def _one_of(self, field: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, field)
@@ -80,15 +87,20 @@ class Objective(abc.ABC):
     def make_law(self) -> TimeLaw:
         return TimeLaw(self.time_law, self.logit_mean, self.logit_std)
 
-    def points(self, t: jax.Array, x0: jax.Array, x1: jax.Array, data: jax.Array) -> Points:
+    def make_guidance(self) -> Guidance:
+        return Guidance(self.guidance, self.guidance_start, self.guidance_end)
+
+    def points(
+        self, t: jax.Array, x0: jax.Array, x1: jax.Array, data: jax.Array, alike: jax.Array | None = None
+    ) -> Points:
         """The points at times t [b] of the paths from x0 to x1 [b, ...].
 
-        data: x1 of the whole batch [B, ...], for velocity_target "batch".
+        data: x1 of the whole batch [B, ...], for velocity_target "batch". alike: see `draw`, [b, B].
         """
         path = interpolant.make(self.interpolant)
         x_t, dx_t = path.sample(t, x0, x1)
         if self.velocity_target == "batch":
-            dx_t = path.mean_velocity(t, x0, x1, data)
+            dx_t = path.mean_velocity(t, x0, x1, data, alike)
         return Points(t, x_t, dx_t)
 
     def __call__(
@@ -104,17 +116,47 @@ class Objective(abc.ABC):
             raise InputError(f"{type(self).__name__} takes no teacher: leave it out")
         return self.loss(net, self.draw(key, x0, x1, step), teacher)
 
-    def draw(self, key: jax.Array, x0: jax.Array, x1: jax.Array, step) -> Any:
+    def draw(self, key: jax.Array, x0: jax.Array, x1: jax.Array, step, alike: jax.Array | None = None) -> Any:
         """Everything the loss of a batch needs besides networks, as a pytree. By default `Points` at one time each.
 
         Every array has a row for each example, or for each example of one kind (diagonal, off-diagonal), in the order
         of the batch, so a part of the batch uses a part of each array. A scalar belongs to every part.
+        alike: [B, B], whether datum j is from the distribution of example i: its class, or all for the null class. None
+        without labels.
         """
-        return self.points(self.make_law().single(key, len(x1), x1.dtype), x0, x1, x1)
+        return self.points(self.make_law().single(key, len(x1), x1.dtype), x0, x1, x1, alike)
 
-    @abc.abstractmethod
     def loss(self, net: Net, drawn: Any, teacher: Net | None) -> LossOut:
         """The loss of a batch or of a part of it. drawn: the result of `draw`, or a part of it."""
+        guidance = self.make_guidance()
+        if guidance.on:
+            drawn, teacher = self.guide(net, drawn), teacher and guidance.of(teacher)
+        return self.unguided_loss(net, drawn, teacher)
+
+    def guide(self, net: ConditionedNet, drawn: Any) -> Any:
+        """`drawn` with the velocities of the guided field, the only change that guidance makes: dx_t becomes
+
+            W dx_t + (1 - W) sg[F(t, t, x_t | null)]
+
+        for examples with a class, and stays dx_t for those of the null class (Geng et al. 2025, arXiv 2505.13447,
+        section 4.2). Then the objective stops at the flow map of v_null + W (v_c - v_null), see docs/objectives.md.
+        InputError for a network without a null class.
+        """
+        return guided_points(self.make_guidance(), net, drawn)
+
+    @abc.abstractmethod
+    def unguided_loss(self, net: Net, drawn: Any, teacher: Net | None) -> LossOut:
+        """`loss`, for velocities that need no further guidance."""
+
+
+def guided_points(guidance: Guidance, net: ConditionedNet, points: Points) -> Points:
+    """See `Objective.guide`. net: for these points."""
+    t, x_t, dx_t = points
+    v_null = jax.lax.stop_gradient(net.unconditional()(t, t, x_t))
+
+    guided = guidance.mix(t, dx_t, v_null)
+
+    return Points(t, x_t, jnp.where(expand_time(net.has_class(), x_t), guided, dx_t))
 
 
 class OffDiagonal(NamedTuple):
@@ -222,16 +264,18 @@ class FlowMapObjective(Objective):
         """The off-diagonal times (t, u), both [n]."""
         return self.make_law().pair(key, n, dtype, both=self.direction == "both")
 
-    def draw(self, key, x0, x1, step) -> Drawn:
+    def draw(self, key, x0, x1, step, alike=None) -> Drawn:
         strata, dtype = self.make_strata(), x1.dtype
         on, off = strata.counts(len(x1))
         key_on, key_off, key_rest = jax.random.split(key, 3)
 
-        t = self.make_law().single(key_on, on, dtype)
-        diagonal = self.points(t, strata.on_diagonal(x0), strata.on_diagonal(x1), x1)
+        def points(t, select):
+            return self.points(t, select(x0), select(x1), x1, None if alike is None else select(alike))
+
+        diagonal = points(self.make_law().single(key_on, on, dtype), strata.on_diagonal)
 
         t, u = self.draw_pair(key_off, off, dtype)
-        _, x_t, dx_t = self.points(t, strata.off_diagonal(x0), strata.off_diagonal(x1), x1)
+        _, x_t, dx_t = points(t, strata.off_diagonal)
         return Drawn(diagonal, OffDiagonal(t, u, x_t, dx_t, jax.random.uniform(key_rest, (off,), dtype), step))
 
     @abc.abstractmethod
@@ -246,7 +290,15 @@ class FlowMapObjective(Objective):
     def _weigh(self, squares: jax.Array) -> jax.Array:
         return jax.lax.stop_gradient((squares + self.weight_offset) ** -self.weight_power)
 
-    def loss(self, net, drawn: Drawn, teacher):
+    def guide(self, net, drawn: Drawn) -> Drawn:
+        strata, guidance, off = self.make_strata(), self.make_guidance(), drawn.off_diagonal
+
+        diagonal = guided_points(guidance, net.restrict(strata.on_diagonal), drawn.diagonal)
+
+        points = guided_points(guidance, net.restrict(strata.off_diagonal), Points(off.t, off.x_t, off.dx_t))
+        return Drawn(diagonal, off._replace(dx_t=points.dx_t))
+
+    def unguided_loss(self, net, drawn: Drawn, teacher):
         strata, off = self.make_strata(), drawn.off_diagonal
 
         loss_on = diagonal_loss(restrict(net, strata.on_diagonal), drawn.diagonal)

@@ -65,16 +65,16 @@ class Consistency(Objective):
         doublings = jnp.asarray(step) // self.doubling_steps
         return jnp.minimum(self.initial_intervals * 2.0**doublings, self.final_intervals)
 
-    def draw(self, key, x0, x1, step) -> Points | Neighbours:
+    def draw(self, key, x0, x1, step, alike=None) -> Points | Neighbours:
         if self.continuous:
-            return super().draw(key, x0, x1, step)
+            return super().draw(key, x0, x1, step, alike)
 
         t = self.make_law().single(key, len(x1), x1.dtype)
         N = self.intervals(step).astype(t.dtype)
         t = jnp.minimum(jnp.floor(t * N), N - 1) / N  # float32 may round a time up to 1
         s = t + 1 / N
 
-        here = self.points(t, x0, x1, x1)
+        here = self.points(t, x0, x1, x1, alike)
         if self.velocity_target == "pair":
             x_s, _ = interpolant.make(self.interpolant).sample(s, x0, x1)
         else:
@@ -82,6 +82,14 @@ class Consistency(Objective):
         return Neighbours(here, s, x_s)
 
     def loss(self, net, drawn, teacher):
+        if self.make_guidance().on and teacher is None:
+            raise InputError("consistency trains no velocity that could guide it: give a teacher, or guidance 1")
+        return super().loss(net, drawn, teacher)
+
+    def guide(self, net, drawn):
+        return drawn  # with guidance the velocity is the teacher's
+
+    def unguided_loss(self, net, drawn, teacher):
         loss = (self._continuous if self.continuous else self._discrete)(net, drawn, teacher)
         return LossOut(loss, {"consistency_loss": jnp.mean(loss)})
 

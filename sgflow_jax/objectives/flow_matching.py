@@ -21,7 +21,7 @@ class FlowMatching(Objective):
     domain = Domain.DIAGONAL
     regression = True
 
-    def loss(self, net, drawn, teacher):
+    def unguided_loss(self, net, drawn, teacher):
         loss = diagonal_loss(net, drawn)
 
         return LossOut(loss, {"diagonal_loss": jnp.mean(loss)})

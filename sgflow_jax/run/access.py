@@ -24,12 +24,13 @@ from sgflow_jax.run.ownership import Claim
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A trained network, read from a checkpoint. config: what it was trained with. params: the averaged parameters, or
-    the last ones, as host arrays."""
+    """A trained network, read from a checkpoint. config: what it was trained with. data: identity of its training data.
+    params: the averaged parameters, or the last ones, as host arrays."""
 
     workdir: str
     step: int
     config: ml_collections.ConfigDict
+    data: dict[str, Any]
     params: Any
 
     @functools.cached_property
@@ -59,7 +60,7 @@ def open(workdir: str, step: int | None = None, ema: bool = True) -> Opened:
     found = processes.on_first(lambda: integrity.find(workdir, step, read))
     step = processes.from_process(found and found.saved.step)
     found = processes.on_all(lambda: found or integrity.find(workdir, step, read))
-    return Opened(workdir, step, completed(found.saved.config), found.params)
+    return Opened(workdir, step, completed(found.saved.config), found.saved.data, found.params)
 
 
 def previous(workdir: str, config: ml_collections.ConfigDict) -> Saved:
@@ -88,9 +89,11 @@ def _previous(workdir: str, config: ml_collections.ConfigDict) -> Saved:
 
 def check_data(workdir: str, saved: Saved, source: data.Source) -> data.Source:
     """The source. InputError if the run was trained on other data."""
-    if saved.data not in (None, source.identity()):
+    now = source.identity()
+    # Older versions recorded fewer facts.
+    if saved.data is not None and saved.data != {name: now.get(name) for name in saved.data}:
         raise InputError(
-            f"--workdir={workdir} was trained on {saved.data}, but config.data points to {source.identity()}: set "
+            f"--workdir={workdir} was trained on {saved.data}, but config.data points to {now}: set "
             "config.data.data_dir to the former"
         )
     return source

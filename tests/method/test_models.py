@@ -17,11 +17,21 @@ UNET = dict(
     dropout=0.0,
     time_scale=10.0,
     num_classes=0,
+    label_dropout=0.0,
     dtype="float32",
     precision="highest",
     remat="none",
 )
-MLP = dict(width=16, depth=2, time_dim=8, time_scale=10.0, num_classes=0, dtype="float32", precision="highest")
+MLP = dict(
+    width=16,
+    depth=2,
+    time_dim=8,
+    time_scale=10.0,
+    num_classes=0,
+    label_dropout=0.0,
+    dtype="float32",
+    precision="highest",
+)
 
 
 def bound(name, options, shape, label=None, offset=0.05):

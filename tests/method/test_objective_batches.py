@@ -208,7 +208,15 @@ def test_every_call_of_the_off_diagonal_loss_has_the_same_batch_size(name, optio
 
 
 def test_a_dropout_key_fixes_the_mask_of_one_example_in_any_batch():
-    options = dict(channels=4, channel_mult=(1,), num_blocks=1, attention_sizes=(), time_scale=10.0, num_classes=0)
+    options = dict(
+        channels=4,
+        channel_mult=(1,),
+        num_blocks=1,
+        attention_sizes=(),
+        time_scale=10.0,
+        num_classes=0,
+        label_dropout=0.0,
+    )
     model = make_model("unet", **options, dropout=0.5, dtype="float32", precision="highest", remat="none")
     t, x = jnp.array([0.2, 0.4]), jax.random.normal(KEY, (2, 4, 4, 1))
     params = jax.jit(model.init)(jax.random.key(1), t, t, x)["params"]

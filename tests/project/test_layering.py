@@ -10,6 +10,7 @@ sgflow_jax.interfaces
 sgflow_jax.interpolant
 sgflow_jax.times
 sgflow_jax.flow_map
+sgflow_jax.guidance
 sgflow_jax.oracles.runge_kutta
 sgflow_jax.oracles.base
 sgflow_jax.oracles.gaussian
@@ -44,6 +45,7 @@ sgflow_jax.devices.provenance
 sgflow_jax.devices.processes
 sgflow_jax.devices.sharding
 sgflow_jax.data.fingerprint
+sgflow_jax.data.pictures
 sgflow_jax.data.prepared
 sgflow_jax.data.source
 sgflow_jax.data.memory
