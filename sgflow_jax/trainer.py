@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sgflow_jax import build, data
+from sgflow_jax import build, data, origin
 from sgflow_jax.devices import processes, provenance, sharding
 from sgflow_jax.display.banner import banner, ending
 from sgflow_jax.display.phase import phase
@@ -17,7 +17,7 @@ from sgflow_jax.display.preview import preview
 from sgflow_jax.guard import FAULTS
 from sgflow_jax.interfaces import InputError, Stream, stream_key
 from sgflow_jax.models import BoundNet
-from sgflow_jax.preparation import Prepared, origin_state, prepare
+from sgflow_jax.preparation import Prepared, prepare
 from sgflow_jax.run import access
 from sgflow_jax.run.checkpoint import Checkpoints
 from sgflow_jax.run.due import Due
@@ -97,7 +97,7 @@ class _Run:
         with phase("reading the checkpoint" if start else "making the parameters"):
             state, monitor = self._saved(start) if prepared.found.step else self._first()
         self._say_start(state)
-        if prepared.origin:
+        if prepared.beginning:
             self._save(start, state, monitor)  # from now on this run does not need the other one
         new_key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=self._everywhere)
         step, stop, key, advance = start, False, new_key(), None
@@ -128,8 +128,8 @@ class _Run:
 
     def _say_start(self, state: TrainState) -> None:
         first, *rest = banner(self._prepared, self._workdir, sum(a.size for a in jax.tree.leaves(state.params)))
-        origin = self._config.train.fork_from or None
-        facts = {"fork_from": origin, **provenance.describe(sys.argv)}
+        begins = {field: self._config.train[field] or None for field in origin.FIELDS}
+        facts = {**begins, **provenance.describe(sys.argv)}
         self._log.event("start", self._prepared.start, first, **facts)
         for line in rest:
             self._log.say(line)
@@ -154,12 +154,12 @@ class _Run:
         self._log.begin(step)
 
     def _first(self) -> tuple[TrainState, Monitor]:
-        """The state a run begins with: new, or from the checkpoint it forks."""
+        """The state a run begins with: new, or from another run's checkpoint."""
         monitor = jax.device_put(self._fresh_monitor, self._everywhere)
         prepared = self._prepared
-        if prepared.origin:
-            return origin_state(prepared.origin, prepared.like), monitor
-        return build.first_state(self._config, prepared.step_fn, prepared.like), monitor
+        fresh = build.first_state(self._config, prepared.step_fn, prepared.like)
+        state = origin.first_state(prepared.origin, fresh, prepared.like) if prepared.origin else fresh
+        return state, monitor
 
     def _saved(self, step: int) -> tuple[TrainState, Monitor]:
         """Reads state and monitor from this run's checkpoint of a step."""

@@ -35,7 +35,7 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
         f"previews {_every(train.preview_every)}",
     }
     if prepared.origin:
-        lines["begins with"] = f"step {prepared.origin[1]:,} of {prepared.origin[0]}"
+        lines["begins with"] = str(prepared.origin)
     if config.teacher.workdir:
         lines["teacher"] = f"step {config.teacher.step:,} of {config.teacher.workdir}"
     if (every := train.keep_every) and (kept := train.num_steps // every) > MANY_KEPT:

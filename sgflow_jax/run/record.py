@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from sgflow_jax.config import fields
+from sgflow_jax.config.check import completed
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
@@ -38,10 +39,12 @@ def _config_file(workdir: str) -> Path:
 def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.ConfigDict) -> None:
     """InputError, with the fields that differ, unless a run saved with one configuration may continue with another.
 
-    Each field of `config.fields` says which changes it allows.
+    Each field of `config.fields` says which changes it allows. Fields that the run's version did not have yet count as
+    left at their defaults.
     """
+    both = config.to_dict(), completed(saved).to_dict()
     # Through JSON, so that tuples and lists compare equal.
-    ours, theirs = (fields.flatten(json.loads(json.dumps(tree))) for tree in (config.to_dict(), saved))
+    ours, theirs = (fields.flatten(json.loads(json.dumps(tree))) for tree in both)
     differing = [
         f"{name} (there {theirs.get(name, 'absent')!r}, here {ours.get(name, 'absent')!r})"
         for name in sorted(set(ours) | set(theirs))

@@ -114,6 +114,8 @@ def test_options_of_the_unet_and_the_classifier_on_images():
         ("train.fork_from", "", "a@3", True),
         ("train.fork_from", "a", "a@3", True),
         ("train.fork_from", "b", "a@3", False),
+        ("train.init_from", "a", "a@3", True),
+        ("train.init_from", "b", "a@3", False),
     ],
 )
 def test_what_may_change_when_a_run_is_continued(name, given, saved, may):

@@ -78,6 +78,7 @@ sgflow_jax.display.figures
 sgflow_jax.run.metric_log
 sgflow_jax.display.phase
 sgflow_jax.display.preview
+sgflow_jax.origin
 sgflow_jax.preparation
 sgflow_jax.display.banner
 sgflow_jax.display.dry_run

@@ -1,6 +1,7 @@
 """What a run decides before its first step: what it keeps, and the checkpoint of another run it may begin with."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from eval import fid_sweep
 from eval.machine import gradient_cost
 from eval.scores import while_training
-from sgflow_jax import build, trainer
+from sgflow_jax import build, origin, trainer
 from sgflow_jax.config.check import check_config
 from sgflow_jax.display import dry_run
 from sgflow_jax.display.banner import banner
@@ -67,6 +68,91 @@ def test_the_same_command_continues_a_fork_however_it_names_the_other_run(source
     disk.make_directory(train)
     record.record(str(train), first.config)  # a run that was killed before its first checkpoint
     assert prepare(config, str(train)).start == first.start > 0
+
+
+def _begun_from(run, config, **fields):
+    config.train.init_from, config.train.num_steps = run, 2
+    for name, value in fields.items():
+        config.model[name] = value
+    return config
+
+
+def _first(config, workdir):
+    """The state before the first step."""
+    prepared = prepare(config, str(workdir))
+    fresh = build.first_state(prepared.config, prepared.step_fn, prepared.like)
+    return prepared, origin.first_state(prepared.origin, fresh, prepared.like), fresh
+
+
+def test_a_run_begins_with_the_network_of_another_and_a_new_optimiser(line_run, tmp_path):
+    prepared, state, fresh = _first(_begun_from(line_run, tiny.mixture("mean_flow")), tmp_path)
+    for ema, ours in ((True, state.average), (False, state.params)):
+        jax.tree.map(np.testing.assert_array_equal, ours, build.restore_net(line_run, ema=ema).params)
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh.opt_state)
+    assert int(state.step) == prepared.start == 0
+    assert prepared.config.train.init_from == f"{line_run}@6"
+    assert "begins with parameters of step 6 of" in "\n".join(banner(prepared, "", 0))
+
+
+def test_a_run_that_has_begun_needs_the_other_no_more(line_run, tmp_path):
+    config = _begun_from(f"{line_run}/@4", tiny.mixture())
+    assert trainer.train(config, str(tmp_path))
+    start = _lines(tmp_path, "events.jsonl")[0]
+    assert (start["step"], start["init_from"], start["fork_from"]) == (0, f"{line_run}@4", None)
+    shutil.rmtree(line_run)
+    config.train.num_steps = 4
+    assert prepare(config, str(tmp_path)).start == 2
+    config.train.init_from = ""  # the directory knows it
+    assert trainer.train(config, str(tmp_path))
+    config.train.init_from = f"{line_run}@2"
+    with pytest.raises(InputError, match="train.init_from"):
+        trainer.train(config, str(tmp_path))
+
+
+def test_only_a_class_table_of_another_size_is_new(digits_run, tmp_path):
+    """From no classes to ten, and from those with a null class to the network without one."""
+    labelled = _begun_from(digits_run, tiny.digits(), num_classes=10, label_dropout=0.5)
+    _, state, fresh = _first(labelled, tmp_path / "labelled")
+    theirs = build.restore_net(digits_run, ema=False).params
+    np.testing.assert_array_equal(state.params["label"]["embedding"], fresh.params["label"]["embedding"])
+    jax.tree.map(np.testing.assert_array_equal, {k: v for k, v in state.params.items() if k != "label"}, theirs)
+    trainer.train(labelled, str(tmp_path / "labelled"))
+
+    for fields, rows in (({"num_classes": 10, "label_dropout": 0.1}, 11), ({"num_classes": 10}, 0), ({}, None)):
+        config = _begun_from(str(tmp_path / "labelled"), tiny.digits("sgflow"), **fields)
+        _, state, _ = _first(config, tmp_path / "next")
+        theirs = build.restore_net(str(tmp_path / "labelled"), ema=False).params
+        if rows is not None:
+            same = state.params["label"]["embedding"].shape == theirs["label"]["embedding"].shape
+            assert same == bool(rows)
+            if same:
+                np.testing.assert_array_equal(state.params["label"]["embedding"], theirs["label"]["embedding"])
+        np.testing.assert_array_equal(state.params["stem"]["kernel"], theirs["stem"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    "source, change, match",
+    [
+        ("@3", {}, "no checkpoint of step 3: it has 2, 4, 6"),
+        ("/nowhere", {}, "no checkpoint"),
+        (
+            "",
+            {"model.width": 4},
+            r"init_from is .*, a run of another network: hidden0.bias is \(8,\) there and \(4,\) here, hidden0.kernel "
+            r"is \(65, 8\) there and \(65, 4\) here, out.kernel is .* here; use the model fields of that run",
+        ),
+        ("", {"model.depth": 3}, "hidden1.bias is absent there and .* and 1 more arrays differ; use the model"),
+        ("", {"train.fork_from": "runs/other"}, "both fork_from and init_from: use one"),
+    ],
+)
+def test_a_beginning_that_cannot_be_is_refused(source, change, match, line_run, tmp_path):
+    config = _begun_from(line_run + source, tiny.mixture())
+    for name, value in change.items():
+        section, field = name.split(".")
+        config[section][field] = value
+    with pytest.raises(InputError, match=match):
+        trainer.train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 BY_FOUR = {f"train.{name}": 4 for name in ("steps_per_dispatch", "log_every", "checkpoint_every")} | {
