@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import ml_collections
@@ -10,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sgflow_jax import build, data
+from sgflow_jax.config import automatic
 from sgflow_jax.config.check import check_config, completed
 from sgflow_jax.devices import processes, sharding
 from sgflow_jax.files import places
@@ -25,11 +27,12 @@ _KEPT_SHARE = 10  # by default about this many checkpoints are kept for good
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """config: complete, with teacher.step, train.keep_every and train.fork_from resolved. found: the workdir's newest
-    checkpoint. like: shapes and shardings of the training state. origin: the checkpoint to fork, as (workdir, step), or
-    None for new parameters."""
+    """config: complete, with teacher.step, train.keep_every and train.fork_from resolved. chosen: those of its fields
+    that follow from the data, see `automatic.resolved`. found: the workdir's newest checkpoint. like: shapes and
+    shardings of the training state. origin: the checkpoint to fork, as (workdir, step), or None for new parameters."""
 
     config: ml_collections.ConfigDict
+    chosen: dict[str, Any]
     mesh: Mesh
     step_fn: TrainStep
     like: TrainState
@@ -61,7 +64,7 @@ class Prepared:
 
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     """Checks a run. InputError for a bad configuration, data set or workdir, or an unsuitable teacher or fork."""
-    check_config(config)
+    config, chosen = processes.on_all(lambda: _checked(config))
     mesh = build.mesh(config)
     step_fn = build.train_step(config, mesh)
     like = build.state_like(config, step_fn, mesh)
@@ -74,7 +77,14 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
         config.train.fork_from = "@".join(map(str, origin))
     source = processes.on_all(lambda: access.check_data(workdir, found, build.source(config)))
     processes.check_same({"the data": source.identity()})
-    return Prepared(config, mesh, step_fn, like, found, source, teacher, origin)
+    return Prepared(config, chosen, mesh, step_fn, like, found, source, teacher, origin)
+
+
+def _checked(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
+    """See `automatic.resolved`. InputError for an invalid field. Opens data whose classes only their files tell."""
+    config, chosen = automatic.resolved(config)
+    check_config(config)
+    return config, chosen
 
 
 def origin_state(origin: tuple[str, int], like: TrainState) -> TrainState:
