@@ -18,7 +18,7 @@ def origin(file: Path) -> Origin:
     """A file with the arrays images, uint8 [N, H, W, C] or [N, H, W], and, optional, labels, integers [N] from 0, and
     classes, their names. Without names these are 0, 1, ..."""
     found = file.stat()
-    return Origin(str(file), [found.st_size, found.st_mtime_ns], lambda: _opened(file), True)
+    return Origin(str(file), [file.name, found.st_size, found.st_mtime_ns], lambda: _opened(file), True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,10 +101,11 @@ def origin(tfds_name: str, data_dir: str) -> Origin:
     name = f"tfds:{tfds_name}"
     builder = _builder(name, tfds_name, data_dir)
     features, found = builder.info.features, builder.info.splits
+    if not found:
+        raise _not_prepared(name, tfds_name, data_dir, FileNotFoundError())
     if "train" not in found or "image" not in features:
         raise InputError(f"{name} has no split train with a feature image: use a data set of images")
-    label = features.get("label")
-    classes = tuple(label.names or ()) if hasattr(label, "names") else ()
+    classes = tuple(getattr(features["label"], "names", None) or ()) if "label" in features else ()
     test = next((split for split in ("test", "validation") if split in found), None)
     folder = Path(builder.data_dir)
     key = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.iterdir())]
