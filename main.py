@@ -54,11 +54,13 @@ def main(_):
     elif _DRY_RUN.value:
         from eval.machine import gradient_cost
         from sgflow_jax import build
+        from sgflow_jax.config import automatic
         from sgflow_jax.config.check import check_config
         from sgflow_jax.display import dry_run
 
-        check_config(config)
-        terminal.say(dry_run.report(config, workdir, gradient_cost.gradient_cost(config, build.objective(config))))
+        whole, _ = automatic.resolved(config)
+        check_config(whole)
+        terminal.say(dry_run.report(config, workdir, gradient_cost.gradient_cost(whole, build.objective(whole))))
     else:
         from sgflow_jax import trainer
 

@@ -9,7 +9,8 @@ from sgflow_jax.config import fields
 def get_config(objective="sgflow"):
     config = fields.get_config(objective)
     fields.set_objective(config, warmup_steps=2_000, ramp_steps=8_000, doubling_steps=25_000, tangents="vmap")
-    config.data.name = "imagenet32"
+    config.data.name = "tfds:imagenet_resized/32x32"  # has labels, which downsampled_imagenet lacks
+    config.data.size = 32
     config.data.batch_size = 512
     config.data.flip = True
     config.model = fields.unet()

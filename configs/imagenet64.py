@@ -10,7 +10,8 @@ from sgflow_jax.config import fields
 def get_config(objective="sgflow"):
     config = fields.get_config(objective)
     fields.set_objective(config, warmup_steps=4_000, ramp_steps=16_000, doubling_steps=50_000, tangents="vmap")
-    config.data.name = "imagenet64"
+    config.data.name = "tfds:imagenet_resized/64x64"  # has labels, which downsampled_imagenet lacks
+    config.data.size = 64
     config.data.batch_size = 512
     config.data.flip = True
     config.model = fields.unet()

@@ -29,7 +29,7 @@ from eval.machine import cost_table, gradient_cost, hardware, plots
 from eval.machine.ready_step import Step
 from eval.tables import document, store, variants
 from sgflow_jax import build, cli, data, generate, objectives, sampling, terminal
-from sgflow_jax.config import fields
+from sgflow_jax.config import automatic, fields
 from sgflow_jax.config.check import check_config
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SEED, InputError, Stream, stream_key
@@ -48,7 +48,7 @@ SETTINGS = {
     "microbatches": store.Range(1, MAX_SEED),
     "eval_batch_size": store.Range(1, MAX_SEED),
     "stage": STAGES,
-    "data": str,
+    "data": str,  # NAME, or NAME@SIZE of images that are resized
     "network": str,  # its other fields, as JSON
     "device": str,
     "jax": str,
@@ -60,7 +60,8 @@ def config_of(settings: store.Settings) -> ml_collections.ConfigDict:
     variant = variants.parse(settings["objective"])
     config = fields.get_config(variant.objective)
     variant.apply(config)
-    config.data.name, config.data.batch_size = settings["data"], settings["batch_size"]
+    config.data.name, _, size = settings["data"].partition("@")
+    config.data.size, config.data.batch_size = int(size or 0), settings["batch_size"]
     config.eval.batch_size = settings["eval_batch_size"]
     network = disk.from_json(settings["network"])  # JSON has no tuples, but a network's fields must be hashable
     network = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
@@ -149,7 +150,9 @@ def measure(settings: store.Settings) -> store.Values:
 
 def wanted(given: flags.FlagValues) -> list[store.Settings]:
     """The settings of all requested rows, stage by stage, the baseline first. InputError for an invalid one."""
-    network = {k: v for k, v in given.config.model.to_dict().items() if k not in ("dtype", "remat")}
+    config, _ = automatic.resolved(given.config)
+    data_set, size = config.data.name, config.data.size
+    network = {k: v for k, v in config.model.to_dict().items() if k not in ("dtype", "remat")}
     names = variants.from_flag(given.objectives) or [variant.name for variant in variants.own()]
     parts = cli.integers("microbatches", given.microbatches, 1)
     if not given.stages or not set(given.stages) <= set(STAGES):
@@ -165,11 +168,11 @@ def wanted(given: flags.FlagValues) -> list[store.Settings]:
                     "objective": name,
                     "remat": remat,
                     "dtype": dtype,
-                    "batch_size": given.config.data.batch_size,
+                    "batch_size": config.data.batch_size,
                     "microbatches": count,
-                    "eval_batch_size": given.config.eval.batch_size if stage == "sample" else 1,  # others do not use it
+                    "eval_batch_size": config.eval.batch_size if stage == "sample" else 1,  # others do not use it
                     "stage": stage,
-                    "data": given.config.data.name,
+                    "data": f"{data_set}@{size}" if size else data_set,
                     "network": json.dumps(network, sort_keys=True),
                     "device": "any" if stage == "count" else _device(),
                     "jax": jax.__version__,

@@ -147,9 +147,8 @@ def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple
         _agree(counts, "are for different numbers of samples", "choose with --num_samples")
     if request.data_dir is not None:
         config.data.data_dir = request.data_dir
-    elif request.reference is None and len({other.data.data_dir for other in configs}) > 1:
-        places = {other.data.data_dir: other for other in configs}.values()
-        prints = {build.source(other).fingerprint for other in places}
+    elif request.reference is None and len(places := {data.request(other.data): other for other in configs}) > 1:
+        prints = {build.source(other).fingerprint for other in places.values()}
         _agree(
             prints, f"hold different data called {data.title(config.data)}, by fingerprint", "measure them separately"
         )

@@ -25,6 +25,7 @@ from eval.machine import trace
 from eval.machine.ready_step import Step
 from eval.tables import store
 from sgflow_jax import cli, terminal
+from sgflow_jax.config import automatic
 from sgflow_jax.config.check import check_config
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -136,7 +137,7 @@ def main(_):
     if given.out:
         disk.check_writable(Path(given.out))
     cli.start_jax(alone=True)
-    config = given.config.copy_and_resolve_references()
+    config, _ = automatic.resolved(given.config)
     check_config(config)
     row, table = profile(config, given.steps)
     terminal.say(described(row, table, given.top))

@@ -23,6 +23,7 @@ from jax.sharding import AxisType, Mesh
 from eval.machine.ready_step import Step
 from eval.tables import store
 from sgflow_jax import build, cli, terminal
+from sgflow_jax.config import automatic
 from sgflow_jax.config.check import check_config
 from sgflow_jax.devices import sharding
 from sgflow_jax.files import disk
@@ -197,7 +198,7 @@ def main(_):
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(devices))
     cli.start_jax()
-    config = given.config.copy_and_resolve_references()
+    config, _ = automatic.resolved(given.config)
     config.mesh.data, config.mesh.fsdp = -1, 1
     config.data.batch_size = given.batch_per_device * jax.device_count()
     check_config(config)

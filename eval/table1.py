@@ -18,6 +18,7 @@ from absl import flags
 from eval.machine import gradient_cost
 from eval.tables import document, store, variants
 from sgflow_jax import cli, terminal
+from sgflow_jax.config import automatic
 from sgflow_jax.config.check import check_config
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -132,11 +133,12 @@ def define_flags() -> None:
 def main(_):
     given = flags.FLAGS
     cli.start_jax(alone=True)
-    check_config(given.config)
+    config, _ = automatic.resolved(given.config)
+    check_config(config)
     place = document.Place(Path(given.doc), "python -m eval.table1") if given.doc else None
     table = store.markdown(
         {title: lambda row, key=key: row[key] for title, key in COLUMNS.items()},
-        measure(given.config, Path(given.results)),
+        measure(config, Path(given.results)),
     )
     terminal.say(table)
     if place is not None:

@@ -36,7 +36,7 @@ PINNED = {
 }
 
 # Flags that may differ between the processes of a command. Data that differ are noticed when they are read.
-EACH_ITS_OWN = ("process_id", "data_dir", "config.data.data_dir")
+EACH_ITS_OWN = ("process_id", "data_dir", "config.data.data_dir", "config.data.dir")
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first of several processes. On TPU slices and SLURM leave out all three."

@@ -3,18 +3,19 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from sgflow_jax import build, data
-from sgflow_jax import origin as origins
+from sgflow_jax import beginning, build, data
+from sgflow_jax.beginning import Beginning
+from sgflow_jax.config import automatic
 from sgflow_jax.config.check import check_config
 from sgflow_jax.devices import processes, sharding
 from sgflow_jax.models import BoundNet
-from sgflow_jax.origin import Origin
 from sgflow_jax.run import access
 from sgflow_jax.run.integrity import Saved
 from sgflow_jax.train_step import TrainState, TrainStep
@@ -24,28 +25,29 @@ _KEPT_SHARE = 10  # by default about this many checkpoints are kept for good
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """config: complete, with teacher.step, train.keep_every, train.fork_from and train.init_from resolved. found: the
-    workdir's newest checkpoint. like: shapes and shardings of the training state. origin: the checkpoint that a new run
-    begins with; None for new parameters."""
+    """config: complete, with teacher.step, train.keep_every, train.fork_from and train.init_from resolved. chosen: the
+    fields that follow from the data, see `automatic.resolved`. found: the workdir's newest checkpoint. like: shapes and
+    shardings of the training state. begins_with: a checkpoint of another run; None for new parameters."""
 
     config: ml_collections.ConfigDict
+    chosen: dict[str, Any]
     mesh: Mesh
     step_fn: TrainStep
     like: TrainState
     found: Saved
     source: data.Source
     teacher: BoundNet | None
-    origin: Origin | None
+    begins_with: Beginning | None
 
     @property
-    def beginning(self) -> int:
+    def first_step(self) -> int:
         """The step at which the run began: 0, or that of the forked checkpoint."""
-        return self.origin.step if self.origin and self.origin.fork else 0
+        return self.begins_with.step if self.begins_with and self.begins_with.fork else 0
 
     @property
     def start(self) -> int:
         """The step from which this process trains."""
-        return self.found.step or self.beginning
+        return self.found.step or self.first_step
 
     def batches(self, start: int, count: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's rows of the batches from number `start`. With count > 1, stacks as many along a first axis."""
@@ -60,18 +62,25 @@ class Prepared:
 
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     """Checks a run. InputError for a bad configuration, data set or workdir, or an unsuitable teacher or fork."""
-    check_config(config)
+    config, chosen = processes.on_all(lambda: _checked(config))
     mesh = build.mesh(config)
     step_fn = build.train_step(config, mesh)
     like = build.state_like(config, step_fn, mesh)
-    config = origins.spelled(config)
+    config = beginning.spelled(config)
     found = access.previous(workdir, config)
     config = _filled_in(config, found)
     teacher, config.teacher.step, config.teacher.network = build.teacher(config, mesh)
-    origin = None if found.step else origins.find(config, like)
+    begins_with = None if found.step else beginning.find(config, like)
     source = processes.on_all(lambda: access.check_data(workdir, found, build.source(config)))
     processes.check_same({"the data": source.identity()})
-    return Prepared(config, mesh, step_fn, like, found, source, teacher, origin)
+    return Prepared(config, chosen, mesh, step_fn, like, found, source, teacher, begins_with)
+
+
+def _checked(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDict, dict[str, Any]]:
+    """See `automatic.resolved`. InputError for an invalid field. Opens data whose classes only their files tell."""
+    config, chosen = automatic.resolved(config)
+    check_config(config)
+    return config, chosen
 
 
 def _filled_in(config: ml_collections.ConfigDict, found: Saved) -> ml_collections.ConfigDict:
@@ -81,7 +90,7 @@ def _filled_in(config: ml_collections.ConfigDict, found: Saved) -> ml_collection
     train = config.train
     if saved is not None:
         config.teacher.step, config.teacher.network = saved["teacher"]["step"], saved["teacher"]["network"]
-        for field in origins.FIELDS:
+        for field in beginning.FIELDS:
             train[field] = saved["train"].get(field, "")  # older versions had only one
     if train.keep_every < 0 and found.step:
         train.keep_every = saved["train"]["keep_every"]

@@ -7,6 +7,7 @@ import jax
 import ml_collections
 
 from sgflow_jax import build, data, generate, sampling
+from sgflow_jax.config import automatic
 from sgflow_jax.display import figures
 from sgflow_jax.display.phase import phase
 from sgflow_jax.files import disk
@@ -47,7 +48,7 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
         raise InputError(f"config.eval.batch_size is {config.eval.batch_size}: use a positive integer")
     with phase("reading the checkpoint"):
         opened = access.open(workdir, request.checkpoint, request.ema)
-    record.check_same(workdir, opened.config.to_dict(), config)
+    record.check_same(workdir, opened.config.to_dict(), automatic.as_saved(config, opened.config.to_dict()))
     sampler = sampling.Sampler(build.objective(opened.config), request.method, request.grid)
     calls = sampler.choose(request.calls)
     target, picture, strip = _targets(out)

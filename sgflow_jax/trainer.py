@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sgflow_jax import build, data, origin
+from sgflow_jax import beginning, build, data
 from sgflow_jax.devices import processes, provenance, sharding
 from sgflow_jax.display.banner import banner, ending
 from sgflow_jax.display.phase import phase
@@ -97,7 +97,7 @@ class _Run:
         with phase("reading the checkpoint" if start else "making the parameters"):
             state, monitor = self._saved(start) if prepared.found.step else self._first()
         self._say_start(state)
-        if prepared.beginning:
+        if prepared.first_step:
             self._save(start, state, monitor)  # from now on this run does not need the other one
         new_key = jax.jit(lambda: stream_key(self._config.seed, Stream.TRAINING), out_shardings=self._everywhere)
         step, stop, key, advance = start, False, new_key(), None
@@ -128,7 +128,7 @@ class _Run:
 
     def _say_start(self, state: TrainState) -> None:
         first, *rest = banner(self._prepared, self._workdir, sum(a.size for a in jax.tree.leaves(state.params)))
-        begins = {field: self._config.train[field] or None for field in origin.FIELDS}
+        begins = {field: self._config.train[field] or None for field in beginning.FIELDS}
         facts = {**begins, **provenance.describe(sys.argv)}
         self._log.event("start", self._prepared.start, first, **facts)
         for line in rest:
@@ -158,7 +158,7 @@ class _Run:
         monitor = jax.device_put(self._fresh_monitor, self._everywhere)
         prepared = self._prepared
         fresh = build.first_state(self._config, prepared.step_fn, prepared.like)
-        state = origin.first_state(prepared.origin, fresh, prepared.like) if prepared.origin else fresh
+        state = beginning.first_state(prepared.begins_with, fresh, prepared.like) if prepared.begins_with else fresh
         return state, monitor
 
     def _saved(self, step: int) -> tuple[TrainState, Monitor]:
@@ -232,7 +232,7 @@ class _Run:
         train = self._config.train
         self._say_write_fault(self._checkpoints.write_fault(wait=True), int(state.step))
         sound = self._checkpoints.newest()
-        last = sound.step if sound else self._prepared.beginning
+        last = sound.step if sound else self._prepared.first_step
         for place in self._checkpoints.set_aside_after(last):
             self._log.event("damaged", last, f"a damaged checkpoint was moved to {place}")
         good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"

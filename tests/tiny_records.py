@@ -30,12 +30,16 @@ def write(directory: Path | str, size: int = 64, count: int = 32, test_count: in
     return write_images(directory, size, splits)
 
 
-def write_images(directory: Path | str, size: int, splits: dict[str, np.ndarray]) -> Path:
-    """Like `write`, with the given images per split, which may have any shape."""
+def write_images(
+    directory: Path | str, size: int, splits: dict[str, np.ndarray], classes: tuple[str, ...] = ()
+) -> Path:
+    """Like `write`, with the given images per split, which may have any shape. With classes, image i has label i modulo
+    their number."""
     folder = Path(directory) / NAME / f"{size}x{size}" / VERSION
     folder.mkdir(parents=True)
     # TFDS declares jpeg although the images are PNG.
-    features = tfds.features.FeaturesDict({"image": tfds.features.Image(encoding_format="jpeg")})
+    label = {"label": tfds.features.ClassLabel(names=classes)} if classes else {}
+    features = tfds.features.FeaturesDict({"image": tfds.features.Image(encoding_format="jpeg"), **label})
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder,
         template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
@@ -50,7 +54,9 @@ def write_images(directory: Path | str, size: int, splits: dict[str, np.ndarray]
             file = folder / f"{NAME}-{split}.array_record-{shard:05d}-of-{len(shards):05d}"
             writer = ArrayRecordWriter(str(file), "group_size:1")
             for i in indices:
-                record = features.serialize_example({"image": _png(arrays[i])})
+                record = features.serialize_example(
+                    {"image": _png(arrays[i])} | ({"label": i % len(classes)} if classes else {})
+                )
                 writer.write(record)
                 sizes.append(len(record))
             writer.close()

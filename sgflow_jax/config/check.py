@@ -51,10 +51,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         require(name, max(values[name], 0) % per_call == 0, f"a multiple of train.steps_per_dispatch = {per_call}")
     require("profile.steps", *_profile_steps(config))
 
-    name, shape, classes = config.data.name, data.shape(config.data), len(data.classes(config.data))
+    name, shape = config.data.name, data.shape(config.data)
+    network.check(shape)
+    # Only where they matter, as for some data sets they are known only once these are prepared.
+    labelled = config.model.num_classes or config.eval.features == "classifier"
+    classes = len(data.classes(config.data)) if labelled else 0
     labels = f"0 (no labels) or {classes}, the classes of {name}" if classes else f"0, as {name} has no labels"
     require("model.num_classes", config.model.num_classes in (0, classes), labels)
-    network.check(shape)
     able = [f for f in fields.FEATURES if f == "pixels" or len(shape) > 1 and (f != "classifier" or classes)]
     require("eval.features", config.eval.features in able, f"one of {', '.join(able)} for {name}")
     if config.eval.every:
@@ -66,8 +69,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     require("teacher.network", not teacher.network or teacher.workdir, "'', or give teacher.workdir")
     taught = not teacher.workdir or objective.takes_teacher
     require("teacher.workdir", taught, f"'', as {config.objective.name} takes no velocity from a teacher")
-    one_class = objective.velocity_target == "pair" or not config.model.num_classes
-    require("objective.velocity_target", one_class, "'pair', as a batch mixes classes and a labelled network has one")
+    null_class = config.model.label_dropout or not objective.make_guidance().on
+    require("objective.guidance", null_class, "1, or train a null class with model.label_dropout=0.1")
 
     multiple, parts = objective.batch_multiple, config.train.microbatches
     sharding.check_batch_size(config.data.batch_size, multiple, parts, "config.data.batch_size")

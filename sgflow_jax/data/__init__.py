@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgflow_jax import oracles
-from sgflow_jax.data import memory, pictures, points, records
+from sgflow_jax.data import memory, own, pictures, points, records
 from sgflow_jax.data.memory import Images
 from sgflow_jax.data.points import Points
 from sgflow_jax.data.records import Records
@@ -47,15 +47,19 @@ __all__ = [
 SPLITS = ("train", "test")
 
 
-class DataSet(NamedTuple):
-    """shape: of one example as stored, (H, W, C) uint8 or (D,) float32. read: opens it; InputError if it is not
-    prepared. classes: names of the labels, () for data without labels. law: arguments of `oracles.gaussian_mixture`
-    where the distribution is one, None elsewhere."""
+def _always(value: tuple[str, ...]) -> Callable[[Request], tuple[str, ...]]:
+    return lambda _: value
 
-    shape: tuple[int, ...]
+
+class DataSet(NamedTuple):
+    """shape: of one example as stored, (H, W, C) uint8 or (D,) float32; None where the request decides. read: opens it;
+    InputError if it is not prepared. classes: names of the labels, () for data without labels. law: arguments of
+    `oracles.gaussian_mixture` where the distribution is one, None elsewhere."""
+
+    shape: tuple[int, ...] | None
     read: Callable[[Request], Source]
-    classes: tuple[str, ...] = ()
-    splits: tuple[str, ...] = SPLITS
+    classes: Callable[[Request], tuple[str, ...]] = _always(())
+    splits: Callable[[Request], tuple[str, ...]] = _always(SPLITS)
     law: dict[str, Any] | None = None
 
 
@@ -67,9 +71,11 @@ def _imagenet(size: int) -> DataSet:
     return DataSet((size, size, 3), functools.partial(records.imagenet, size))
 
 
+_OWN = DataSet(None, own.read, own.classes, own.splits)
 _DATA_SETS = {
-    "digits": DataSet((8, 8, 1), memory.digits, memory.DIGITS_CLASSES, splits=("train",)),
-    "cifar10": DataSet(memory.CIFAR10_SHAPE, memory.cifar10, memory.CIFAR10_CLASSES),
+    "digits": DataSet((8, 8, 1), memory.digits, _always(memory.DIGITS_CLASSES), _always(("train",))),
+    "cifar10": DataSet(memory.CIFAR10_SHAPE, memory.cifar10, _always(memory.CIFAR10_CLASSES)),
+    "images": _OWN,
     "imagenet32": _imagenet(32),
     "imagenet64": _imagenet(64),
     "mixture1d": _points(1, points.mixture1d, points.MIXTURE1D),
@@ -79,13 +85,15 @@ _DATA_SETS = {
 
 
 def names() -> tuple[str, ...]:
-    """Every data set."""
+    """Every data set with a name of its own; besides there is tfds:NAME for each that TFDS has prepared."""
     return tuple(_DATA_SETS)
 
 
 def _data_set(name: str) -> DataSet:
+    if (name or "").startswith(own.TFDS):
+        return _OWN
     if name not in _DATA_SETS:
-        raise InputError(f"unknown data set {name!r}: use one of {', '.join(names())}")
+        raise InputError(f"unknown data set {name!r}: use one of {', '.join(names())}, or tfds:NAME")
     return _DATA_SETS[name]
 
 
@@ -94,39 +102,55 @@ def request(section: Any, split: str = "train") -> Request:
     return Request(**{field: getattr(section, field) for field in Request._fields if field != "split"}, split=split)
 
 
+def _checked(selection: Any) -> Request:
+    """The request for a selection, with its paths expanded. InputError as in `shape`."""
+    shape(selection)
+    found = selection if isinstance(selection, Request) else request(selection)
+    return found._replace(
+        data_dir=places.path("config.data.data_dir", found.data_dir), dir=places.path("config.data.dir", found.dir)
+    )
+
+
 def shape(selection: Any) -> tuple[int, ...]:
-    """The shape of one example, (H, W, C) or (D,), without reading any. InputError for an unknown name, or a size or
-    number of channels that the data cannot have."""
-    stored, size, channels = _data_set(selection.name).shape, selection.size, selection.channels
-    if len(stored) == 1:
+    """The shape of one example, (H, W, C) or (D,), without reading any. InputError for an unknown name, or fields that
+    the data set cannot have."""
+    name, size, channels = selection.name, selection.size, selection.channels
+    stored = _data_set(name).shape
+    if name != "images" and (selection.dir or selection.test_share):
+        raise InputError(f"config.data.dir and test_share are for the data set images, not {name}: leave them out")
+    if stored is not None and len(stored) == 1:
         if size or channels:
-            raise InputError(f"{selection.name} consists of points: set data.size and data.channels to 0")
+            raise InputError(f"{name} consists of points: set data.size and data.channels to 0")
         return stored
     if channels not in (0, *pictures.CHANNELS):
         raise InputError(f"config.data.channels is {channels}: use 1 (grey), 3 (RGB), or 0 for the data set's own")
-    return size or stored[0], size or stored[1], channels or stored[2]
+    if stored is None and not size:
+        raise InputError(f"config.data.size is 0: {name} may have images of any size, so give one, like 64")
+    height, width, own_channels = stored or (size, size, 3)
+    return size or height, size or width, channels or own_channels
 
 
 def classes(selection: Any) -> tuple[str, ...]:
-    """The names of the labels 0, 1, ...; () for data without labels. InputError for an unknown name."""
-    return _data_set(selection.name).classes
+    """The names of the labels 0, 1, ...; () for data without labels. Prepares `images` and tfds:NAME if that was not
+    done before. InputError for an unknown name, or as in `read`."""
+    return _data_set(selection.name).classes(_checked(selection))
 
 
 def title(selection: Any) -> str:
     """The name of a data set in results and file names; it has the size of images that are not in their own."""
-    if len(shape(selection)) == 1 or not selection.size:
-        return selection.name
-    return f"{selection.name}-{selection.size}"
+    name = selection.name.replace(":", "-").replace("/", "-")
+    return name if len(shape(selection)) == 1 or not selection.size else f"{name}-{selection.size}"
 
 
 def of_points(title: str) -> bool:
     """Whether the data set with this `title` consists of points, not images."""
-    return title in _DATA_SETS and len(_DATA_SETS[title].shape) == 1
+    return title in _DATA_SETS and len(_DATA_SETS[title].shape or ()) == 1
 
 
 def splits(selection: Any) -> tuple[str, ...]:
-    """The splits of a data set: ("train",) or ("train", "test"). InputError for an unknown name."""
-    return _data_set(selection.name).splits
+    """The splits of a data set: ("train",) or ("train", "test"). Prepares tfds:NAME if that was not done before.
+    InputError as in `classes`."""
+    return _data_set(selection.name).splits(_checked(selection))
 
 
 def check_split(selection: Any, split: str) -> None:
@@ -143,13 +167,9 @@ def make(name: str, data_dir: str = "", **options: Any) -> Source:
 def read(request: Request) -> Source:
     """Opens a data set. InputError if it is unknown, not prepared, or cannot be read as requested."""
     check_split(request, request.split)
-    shape(request)  # rejects a wrong size
-    request = request._replace(
-        data_dir=places.path("data.data_dir", request.data_dir), dir=places.path("data.dir", request.dir)
-    )
     if request.num_workers < 0:
         raise InputError(f"data.num_workers is {request.num_workers}: use 0 (threads) or a number of processes")
-    return _data_set(request.name).read(request)
+    return _data_set(request.name).read(_checked(request))
 
 
 def batch_like(selection: Any, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -29,13 +29,13 @@ def of_arrays(*arrays: np.ndarray) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
-def of_examples(source: Readable) -> str:
+def of_examples(source: Readable, whole: bool = False) -> str:
     """Equals `of_arrays` of one array of all examples, in order.
 
-    For more than WHOLE examples, which take minutes to read, hashes their number and WITNESSES evenly spaced examples:
-    it misses differences in the others.
+    For more than WHOLE examples, which take minutes to read, hashes their number and WITNESSES evenly spaced examples,
+    unless `whole`: it misses differences in the others.
     """
-    whole = source.size <= WHOLE
+    whole = whole or source.size <= WHOLE
     digest = hashlib.sha256(b"" if whole else f"{source.size}".encode())
     chosen = spread(source.size, source.size if whole else WITNESSES)
     for start in range(0, len(chosen), CHUNK):

@@ -17,7 +17,7 @@ DIGITS_CLASSES = tuple("0123456789")
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images(Stepwise):
     """Images in memory: images uint8 [N, H, W, C], labels int32 [N]. classes: the names of the labels; () without
-    labels. Each epoch is a permutation of all."""
+    labels. known_fingerprint: where it was computed before. Each epoch is a permutation of all."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -25,6 +25,7 @@ class Images(Stepwise):
     name: str = ""
     split: str = "train"
     classes: tuple[str, ...] = ()
+    known_fingerprint: str = ""
 
     @property
     def size(self) -> int:
@@ -50,7 +51,7 @@ class Images(Stepwise):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        return fingerprint.of_examples(self)
+        return self.known_fingerprint or fingerprint.of_examples(self)
 
 
 @functools.lru_cache(maxsize=2)
@@ -69,7 +70,7 @@ def digits(request: Request) -> Images:
 
 def cifar10(request: Request) -> Images:
     """CIFAR-10 as prepared by TFDS; InputError if it is not prepared, or its images or labels are not CIFAR-10's."""
-    found = prepared.open_split(request.name, "cifar10", request.split, request.data_dir, "make data")
+    found = prepared.open_split(request.name, "cifar10", request.split, request.data_dir)
     examples = found.examples(range(len(found)))
     images = found.images(examples, range(len(examples)), CIFAR10_SHAPE)
     labels = found.labels(examples, len(CIFAR10_CLASSES))

@@ -7,34 +7,45 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 from absl import flags
 
-from sgflow_jax.data import fingerprint, pictures
-from sgflow_jax.data.prepared import Split, open_split
+from sgflow_jax.data import fingerprint
+from sgflow_jax.data.prepared import Pictures, open_split
 from sgflow_jax.data.source import ORDER, Request, Stepwise, half_mirrored, identity_of
 from sgflow_jax.interfaces import InputError
 
 THREADS = 8  # without worker processes: batches decoded concurrently and held
 
 
+class Files(Protocol):
+    """Images of one shape, by index. It can be pickled."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Iterable[int]) -> np.ndarray:
+        """uint8 [n, H, W, C]; InputError if one cannot be read."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records(Stepwise):
-    """Images in files, each uint8 of `stored` [H, W, C], read as `shape`. Each epoch is a permutation of all.
+    """Images in files, with labels int32 [N]. Each epoch is a permutation of all.
 
-    num_workers: processes that decode; 0 decodes in threads of this process, which share the Python lock.
+    num_workers: processes that decode; 0 decodes in threads of this process, which share the Python lock. classes,
+    known_fingerprint: as for `memory.Images`.
     """
 
-    records: Split
-    stored: tuple[int, ...]
-    shape: tuple[int, ...]
+    records: Files
+    labels: np.ndarray
     flip: bool
     name: str
     split: str
     num_workers: int = 0
     classes: tuple[str, ...] = ()
+    known_fingerprint: str = ""
 
     @property
     def size(self) -> int:
@@ -79,19 +90,14 @@ class Records(Stepwise):
 
     def read(self, indices):
         """See `Source`. InputError for an image that cannot be decoded or has another shape."""
-        images = self.records.images(self.records.examples(indices), indices, self.stored)
-        return pictures.fitted(images, self.shape[0], self.shape[2])
+        return self.records.images(indices)
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
     @functools.cached_property
-    def labels(self) -> np.ndarray:
-        return np.zeros(self.size, np.int32)
-
-    @functools.cached_property
     def fingerprint(self) -> str:
-        return fingerprint.of_examples(self)
+        return self.known_fingerprint or fingerprint.of_examples(self)
 
 
 def imagenet(size: int, request: Request) -> Records:
@@ -99,9 +105,10 @@ def imagenet(size: int, request: Request) -> Records:
     are the test split. InputError if it is not prepared, or its images have another size."""
     tfds_name = f"downsampled_imagenet/{size}x{size}"
     split = "validation" if request.split == "test" else request.split
-    found = open_split(request.name, tfds_name, split, request.data_dir, f"make data DATASET={tfds_name}")
-    stored, shape = (size, size, 3), (request.size or size, request.size or size, request.channels or 3)
-    source = Records(found, stored, shape, request.flip, request.name, request.split, request.num_workers)
+    found = open_split(request.name, tfds_name, split, request.data_dir)
+    files = Pictures(found, (size, size, 3), request.size or size, request.channels or 3)
+    labels = np.zeros(len(found), np.int32)
+    source = Records(files, labels, request.flip, request.name, request.split, request.num_workers)
     source.read([0, source.size - 1])  # fails now rather than in the first batch
     return source
 

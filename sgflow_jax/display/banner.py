@@ -1,6 +1,7 @@
 """The lines a training run prints at its start and end."""
 
 import shlex
+from typing import Any
 
 import jax
 import ml_collections
@@ -22,6 +23,7 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
     shape = data.shape(config.data)
     if len(shape) == 3:
         what = f"{identity['examples']:,} images of {' x '.join(map(str, shape))}, split {identity['split']}"
+        what += f", {len(identity['classes'])} classes" if "classes" in identity else ""
     else:
         what = f"points in {shape[0]} dimension{'s' * (shape[0] > 1)}, sampled on the fly"
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
@@ -34,8 +36,10 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
         "writes": f"checkpoints every {train.checkpoint_every:,} steps, metrics.jsonl every {train.log_every:,}, "
         f"previews {_every(train.preview_every)}",
     }
-    if prepared.origin:
-        lines["begins with"] = str(prepared.origin)
+    if prepared.chosen:
+        lines["automatic"] = ", ".join(f"{name} {_value(value)}" for name, value in prepared.chosen.items())
+    if prepared.begins_with:
+        lines["begins with"] = str(prepared.begins_with)
     if config.teacher.workdir:
         lines["teacher"] = f"step {config.teacher.step:,} of {config.teacher.workdir}"
     if (every := train.keep_every) and (kept := train.num_steps // every) > MANY_KEPT:
@@ -62,6 +66,11 @@ def _options(config: ml_collections.ConfigDict) -> str:
     name, defaults = config.objective.name, objectives.default_options(config.objective.name)
     given = {key: value for key, value in config.objective.items() if key != "name" and value != defaults[key]}
     return f"{name}: {', '.join(f'{key} {value}' for key, value in given.items()) or 'all options at their defaults'}"
+
+
+def _value(value: Any) -> str:
+    """As on the command line."""
+    return ",".join(map(str, value)) or "()" if isinstance(value, tuple) else str(value)
 
 
 def _mesh(prepared: Prepared) -> str:

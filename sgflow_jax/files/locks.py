@@ -28,16 +28,22 @@ def take(file: IO, wait: bool = True) -> bool:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Waits for the lock on a file, which is made if needed and kept. InputError if it cannot be written."""
+def held(path: Path, waiting: str = "") -> Iterator[bool]:
+    """Waits for the lock on a file, which is made if needed and kept. Yields whether it is locked, see `take`.
+
+    waiting: a line to print if another process has the lock. InputError if the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): use a directory you can write to") from error
     with file:
-        take(file)
-        yield
+        try:
+            locked = take(file, wait=not waiting)
+        except BlockingIOError:
+            terminal.say(waiting)
+            locked = take(file)
+        yield locked
 
 
 @functools.cache

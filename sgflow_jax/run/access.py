@@ -91,10 +91,12 @@ def check_data(workdir: str, saved: Saved, source: data.Source) -> data.Source:
     """The source. InputError if the run was trained on other data."""
     now = source.identity()
     # Older versions recorded fewer facts.
-    if saved.data is not None and saved.data != {name: now.get(name) for name in saved.data}:
+    then = saved.data or {}
+    if differing := [name for name in then if then[name] != now.get(name)]:
+        old, new = ({name: facts.get(name) for name in differing} for facts in (then, now))
         raise InputError(
-            f"--workdir={workdir} was trained on {saved.data}, but config.data points to {now}: set "
-            "config.data.data_dir to the former"
+            f"--workdir={workdir} was trained on {old}, but config.data points to {new}: set config.data.data_dir, or "
+            "config.data.dir, to the former"
         )
     return source
 

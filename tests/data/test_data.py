@@ -62,7 +62,15 @@ def test_read_keeps_the_order_and_never_mirrors():
 
 
 def test_the_identity_in_a_checkpoint():
-    known = {"name": "digits", "split": "train", "examples": 1797, "fingerprint": "7c6e988e3921"}
+    counts = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    known = {
+        "name": "digits",
+        "split": "train",
+        "examples": 1797,
+        "fingerprint": "7c6e988e3921",
+        "classes": [[str(number), count] for number, count in enumerate(counts)],
+        "labels": fingerprint.of_arrays(data.make("digits").labels),
+    }
     assert data.make("digits").identity() == known
     other = data.make("digits")
     other.images[5, 0, 0, 0] += 1
@@ -130,9 +138,9 @@ def test_scaling_round_trip():
 
 def test_digits():
     source = data.make("digits")
-    assert source.images.shape == (1797, *data.shape("digits")) and source.images.dtype == np.uint8
+    assert source.images.shape == (1797, *data.shape(data.Request("digits"))) and source.images.dtype == np.uint8
     assert source.images.min() == 0 and source.images.max() == 255
-    assert set(source.labels) == set(range(data.num_classes("digits")))
+    assert set(source.labels) == set(range(len(data.classes(data.Request("digits")))))
 
 
 def test_points_follow_their_distributions():
@@ -153,29 +161,34 @@ def test_points_follow_their_distributions():
 
 def test_cifar10_stand_in(shared):
     source = data.make("cifar10", str(shared / "data" / "tfds"), flip=True)
-    assert source.images.shape == (50_000, *data.shape("cifar10")) and source.images.dtype == np.uint8
+    assert source.images.shape == (50_000, *data.shape(data.Request("cifar10"))) and source.images.dtype == np.uint8
     np.testing.assert_array_equal(np.bincount(source.labels), np.full(10, 5_000))
     assert source.batch(0, 390, 128, ALL)["x"].shape == (128, 32, 32, 3)
 
 
 @pytest.mark.parametrize(
-    "arguments, match",
+    "fields, match",
     [
-        (("mnist",), "'mnist'.*digits, cifar10"),
-        (("mixture1d", "", True), "flip"),
-        (("digits", "", False, "test"), "no split 'test': use train"),
-        (("checkerboard", "", False, "valid"), "no split 'valid': use train or test"),
+        ({"name": "mnist"}, "'mnist'.*digits, cifar10.*tfds:NAME"),
+        ({"name": "mixture1d", "flip": True}, "flip"),
+        ({"name": "digits", "split": "test"}, "no split 'test': use train"),
+        ({"name": "checkerboard", "split": "valid"}, "no split 'valid': use train or test"),
+        ({"name": "mixture1d", "size": 8}, "mixture1d consists of points: set data.size and data.channels to 0"),
+        ({"name": "digits", "channels": 2}, "config.data.channels is 2: use 1 .grey., 3 .RGB., or 0"),
+        ({"name": "digits", "test_share": 0.1}, "test_share are for the data set images, not digits"),
+        ({"name": "images", "dir": "x"}, "config.data.size is 0: images may have images of any size, so give one"),
+        ({"name": "images", "size": 8}, "config.data.dir is '': give the folder, .npz or .zip of the images"),
     ],
 )
-def test_bad_requests_are_rejected(arguments, match):
+def test_bad_requests_are_rejected(fields, match):
     with pytest.raises(InputError, match=match):
-        data.make(*arguments)
+        data.make(**fields)
 
 
 def test_splits_are_different_draws():
-    train, test = (_all(data.make("mixture1d", split=split)) for split in data.splits("mixture1d"))
+    train, test = (_all(data.make("mixture1d", split=split)) for split in data.splits(data.Request("mixture1d")))
     assert np.mean(train == test) < 0.01
-    assert data.splits("digits") == ("train",)
+    assert data.splits(data.Request("digits")) == ("train",)
 
 
 def test_cifar10_not_prepared(tmp_path):

@@ -106,7 +106,9 @@ def test_flips_mirror_half_of_the_images(folder):
 
 def test_there_are_no_labels(folder):
     (batch,) = _take(_source(folder), 1)
-    assert batch["label"].dtype == np.int32 and not batch["label"].any() and data.num_classes("imagenet64") == 0
+    assert (
+        batch["label"].dtype == np.int32 and not batch["label"].any() and data.classes(data.Request("imagenet64")) == ()
+    )
 
 
 def test_workers_equal_threads_and_end(folder):
@@ -216,6 +218,7 @@ def test_statistics_equal_those_of_all_images_at_once(folder, tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(real, "CHUNK", 10)
     config = imagenet64.get_config()
+    config.data.name, config.data.size = "imagenet64", 0
     config.data.data_dir = folder
     counted, pixels = [], features.make("pixels")
     extract = features.Features("small", lambda x: counted.append(len(x)) or pixels(x)[:, ::999])

@@ -181,10 +181,10 @@ def test_a_teacher_that_is_not_there_or_of_no_use_is_refused(objective, fields, 
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
-def test_the_mean_velocity_of_a_batch_is_not_for_labelled_networks():
+def test_guidance_needs_a_null_class():
     config = quickstart.get_config("sgflow")
-    config.objective.velocity_target = "batch"
-    check_config(config)
-    config.model.num_classes = 10
-    with pytest.raises(InputError, match="objective.velocity_target is 'batch': use 'pair'"):
+    config.objective.guidance, config.model.num_classes = 2.0, 10
+    with pytest.raises(InputError, match="objective.guidance is 2.0: use 1, or train a null class"):
         check_config(config)
+    config.model.label_dropout = 0.1
+    check_config(config)

@@ -11,7 +11,7 @@ import pytest
 from eval import fid_sweep
 from eval.machine import gradient_cost
 from eval.scores import while_training
-from sgflow_jax import build, origin, trainer
+from sgflow_jax import beginning, build, trainer
 from sgflow_jax.config.check import check_config
 from sgflow_jax.display import dry_run
 from sgflow_jax.display.banner import banner
@@ -81,7 +81,7 @@ def _first(config, workdir):
     """The state before the first step."""
     prepared = prepare(config, str(workdir))
     fresh = build.first_state(prepared.config, prepared.step_fn, prepared.like)
-    return prepared, origin.first_state(prepared.origin, fresh, prepared.like), fresh
+    return prepared, beginning.first_state(prepared.begins_with, fresh, prepared.like), fresh
 
 
 def test_a_run_begins_with_the_network_of_another_and_a_new_optimiser(line_run, tmp_path):

@@ -45,6 +45,7 @@ def test_duplicated_training_images_are_rejected():
 def test_many_training_images_are_subsampled(tmp_path, monkeypatch):
     tiny_records.write(tmp_path / "data", size=32, count=37)
     config = imagenet32.get_config()
+    config.data.name, config.data.size = "imagenet32", 0
     config.data.data_dir = str(tmp_path / "data")
     made = tiny_records.images(32, 37)
     settings = dict(data="imagenet32", fingerprint=fingerprint.of_arrays(made), reference_count=37)

@@ -19,7 +19,7 @@ LABELS = "label.embedding"  # the class table; one of another size is drawn anew
 _NAMED = 3  # arrays in an error
 
 
-class Origin(NamedTuple):
+class Beginning(NamedTuple):
     """A checkpoint of another run. fork: continue it with its optimiser, at its step; else only its parameters and
     their average are used, at step 0."""
 
@@ -43,7 +43,7 @@ def spelled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def find(config: ml_collections.ConfigDict, like: TrainState) -> Origin | None:
+def find(config: ml_collections.ConfigDict, like: TrainState) -> Beginning | None:
     """The checkpoint that a new run begins with, and sets the field to its full name; None for new parameters.
 
     like: shapes of this run's state. InputError if the checkpoint does not exist, or its arrays do not fit.
@@ -66,19 +66,19 @@ def find(config: ml_collections.ConfigDict, like: TrainState) -> Origin | None:
     else:
         _check_arrays(text, _shapes(theirs.params), _shapes(like.params), besides=LABELS)
     config.train[field] = f"{workdir}@{saved.step}"
-    return Origin(workdir, saved.step, fork=field == "fork_from")
+    return Beginning(workdir, saved.step, fork=field == "fork_from")
 
 
-def first_state(origin: Origin, fresh: TrainState, like: TrainState) -> TrainState:
+def first_state(begun: Beginning, fresh: TrainState, like: TrainState) -> TrainState:
     """The state that a run begins with, on the devices.
 
     fresh: new parameters, for what the checkpoint lacks. like: shapes and shardings.
     """
-    if origin.fork:
-        with Checkpoints(origin.workdir, read_only=True) as checkpoints:
-            state = checkpoints.state(origin.step, like)
+    if begun.fork:
+        with Checkpoints(begun.workdir, read_only=True) as checkpoints:
+            state = checkpoints.state(begun.step, like)
         return state.replace(rollbacks=state.rollbacks * 0)
-    params, average = (access.open(origin.workdir, origin.step, ema).params for ema in (False, True))
+    params, average = (access.open(begun.workdir, begun.step, ema).params for ema in (False, True))
     return fresh.replace(params=_placed(params, fresh.params), average=_placed(average, fresh.average))
 
 

@@ -1,0 +1,94 @@
+"""Decodes and resizes images in threads, in order and with bounded memory."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from sgflow_jax import terminal
+from sgflow_jax.data import pictures
+from sgflow_jax.data.origin import Opened
+
+THREADS = min(16, os.cpu_count() or 1)
+CHUNK = 16  # images that a thread decodes in one go
+AHEAD = 4  # chunks for each thread that are decoded and wait
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """size: height and width, pixels. channels: 1 or 3. test_share: of the contents, held out as the test split."""
+
+    size: int
+    channels: int
+    test_share: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.size, self.size, self.channels
+
+
+class Decoded(NamedTuple):
+    """pixels: uint8 [size, size, channels]. test: whether the image is held out."""
+
+    pixels: np.ndarray
+    label: int
+    test: bool
+
+
+def decode_all(opened: Opened, wanted: Wanted, silent: bool) -> Iterator[tuple[str, Decoded | str]]:
+    """Yields the name of every image, in order, and the image, or the fault if it is damaged. Shows a progress bar,
+    unless `silent`. Close it when done."""
+    starts = iter(range(0, opened.size, CHUNK))
+    waiting = collections.deque()
+    executor = concurrent.futures.ThreadPoolExecutor(THREADS)
+
+    def submit() -> None:
+        if (start := next(starts, None)) is not None:
+            chunk = range(start, min(start + CHUNK, opened.size))
+            waiting.append(executor.submit(lambda: [_decode(opened, index, wanted) for index in chunk]))
+
+    try:
+        with (
+            terminal.bar(silent, total=opened.size, desc="preparing", unit=" images") as bar,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of Pillow: images that are large, or whose EXIF data are odd
+            for _ in range(AHEAD * THREADS):
+                submit()
+            while waiting:
+                found = waiting.popleft().result()
+                submit()
+                yield from found
+                bar.update(len(found))
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _decode(opened: Opened, index: int, wanted: Wanted) -> tuple[str, Decoded | str]:
+    name = opened.name(index)
+    try:
+        image, label, content, test = opened.load(index)
+        pixels = pictures.square(image, wanted.size, wanted.channels)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise any kind, by which byte is damaged
+        return name, _fault(error)
+    return name, Decoded(pixels, label, test or _held_out(content, wanted.test_share))
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no PNG, JPEG or WebP"  # else the text has the address of an object
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return text[:100] or type(error).__name__
+
+
+def _held_out(content: bytes, share: float) -> bool:
+    """Whether content with this SHA-256 is in the test split: the hash as a number in [0, 1) is below the share."""
+    return int.from_bytes(content[:8]) / 2**64 < share if content else False
