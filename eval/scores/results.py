@@ -16,6 +16,7 @@ import numpy as np
 
 from eval import features
 from eval.tables.store import markdown
+from sgflow_jax import run_sampler
 from sgflow_jax.files import disk, locks
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import layout
@@ -48,7 +49,10 @@ class Identity:
     objective: that the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
     "raw". network: fingerprint of the parameters. network_precision: `model.precision` (a row's "precision" is a
     score). calls: network calls per example, "steps" in the file. method, grid: see `sgflow_jax.sampling.Sampler`.
-    num_samples, seed: of the generated examples.
+    num_samples, seed: of the generated examples. guidance, guidance_interval: see `run_sampler.told`. labels: "data"
+    for a network with labels, drawn with the frequencies of its training data; "" without.
+
+    Older versions wrote rows without the last three, and drew labels evenly: `read` gives these rows the defaults.
     """
 
     objective: str
@@ -62,6 +66,14 @@ class Identity:
     num_samples: int
     seed: int
     reference: ReferenceIdentity
+    guidance: float = 1.0
+    guidance_interval: str = ""
+    labels: str = ""
+
+    @property
+    def guided(self) -> str:
+        """The guidance in a few words; "" for none."""
+        return run_sampler.told(self.guidance, self.guidance_interval)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +123,8 @@ class Row:
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> "Row":
-        """The inverse of `flat`. KeyError or TypeError for other fields, values of the wrong type, NaN, infinity, and
-        text unfit for a file name."""
+        """The inverse of `flat`; a missing field has its default. KeyError or TypeError for other fields, values of the
+        wrong type, NaN, infinity, and text unfit for a file name."""
         names = {key: name for name, key in _KEYS.items()}
         rest = {names.get(key, key): value for key, value in values.items()}
         rest |= {key: tuple(rest[key]) for key in ("value_parts", "class_counts") if rest[key] is not None}
@@ -121,6 +133,8 @@ class Row:
             raise KeyError(*rest)
         for kind, part in zip(_PARTS, parts, strict=True):
             for field in dataclasses.fields(kind):
+                if field.default is not dataclasses.MISSING:
+                    part.setdefault(field.name, field.default)
                 if field.name != "reference" and not _fits(part[field.name], field.type):
                     raise TypeError(field.name)
         reference, identity, scores = parts
@@ -239,7 +253,10 @@ def examples_file(workdir: str, identity: Identity) -> Path:
     parts += [identity.grid] * (identity.grid != "uniform") + [identity.parameters] * (identity.parameters != "ema")
     parts += [f"seed_{identity.seed}"] * (identity.seed != 0)
     parts += [identity.network_precision] * (identity.network_precision != "highest")
-    return layout.evaluation(workdir) / "samples" / f"{'-'.join(parts)}.npz"
+    parts += [f"labels_{identity.labels}"] * bool(identity.labels)
+    if identity.guided:
+        parts += [f"guidance_{run_sampler.number(identity.guidance)}", identity.guidance_interval]
+    return layout.evaluation(workdir) / "samples" / f"{'-'.join(filter(None, parts))}.npz"
 
 
 def table(rows: list[Row], runs: Sequence[str] = ()) -> str:
@@ -270,7 +287,11 @@ def columns() -> dict[str, Callable[[Row], str]]:
         "kernel distance": lambda row: plus_minus(row.scores.kernel, row.scores.kernel_error),
         "precision": lambda row: plus_minus(row.scores.precision, None),
         "recall": lambda row: plus_minus(row.scores.recall, None),
-        "sampling": lambda row: f"{row.identity.method}, {row.identity.grid}, seed {row.identity.seed}",
+        "sampling": lambda row: (
+            f"{row.identity.method}, {row.identity.grid}, seed {row.identity.seed}"
+            + f", {row.identity.guided}" * bool(row.identity.guided)
+            + ", labels as in the data" * bool(row.identity.labels)
+        ),
         "network": lambda row: (
             f"step {row.identity.checkpoint_step}, {row.identity.parameters} ({row.identity.network})"
             + f", {row.identity.network_precision} precision" * (row.identity.network_precision != "highest")
