@@ -16,7 +16,7 @@ import ml_collections
 from absl import flags
 
 from eval import features, reference
-from eval.scores import class_names, labels, results, summary
+from eval.scores import class_names, labels, own_place, results, summary
 from eval.scores.measuring import Checkpoint, measure_all
 from eval.scores.progress import say
 from sgflow_jax import build, cli, data, run_sampler, sampling
@@ -249,7 +249,7 @@ def main(_):
     cli.start_jax()
     if given.out:
         processes.on_first(lambda: disk.check_writable(*summary.files(Path(given.out))))
-    workdirs = processes.from_first(lambda: [results.own(workdir, given.out) for workdir in workdirs])
+    workdirs = processes.from_first(lambda: [own_place.own(workdir, given.out) for workdir in workdirs])
     found = attempt(workdirs, request)
     faults = list(found.faults)
     if any(found.rows.values()):

@@ -1,10 +1,8 @@
 """The rows of eval/fid.jsonl: what was measured, on what, and the table made from them."""
 
 import dataclasses
-import hashlib
 import json
 import math
-import os
 import re
 import types
 import typing
@@ -222,29 +220,6 @@ def _change(workdir: str, changed: Callable[[list[Row]], list[Row]]) -> None:
         rows, others = _read(workdir)
         lines = [*others, *(json.dumps(row.flat()) for row in changed(rows))]
         disk.write_atomically(folder / "fid.jsonl", "".join(f"{line}\n" for line in lines))
-
-
-def own(workdir: str, out: str | None) -> str:
-    """The directory for the rows of a run: its own, or, if that is read-only (another user's), one under `out` with
-    links to the run's files.
-
-    InputError if that directory cannot be made, or `out` is not given.
-    """
-    place = layout.evaluation(workdir) if layout.evaluation(workdir).is_dir() else Path(workdir)
-    if not place.is_dir() or os.access(place, os.W_OK):
-        return workdir
-    if not out:
-        raise InputError(f"{place} is not writable: give --out=DIR to keep the results there")
-    theirs = Path(workdir).resolve()
-    folder = Path(out) / "runs" / f"{theirs.name}-{hashlib.sha256(str(theirs).encode()).hexdigest()[:6]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("checkpoints", "config.json", "metrics.jsonl", "events.jsonl"):
-            if (theirs / name).exists() and not (folder / name).is_symlink():
-                (folder / name).symlink_to(theirs / name)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}): use another --out") from error
-    return str(folder)
 
 
 def examples_file(workdir: str, identity: Identity) -> Path:

@@ -99,13 +99,14 @@ def by_calls(
     shown = {in_steps(calls): found[: SHOWN[found.ndim - 1]] for calls, found in examples.items()}
     if next(iter(shown.values())).ndim < 4:
         return point_panels(shown, density)
-    if labels is not None:
-        shown = {
-            f"{shortened(names[label])}, {in_steps(calls)}": found[labels == label][: SHOWN[3]]
-            for label in list(dict.fromkeys(labels.tolist()))[:MOST_CLASSES]
-            for calls, found in examples.items()
-        }
-    return image_grid(list(shown.values()), list(shown))
+    if labels is None:
+        return image_grid(list(shown.values()), list(shown))
+    rows, titles = [], []
+    for label in list(dict.fromkeys(labels.tolist()))[:MOST_CLASSES]:
+        for calls, found in examples.items():
+            rows.append(found[labels == label][: SHOWN[3]])
+            titles.append(f"{shortened(names[label])}, {in_steps(calls)}")
+    return image_grid(rows, titles)
 
 
 def shortened(name: str) -> str:
@@ -120,7 +121,7 @@ def in_steps(calls: int) -> str:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """Encodes a picture, uint8 [h, w, 3], as PNG."""
+    """Encodes a picture, uint8 [h, w, 3] or grey [h, w, 1], as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png")
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "png")
     return buffer.getvalue()

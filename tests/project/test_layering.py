@@ -116,6 +116,7 @@ eval.scores.background
 eval.scores.kernel
 eval.scores.labels
 eval.scores.manifold
+eval.scores.own_place
 eval.scores.progress
 eval.features.classifier
 eval.features
