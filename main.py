@@ -26,7 +26,11 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "train: check everything, print the configuration and the cost of a step, and stop."
 )
-_OUT = cli.define_path("out", None, "sample: the .npz file to write; a picture, NAME.png, is written beside it.")
+_OUT = cli.define_output(
+    "out",
+    "sample: the .npz file to write, and a picture, NAME.png, beside it; or a directory for PNG files, with a slash at "
+    "its end: DIR/.",
+)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "sample: examples for each number of steps.", 1, MAX_SAMPLES)
 _STEPS = flags.DEFINE_list(
     "steps", None, "sample: numbers of steps (network calls); by default those of 1,2,4,10 that the run can take."
@@ -35,6 +39,10 @@ _METHOD = flags.DEFINE_string(
     "method", None, "sample: flow_map, euler, heun or consistency; by default the objective's own."
 )
 _GRID = flags.DEFINE_string("grid", "uniform", "sample: spacing of the steps in time: uniform, quadratic or cosine.")
+_LABEL = flags.DEFINE_string(
+    "label", None, "sample: classes, by name or number, like cat or 3,5; by default all. They take turns."
+)
+cli.define_guidance("sample: ")
 _INTERPOLATE = flags.DEFINE_bool(
     "interpolate", False, "sample: also write NAME_interpolation.png, interpolations between images."
 )
@@ -88,6 +96,8 @@ def _sample(config, workdir):
         interpolate=_INTERPOLATE.value,
         checkpoint=_CHECKPOINT.value,
         ema=_PARAMETERS.value == "ema",
+        label=_LABEL.value,
+        guidance=cli.guidance(),
     )
     for line in sample_run.sample(workdir, config, _OUT.value, request):
         terminal.say(line)

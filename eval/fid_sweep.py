@@ -16,12 +16,13 @@ import ml_collections
 from absl import flags
 
 from eval import features, reference
-from eval.scores import labels, results, summary
+from eval.scores import class_names, labels, own_place, results, summary
 from eval.scores.measuring import Checkpoint, measure_all
 from eval.scores.progress import say
-from sgflow_jax import build, cli, data, sampling
+from sgflow_jax import build, cli, data, run_sampler, sampling
 from sgflow_jax.devices import processes
 from sgflow_jax.files import disk
+from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 from sgflow_jax.run import access, layout
 
@@ -33,7 +34,8 @@ class Request(NamedTuple):
     checkpoint, and the default numbers of calls.
 
     calls: numbers of network calls. features, weights, resize: see `features.make`. reference: a file of
-    `eval.reference`, in place of the run's data. method, grid: see `sampling.Sampler`. parameters: "ema" or "raw".
+    `eval.reference`, in place of the run's data. method, grid, guidance: see `sampling.Sampler`. parameters: "ema" or
+    "raw".
     """
 
     calls: tuple[int, ...] | None = None
@@ -48,6 +50,7 @@ class Request(NamedTuple):
     checkpoints: tuple[int, ...] | None = None
     parameters: str = "ema"
     data_dir: str | None = None
+    guidance: Guidance = Guidance()
 
 
 class Swept(NamedTuple):
@@ -88,6 +91,7 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
             for checkpoint, identities in zip(checkpoints, asked, strict=True)
         ]
     )
+    named = {checkpoint.workdir: class_names.of_data(checkpoint.opened) for checkpoint in checkpoints}
     todo = []
     for checkpoint, identities, places in zip(checkpoints, asked, missing, strict=True):
         if places:
@@ -98,6 +102,8 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
     if left < total:
         say(f"{total - left} of {total} rows were measured before")
     faults = measure_all(todo, extract, target) if todo else []
+    if extract.classify:
+        faults += processes.on_first(lambda: _name_classes(named)) or []
     rows, files = {}, {}
     if jax.process_index() == 0:
         for workdir in workdirs:
@@ -110,6 +116,17 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
                 faults.append(f"{workdir} has no new table and curve ({error})")
     configs = {checkpoint.workdir: checkpoint.config.to_dict() for checkpoint in checkpoints}
     return Swept(rows, configs, processes.from_process(faults), files)
+
+
+def _name_classes(named: dict[str, tuple[str, ...]]) -> list[str]:
+    """Writes the names of the classes beside the rows of each run; returns a sentence for each failure."""
+    faults = []
+    for workdir, names in named.items():
+        try:
+            class_names.write(workdir, names)
+        except InputError as error:
+            faults.append(f"the classes of {workdir} are not named ({error})")
+    return faults
 
 
 def _draw(workdir: str, every: list[results.Row], wanted: list[results.Row]) -> list[Path]:
@@ -129,9 +146,13 @@ def _checkpoints(workdir: str, request: Request) -> list[Checkpoint]:
         opened = access.open(workdir, step, ema=request.parameters == "ema")
         config = opened.config
         num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
-        sampler = sampling.Sampler(build.objective(config), request.method, request.grid)
-        calls = sampler.choose(request.calls, CALLS)
-        found.append(Checkpoint(workdir, config, opened.step, opened.fingerprint, sampler, calls, num_samples, opened))
+        sampler = run_sampler.make(config, request.method, request.grid, request.guidance)
+        calls, counts = sampler.choose(request.calls, CALLS), opened.classes.counts
+        found.append(
+            Checkpoint(workdir, config, opened.step, opened.fingerprint, sampler, calls, num_samples, counts, opened)
+        )
+    for remark in dict.fromkeys(line for each in found for line in run_sampler.remarks(each.config, each.sampler)):
+        say(remark)
     return found
 
 
@@ -178,6 +199,9 @@ def _identities(checkpoint: Checkpoint, request: Request, against: results.Refer
             num_samples=checkpoint.num_samples,
             seed=seed,
             reference=against,
+            guidance=request.guidance.weight,
+            guidance_interval=run_sampler.interval(request.guidance) if request.guidance.on else "",
+            labels="data" if checkpoint.class_counts else "",
         )
         for seed in request.seeds
         for calls in checkpoint.calls
@@ -194,6 +218,7 @@ def define_flags() -> None:
     cli.define_path("reference", None, "A file of eval.reference; by default the run's training data.")
     flags.DEFINE_string("method", None, f"One of {', '.join(sampling.METHODS)}; the objective's own by default.")
     flags.DEFINE_enum("grid", "uniform", sampling.GRIDS, "Times of the steps.")
+    cli.define_guidance()
     flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
     flags.DEFINE_enum("parameters", "ema", ["ema", "raw"], "The averaged parameters, or the last ones.")
     cli.define_path("data_dir", None, "Directory of the reference data; as in training by default.")
@@ -218,11 +243,12 @@ def main(_):
         checkpoints=cli.integers("checkpoint", given.checkpoint, least=1),
         parameters=given.parameters,
         data_dir=given.data_dir,
+        guidance=cli.guidance(),
     )
     cli.start_jax()
     if given.out:
         processes.on_first(lambda: disk.check_writable(*summary.files(Path(given.out))))
-    workdirs = processes.from_first(lambda: [results.own(workdir, given.out) for workdir in workdirs])
+    workdirs = processes.from_first(lambda: [own_place.own(workdir, given.out) for workdir in workdirs])
     found = attempt(workdirs, request)
     faults = list(found.faults)
     if any(found.rows.values()):

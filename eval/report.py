@@ -20,7 +20,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from eval import reference
-from eval.page import embed, gallery, neighbours, training_section
+from eval.page import classes_section, embed, gallery, neighbours, training_section
 from eval.page.runs import Run, common_kinds, read
 from eval.scores import plots, results
 from sgflow_jax import cli, data, terminal
@@ -61,6 +61,7 @@ def render(runs: list[Run], files: embed.Files, command: str) -> str:
         scores=[_scores(runs, kind) for kind in kinds],
         quality=_quality(runs, files),
         identity=_identity(runs),
+        classes=classes_section.table(runs, kinds, training),
         differences=training_section.differences(runs),
         curves=training_section.curves(runs, files),
         progress=training_section.quality(runs, files),
@@ -101,7 +102,7 @@ def _cell(rows: list[results.Row]) -> str:
 
 def _setting(identity: results.Identity) -> str:
     """The sampling settings of a run that its objective does not imply."""
-    parts = [identity.method, identity.grid * (identity.grid != "uniform")]
+    parts = [identity.method, identity.grid * (identity.grid != "uniform"), identity.guided]
     parts += [identity.parameters * (identity.parameters != "ema"), f"step {identity.checkpoint_step:,}"]
     return ", ".join(filter(None, parts))
 

@@ -19,6 +19,7 @@ from sgflow_jax import terminal
 from sgflow_jax.config import fields, flag, help
 from sgflow_jax.devices import processes
 from sgflow_jax.files import disk, places
+from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import MAX_SEED, InputError
 
 # Settings of JAX that change the numbers of a run. They are fixed, so that its configuration alone decides them.
@@ -85,6 +86,12 @@ def define_path(name: str, default: str | None, what: str) -> flags.FlagHolder:
     return flags.DEFINE_string(name, default, what)
 
 
+def define_output(name: str, what: str) -> flags.FlagHolder:
+    """As `define_path`, but a slash at the end, which marks a directory, is kept."""
+    _PLACES[name] = lambda flag_name, text: places.path(flag_name, text) + "/" * text.endswith("/")
+    return flags.DEFINE_string(name, None, what)
+
+
 def define_run(name: str, what: str) -> flags.FlagHolder:
     """A flag that names the directory of a run, made a path by `places.run`."""
     _PLACES[name] = places.run
@@ -113,6 +120,30 @@ def integers(name: str, items: list[str] | None, least: int = 0, most: int = MAX
     if not items or min(numbers) < least or max(numbers) > most:
         raise InputError(f"--{name}={','.join(items)}: use integers from {least} to {most}, like --{name}=1,2,4,10")
     return tuple(dict.fromkeys(numbers))
+
+
+def define_guidance(mode: str = "") -> None:
+    """The flags --guidance and --guidance_interval. mode: which their help begins with."""
+    flags.DEFINE_float(
+        "guidance", 1.0, f"{mode}W, the weight of classifier-free guidance, F(null) + W (F(class) - F(null)); 1: none."
+    )
+    flags.DEFINE_list("guidance_interval", None, f"{mode}START,END: guidance acts between these times only; all: 0,1.")
+
+
+def guidance() -> Guidance:
+    """The guidance that the flags of `define_guidance` ask for. InputError for a wrong interval."""
+    weight, items = flags.FLAGS.guidance, flags.FLAGS.guidance_interval
+    if items is None:
+        return Guidance(weight)
+    if weight == 1:
+        raise InputError(f"--guidance_interval={','.join(items)} needs --guidance: add it, or leave out the interval")
+    try:
+        start, end = map(float, items)
+        return Guidance(weight, start, end)
+    except ValueError as error:  # an InputError too
+        raise InputError(
+            f"--guidance_interval={','.join(items)}: use two times, 0 <= START < END <= 1, like 0.2,0.8"
+        ) from error
 
 
 def start_jax(alone: bool = False, saves: bool = False) -> None:

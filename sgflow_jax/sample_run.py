@@ -1,26 +1,27 @@
-"""--mode=sample: samples a trained run in several numbers of steps, into one .npz file and a picture."""
+"""--mode=sample: samples a trained run in several numbers of steps, into a file or a directory."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import ml_collections
 
-from sgflow_jax import build, data, generate, sampling
+from sgflow_jax import data, generate, labels, run_sampler, sample_files
 from sgflow_jax.config import automatic
 from sgflow_jax.display import figures
 from sgflow_jax.display.phase import phase
-from sgflow_jax.files import disk
+from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import access, record
+from sgflow_jax.sample_files import Samples
 
 PAIRS, POSITIONS = 4, 9  # rows and columns of the picture of interpolations
 
 
 class Request(NamedTuple):
-    """calls: numbers of network calls; None for those of `sampling.CALLS` that the objective allows. method, grid: see
-    `sampling.Sampler`. seed: of the noise. interpolate: also draw interpolations (images only). checkpoint: its step,
-    None for the newest. ema: the averaged parameters, or the last ones."""
+    """calls: numbers of network calls; None for those of `sampling.CALLS` that the objective allows. method, grid,
+    guidance: see `sampling.Sampler`. seed: of the noise. interpolate: also draw interpolations (images only).
+    checkpoint: its step, None for the newest. ema: the averaged parameters, or the last ones. label: text of
+    `labels.chosen`; these classes take turns."""
 
     calls: tuple[int, ...] | None
     num_samples: int
@@ -30,16 +31,21 @@ class Request(NamedTuple):
     interpolate: bool = False
     checkpoint: int | None = None
     ema: bool = True
+    label: str | None = None
+    guidance: Guidance = Guidance()
 
 
 def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: Request) -> list[str]:
-    """Writes NAME.npz (`out`): an array steps_N for each N of request.calls, uint8 [n, H, W, C] or float32 [n, D] for
-    points; for a network with labels also labels [n], int32. Returns lines that say what was written, on the first
-    process only.
+    """Writes samples to `out`; returns lines that say what was written, on the first process only.
 
-    Also writes NAME.png, the first examples in each number of steps, and on request NAME_interpolation.png,
-    interpolations in the largest number of steps (`generate.interpolate`). config must be that of the run. InputError,
-    before anything is written, for an impossible request.
+    NAME.npz: an array steps_N for each N of request.calls, uint8 [n, H, W, C] or float32 [n, D] for points; for a
+    network with labels also labels [n], int32, and classes, the names of all labels. Beside it NAME.png, the first
+    examples in each number of steps, of each class, and on request NAME_interpolation.png, interpolations in the
+    largest number of steps (`generate.interpolate`).
+    DIR/: PNG files of images in DIR, 000000.png or 000000_CLASS.png and so on, for several numbers of steps in
+    DIR/steps_N; on request DIR/interpolation.png.
+
+    config must be that of the run. InputError, before anything is written, for an impossible request.
     """
     shape = data.shape(config.data)
     if request.interpolate and len(shape) != 3:
@@ -49,12 +55,15 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     with phase("reading the checkpoint"):
         opened = access.open(workdir, request.checkpoint, request.ema)
     record.check_same(workdir, opened.config.to_dict(), automatic.as_saved(config, opened.config.to_dict()))
-    sampler = sampling.Sampler(build.objective(opened.config), request.method, request.grid)
+    sampler = run_sampler.make(opened.config, request.method, request.grid, request.guidance)
+    names = opened.classes.names
+    chosen = labels.chosen(request.label, names)
     calls = sampler.choose(request.calls)
-    target, picture, strip = _targets(out)
+    target = sample_files.target(out, calls, of_points=len(shape) != 3)
 
     net = opened.net()
-    plan = generate.Plan(shape, sampler, max(calls), request.seed, config.eval.batch_size)
+    every = labels.in_turn(chosen, max(request.num_samples, 2 * PAIRS))
+    plan = generate.Plan(shape, sampler, max(calls), request.seed, config.eval.batch_size, every)
     examples = {}
     for n in calls:
         with phase(f"sampling {request.num_samples:,} in {figures.in_steps(n)}"):
@@ -63,28 +72,22 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     if jax.process_index() != 0:
         return []
 
-    arrays = {f"steps_{n}": found for n, found in examples.items()}
-    if opened.config.model.num_classes:
-        arrays["labels"] = generate.labels(plan.seed, request.num_samples, opened.config.model.num_classes)
-    disk.write_arrays(target, arrays)
-    disk.write_atomically(picture, figures.png(figures.by_calls(examples, data.density(config.data.name))))
-    which = f"{config.objective.name}, step {opened.step:,}, {'averaged' if request.ema else 'last'} parameters"
-    lines = [
-        f"sampled {which}, method {sampler.method}, seed {request.seed}: {request.num_samples:,} examples in each of "
-        f"{', '.join(map(str, calls))} steps",
-        f"wrote {target} ({', '.join(arrays)}) and {picture}",
+    shown = None if every is None else every[: request.num_samples]
+    written = target.write(Samples(data.title(config.data), examples, shown, names, between))
+    return [*run_sampler.remarks(opened.config, sampler), _told(opened, request, sampler, calls, chosen), *written]
+
+
+def _told(opened: access.Opened, request: Request, sampler, calls: tuple[int, ...], chosen: tuple[int, ...]) -> str:
+    """What was sampled, in one line."""
+    guidance, names = sampler.guidance, [opened.classes.names[label] for label in chosen]
+    parts = [
+        f"{opened.config.objective.name}, step {opened.step:,}, {'averaged' if request.ema else 'last'} parameters",
+        f"method {sampler.method}",
+        run_sampler.told(guidance.weight, run_sampler.interval(guidance)),
+        f"seed {request.seed}",
+        f"class{'es' * (len(names) > 1)} {labels.listed(names)}" * bool(names),
     ]
-    if between is not None:
-        disk.write_atomically(strip, figures.png(figures.image_grid(list(between))))
-        lines.append(f"wrote {strip}")
-    return lines
-
-
-def _targets(out: str) -> tuple[Path, Path, Path]:
-    """NAME.npz, NAME.png and NAME_interpolation.png; InputError if they cannot be written."""
-    target = Path(out)
-    if target.suffix != ".npz" or not target.parent.is_dir():
-        raise InputError(f"--out={out}: use a name that ends in .npz, in a directory that exists")
-    targets = target, target.with_suffix(".png"), target.with_name(f"{target.stem}_interpolation.png")
-    disk.check_writable(*targets)
-    return targets
+    return (
+        f"sampled {', '.join(filter(None, parts))}: {request.num_samples:,} examples in each of "
+        f"{', '.join(map(str, calls))} steps"
+    )

@@ -141,6 +141,11 @@ class Sampler:
                 f"{name} trains F(t, u, x) for {domain.value} only, so {self.method} cannot sample it: "
                 f"use {' or '.join(allowed)}"
             )
+        if self.guidance.on and self.method == "consistency":
+            raise InputError(
+                "consistency sampling calls the network where it has no velocity to guide: leave out --guidance, or "
+                "train with a teacher and objective.guidance"
+            )
         if self._allowed_calls() and self.grid != "uniform":
             raise InputError(
                 f"{name} trains jumps of certain sizes only, so flow_map cannot sample it on the {self.grid} grid: "

@@ -42,6 +42,12 @@ def digits_run(tmp_path_factory):
 
 
 @pytest.fixture
+def labelled_run(tmp_path_factory):
+    """The directory of a tiny run on images with labels, a copy for this test."""
+    return _copy_of_a_run("labelled", tiny.labelled(), tmp_path_factory)
+
+
+@pytest.fixture
 def line_run(tmp_path_factory):
     """The directory of a tiny run on the line, a copy for this test."""
     return _copy_of_a_run("line", tiny.mixture(), tmp_path_factory)

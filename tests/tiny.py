@@ -33,6 +33,13 @@ def digits(objective: str = "sgflow", num_steps: int = 2) -> ml_collections.Conf
     return _short(config, num_steps)
 
 
+def labelled(objective: str = "flow_matching", num_steps: int = 2) -> ml_collections.ConfigDict:
+    """A few steps on images with labels and a null class."""
+    config = digits(objective, num_steps)
+    config.model.num_classes, config.model.label_dropout = 10, 0.1
+    return config
+
+
 def _short(config, num_steps):
     # With the default warm-up, so few steps would all be flow matching.
     fields.set_objective(config, warmup_steps=0, ramp_steps=0, doubling_steps=2)

@@ -19,24 +19,25 @@ MOST_BYTES = 2**28  # of training images in memory; larger sets are subsampled e
 class Training(NamedTuple):
     """The training images. images: uint8 [N, H, W, C], all or as many as fit, with their mirror images if mirrored.
     held, total: the number held and in the data set, without mirror images. shares: share of each class [K]; [0] for
-    unlabelled data."""
+    unlabelled data. names: of the classes."""
 
     images: np.ndarray
     mirrored: bool
     held: int
     total: int
     shares: np.ndarray
+    names: tuple[str, ...]
 
 
 def training(runs: list[Run]) -> Training:
     """InputError, a sentence, if the images are missing or differ from those the runs were measured against."""
     name = runs[0].rows[0].identity.reference.data
     configs = [run.config for run in runs if run.config is not None]
+    if data.of_points(name):
+        raise InputError(f"{name} consists of points that are drawn anew for every batch, so there is nothing to copy")
     if not configs:
         raise InputError("no run has a config.json, which names the location of the training images")
     shape = data.shape(configs[0].data)
-    if len(shape) == 1:
-        raise InputError(f"{name} consists of points that are drawn anew for every batch, so there is nothing to copy")
     source = build.source(configs[0])
     known = {row.identity.reference for run in runs for row in run.rows}
     if {reference.fingerprint for reference in known if reference.split == "train"} - {source.fingerprint}:
@@ -47,7 +48,7 @@ def training(runs: list[Run]) -> Training:
     found = real.spread(source, MOST_BYTES // int(np.prod(shape)))
     images = np.concatenate(list(found.chunks()))
     both = np.concatenate([images, images[:, :, ::-1]]) if mirrored else images
-    return Training(both, mirrored, len(found), source.size, shares)
+    return Training(both, mirrored, len(found), source.size, shares, source.classes)
 
 
 class Nearest(NamedTuple):

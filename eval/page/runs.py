@@ -8,7 +8,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from eval.scores import labels, results
+from eval.scores import class_names, labels, results
+from sgflow_jax import data
 from sgflow_jax.config.check import completed
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -18,7 +19,8 @@ from sgflow_jax.run import layout, record
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One workdir. label: its objective, or another property that distinguishes it. rows: of fid.jsonl, at least one.
-    config: None if not recorded. history: the lines of metrics.jsonl. events: the lines of events.jsonl."""
+    config: None if not recorded. history: the lines of metrics.jsonl. events: the lines of events.jsonl. classes: their
+    names, () if not recorded."""
 
     label: str
     workdir: str
@@ -26,12 +28,13 @@ class Run:
     config: ml_collections.ConfigDict | None
     history: list[dict[str, float]]
     events: list[dict[str, Any]]
+    classes: tuple[str, ...]
 
     def chosen(self, kind: results.Kind) -> dict[int, list[results.Row]]:
         """The rows of one setting by number of steps; they differ only in the seed and are sorted by it.
 
-        The setting: newest checkpoint; among its settings prefer EMA, then the uniform grid, then the method with the
-        most step counts.
+        The setting: newest checkpoint; among its settings prefer EMA, then the uniform grid, no guidance, labels as in
+        the data, then the method with the most step counts.
         """
         rows = [row for row in self.rows if row.kind == kind]
         newest = max(row.identity.checkpoint_step for row in rows)
@@ -40,14 +43,22 @@ class Run:
             if row.identity.checkpoint_step == newest:
                 settings.setdefault(dataclasses.replace(row.identity, calls=0, seed=0), []).append(row)
 
-        def preference(setting: results.Identity) -> tuple[bool, bool, int]:
+        def preference(setting: results.Identity) -> tuple:
             counts = {row.identity.calls for row in settings[setting]}
-            return setting.parameters != "ema", setting.grid != "uniform", -len(counts)
+            usual = setting.parameters == "ema", setting.grid == "uniform", not setting.guided, bool(setting.labels)
+            return *(not each for each in usual), -len(counts)
 
         found = {}
         for row in sorted(settings[min(settings, key=preference)], key=lambda row: row.identity.seed):
             found.setdefault(row.identity.calls, []).append(row)
         return dict(sorted(found.items()))
+
+    def _shape(self, otherwise: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of an example by the configuration; `otherwise` if that is unknown or of another version."""
+        try:
+            return otherwise if self.config is None else data.shape(self.config.data)
+        except (ValueError, AttributeError, KeyError):
+            return otherwise
 
     def examples(self, row: results.Row) -> np.ndarray | None:
         """The stored examples of a row, uint8 [n, H, W, C] or float32 [n, D]; None if there are none. InputError if the
@@ -57,7 +68,7 @@ class Run:
             return None
         (found,) = disk.read_arrays(file, "examples")
         kinds = {4: np.uint8, 2: np.float32}
-        if found.dtype != kinds.get(found.ndim) or not len(found):
+        if found.dtype != kinds.get(found.ndim) or not len(found) or found.shape[1:] != self._shape(found.shape[1:]):
             raise InputError(f"{file} is damaged (not examples of {row.identity.reference.data}): remove it")
         return found
 
@@ -76,7 +87,7 @@ def read(workdirs: Sequence[str]) -> list[Run]:
     configs = [record.recorded(workdir) for workdir in workdirs]
     names = labels.labels(workdirs, [found[0].identity.objective for found in rows], configs)
     runs = [
-        Run(name, workdir, found, _config(config), _history(workdir), _events(workdir))
+        Run(name, workdir, found, _config(config), _history(workdir), _events(workdir), class_names.read(workdir))
         for name, workdir, found, config in zip(names, workdirs, rows, configs, strict=True)
     ]
     if not common_kinds(runs):

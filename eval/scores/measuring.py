@@ -26,7 +26,8 @@ from sgflow_jax.sampling import Sampler
 @dataclasses.dataclass(eq=False)
 class Checkpoint:
     """One checkpoint of a run, read once. network: the fingerprint of its parameters. calls: numbers of network calls.
-    num_samples: per distance. opened: with the parameters, on the host; None once they are no longer needed."""
+    num_samples: per distance. class_counts: training examples of each class that the network knows. opened: with the
+    parameters, on the host; None once they are no longer needed."""
 
     workdir: str
     config: ml_collections.ConfigDict
@@ -35,6 +36,7 @@ class Checkpoint:
     sampler: Sampler
     calls: tuple[int, ...]
     num_samples: int
+    class_counts: tuple[int, ...]
     opened: Opened | None
 
     def take_net(self) -> BoundNet:
@@ -110,7 +112,10 @@ def _sample(
     """The features of one pass over generated examples, and the first of the examples."""
     config = checkpoint.config
     shape = data.shape(config.data)
-    plan = generate.Plan(shape, checkpoint.sampler, identity.calls, identity.seed, config.eval.batch_size)
+    drawn = None
+    if checkpoint.class_counts:
+        drawn = generate.draw_labels(identity.seed, identity.num_samples, checkpoint.class_counts)
+    plan = generate.Plan(shape, checkpoint.sampler, identity.calls, identity.seed, config.eval.batch_size, drawn)
     limit = summary.KEPT[len(shape)]
     first = []
 

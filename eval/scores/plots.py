@@ -2,7 +2,7 @@
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import matplotlib
@@ -14,6 +14,16 @@ from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from eval.figure import MARKERS, panels, plain, scale_axis, style
 from eval.scores import results
+
+# What may differ between the series of one run, in words; "" where it goes without saying.
+_SETTINGS: tuple[Callable[[results.Identity], str], ...] = (
+    lambda identity: identity.method,
+    lambda identity: identity.grid,
+    lambda identity: str(identity.checkpoint_step),
+    lambda identity: identity.parameters,
+    lambda identity: identity.guided,
+    lambda identity: "labels as in the data" * bool(identity.labels),
+)
 
 
 def distance_curve(
@@ -60,11 +70,10 @@ def distance_curve(
 def series(rows: list[tuple[str, results.Row]]) -> dict[str, dict[int, list[results.Row]]]:
     """Groups (label, row) pairs by series and number of calls. A series is named by the label of its run and, in
     brackets, by the settings in which the rows differ."""
-    fields = ("method", "grid", "checkpoint_step", "parameters")
-    several = [field for field in fields if len({getattr(row.identity, field) for _, row in rows}) > 1]
+    several = [told for told in _SETTINGS if len({told(row.identity) for _, row in rows}) > 1]
     series = defaultdict(lambda: defaultdict(list))
     for label, row in rows:
-        more = ", ".join(str(getattr(row.identity, field)) for field in several)
+        more = ", ".join(filter(None, (told(row.identity) for told in several)))
         series[label + f" ({more})" * bool(more)][row.identity.calls].append(row)
     return series
 

@@ -1,10 +1,8 @@
 """The rows of eval/fid.jsonl: what was measured, on what, and the table made from them."""
 
 import dataclasses
-import hashlib
 import json
 import math
-import os
 import re
 import types
 import typing
@@ -16,6 +14,7 @@ import numpy as np
 
 from eval import features
 from eval.tables.store import markdown
+from sgflow_jax import run_sampler
 from sgflow_jax.files import disk, locks
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import layout
@@ -48,7 +47,10 @@ class Identity:
     objective: that the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
     "raw". network: fingerprint of the parameters. network_precision: `model.precision` (a row's "precision" is a
     score). calls: network calls per example, "steps" in the file. method, grid: see `sgflow_jax.sampling.Sampler`.
-    num_samples, seed: of the generated examples.
+    num_samples, seed: of the generated examples. guidance, guidance_interval: see `run_sampler.told`. labels: "data"
+    for a network with labels, drawn with the frequencies of its training data; "" without.
+
+    Older versions wrote rows without the last three, and drew labels evenly: `read` gives these rows the defaults.
     """
 
     objective: str
@@ -62,6 +64,14 @@ class Identity:
     num_samples: int
     seed: int
     reference: ReferenceIdentity
+    guidance: float = 1.0
+    guidance_interval: str = ""
+    labels: str = ""
+
+    @property
+    def guided(self) -> str:
+        """The guidance in a few words; "" for none."""
+        return run_sampler.told(self.guidance, self.guidance_interval)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +121,8 @@ class Row:
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> "Row":
-        """The inverse of `flat`. KeyError or TypeError for other fields, values of the wrong type, NaN, infinity, and
-        text unfit for a file name."""
+        """The inverse of `flat`; a missing field has its default. KeyError or TypeError for other fields, values of the
+        wrong type, NaN, infinity, and text unfit for a file name."""
         names = {key: name for name, key in _KEYS.items()}
         rest = {names.get(key, key): value for key, value in values.items()}
         rest |= {key: tuple(rest[key]) for key in ("value_parts", "class_counts") if rest[key] is not None}
@@ -121,6 +131,8 @@ class Row:
             raise KeyError(*rest)
         for kind, part in zip(_PARTS, parts, strict=True):
             for field in dataclasses.fields(kind):
+                if field.default is not dataclasses.MISSING:
+                    part.setdefault(field.name, field.default)
                 if field.name != "reference" and not _fits(part[field.name], field.type):
                     raise TypeError(field.name)
         reference, identity, scores = parts
@@ -210,36 +222,16 @@ def _change(workdir: str, changed: Callable[[list[Row]], list[Row]]) -> None:
         disk.write_atomically(folder / "fid.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-def own(workdir: str, out: str | None) -> str:
-    """The directory for the rows of a run: its own, or, if that is read-only (another user's), one under `out` with
-    links to the run's files.
-
-    InputError if that directory cannot be made, or `out` is not given.
-    """
-    place = layout.evaluation(workdir) if layout.evaluation(workdir).is_dir() else Path(workdir)
-    if not place.is_dir() or os.access(place, os.W_OK):
-        return workdir
-    if not out:
-        raise InputError(f"{place} is not writable: give --out=DIR to keep the results there")
-    theirs = Path(workdir).resolve()
-    folder = Path(out) / "runs" / f"{theirs.name}-{hashlib.sha256(str(theirs).encode()).hexdigest()[:6]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("checkpoints", "config.json", "metrics.jsonl", "events.jsonl"):
-            if (theirs / name).exists() and not (folder / name).is_symlink():
-                (folder / name).symlink_to(theirs / name)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}): use another --out") from error
-    return str(folder)
-
-
 def examples_file(workdir: str, identity: Identity) -> Path:
     """The file of a row's first generated examples, an array "examples"; their picture is beside it, .png."""
     parts = [f"step_{identity.checkpoint_step}", identity.network, identity.method, str(identity.calls)]
     parts += [identity.grid] * (identity.grid != "uniform") + [identity.parameters] * (identity.parameters != "ema")
     parts += [f"seed_{identity.seed}"] * (identity.seed != 0)
     parts += [identity.network_precision] * (identity.network_precision != "highest")
-    return layout.evaluation(workdir) / "samples" / f"{'-'.join(parts)}.npz"
+    parts += [f"labels_{identity.labels}"] * bool(identity.labels)
+    if identity.guided:
+        parts += [f"guidance_{run_sampler.number(identity.guidance)}", identity.guidance_interval]
+    return layout.evaluation(workdir) / "samples" / f"{'-'.join(filter(None, parts))}.npz"
 
 
 def table(rows: list[Row], runs: Sequence[str] = ()) -> str:
@@ -270,7 +262,11 @@ def columns() -> dict[str, Callable[[Row], str]]:
         "kernel distance": lambda row: plus_minus(row.scores.kernel, row.scores.kernel_error),
         "precision": lambda row: plus_minus(row.scores.precision, None),
         "recall": lambda row: plus_minus(row.scores.recall, None),
-        "sampling": lambda row: f"{row.identity.method}, {row.identity.grid}, seed {row.identity.seed}",
+        "sampling": lambda row: (
+            f"{row.identity.method}, {row.identity.grid}, seed {row.identity.seed}"
+            + f", {row.identity.guided}" * bool(row.identity.guided)
+            + ", labels as in the data" * bool(row.identity.labels)
+        ),
         "network": lambda row: (
             f"step {row.identity.checkpoint_step}, {row.identity.parameters} ({row.identity.network})"
             + f", {row.identity.network_precision} precision" * (row.identity.network_precision != "highest")

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +13,8 @@ MIN_TILE = 48
 TITLE_SIZE = 14
 EXACT = {"color": "black", "linewidth": 1.2}
 CONTOURS = {"colors": "black", "linewidths": 0.6}  # at 1, 2 and 3 standard deviations of a single Gaussian
+MOST_CLASSES = 16  # with rows of their own in a picture of `by_calls`
+MOST_LETTERS = 24  # of the name of a class in a title
 SHOWN = {3: 16, 1: 4096}  # examples in a picture of `by_calls`: images [H, W, C], points [D]
 
 Density = Callable[[np.ndarray], np.ndarray]  # points [n, D] -> [n]
@@ -38,7 +41,8 @@ def image_grid(rows: list[np.ndarray], titles: Sequence[str] = (), pad: int = 2)
 
 def _titles(titles: Sequence[str], height: int, tile: int, pad: int) -> np.ndarray:
     """Draws a white strip of that height with one title per row of tiles."""
-    font = ImageFont.load_default(TITLE_SIZE)
+    # Pillow's own font lacks most letters beyond ASCII, which classes may have.
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), TITLE_SIZE)
     width = max(round(font.getlength(title)) for title in titles) + 2 * TITLE_SIZE
     strip = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(strip)
@@ -81,13 +85,34 @@ def point_panels(panels: dict[str, np.ndarray], density: Density | None = None) 
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def by_calls(examples: dict[int, np.ndarray], density: Density | None = None) -> np.ndarray:
+def by_calls(
+    examples: dict[int, np.ndarray],
+    density: Density | None = None,
+    labels: np.ndarray | None = None,
+    names: Sequence[str] = (),
+) -> np.ndarray:
     """Draws the first SHOWN examples for each number of network calls: a row of images, or a panel of points.
-    density: as in `point_panels`."""
+
+    density: as in `point_panels`. labels: of the images; then the first MOST_CLASSES classes that occur have rows of
+    their own, named by `names` [number of classes].
+    """
     shown = {in_steps(calls): found[: SHOWN[found.ndim - 1]] for calls, found in examples.items()}
-    if next(iter(shown.values())).ndim == 4:
+    if next(iter(shown.values())).ndim < 4:
+        return point_panels(shown, density)
+    if labels is None:
         return image_grid(list(shown.values()), list(shown))
-    return point_panels(shown, density)
+    rows, titles = [], []
+    for label in list(dict.fromkeys(labels.tolist()))[:MOST_CLASSES]:
+        for calls, found in examples.items():
+            rows.append(found[labels == label][: SHOWN[3]])
+            titles.append(f"{shortened(names[label])}, {in_steps(calls)}")
+    return image_grid(rows, titles)
+
+
+def shortened(name: str) -> str:
+    """A class name of at most MOST_LETTERS printable characters."""
+    name = "".join(c if c.isprintable() else " " for c in name)
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
 def in_steps(calls: int) -> str:
@@ -96,7 +121,7 @@ def in_steps(calls: int) -> str:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """Encodes a picture, uint8 [h, w, 3], as PNG."""
+    """Encodes a picture, uint8 [h, w, 3] or grey [h, w, 1], as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png")
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, "png")
     return buffer.getvalue()

@@ -17,7 +17,8 @@ from sgflow_jax.devices import processes, sharding
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import BoundNet
-from sgflow_jax.run import integrity, layout, ownership, record
+from sgflow_jax.run import classes, integrity, layout, ownership, record
+from sgflow_jax.run.classes import Classes
 from sgflow_jax.run.integrity import Saved
 from sgflow_jax.run.ownership import Claim
 
@@ -37,6 +38,11 @@ class Opened:
     def fingerprint(self) -> str:
         """Of the parameters: see `fingerprint.of_arrays`."""
         return fingerprint.of_arrays(*jax.tree.leaves(self.params))
+
+    @functools.cached_property
+    def classes(self) -> Classes:
+        """Those that the network knows: see `classes.of_run`."""
+        return classes.of_run(self.config, self.data)
 
     def net(self, mesh: Mesh | None = None) -> BoundNet:
         """The network on the devices, with its parameters copied there by each call. mesh: by default every device has

@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -6,6 +8,7 @@ import pytest
 
 from sgflow_jax import generate, models, objectives, sampling
 from sgflow_jax.devices import sharding
+from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import Stream, expand_time, stream_key
 from tests.method.test_models import MLP, bound
 
@@ -53,20 +56,66 @@ def test_images_are_uint8():
     assert abs(np.mean((images == 0) | (images == 255)) - 0.3173) < 0.05
 
 
-def test_class_labels_are_drawn_for_each_example():
-    net = bound("mlp", {**MLP, "num_classes": 10}, (2,), jnp.zeros(1, jnp.int32))
-    ten = generate.examples(net, _plan((2,), 4), 10)
-    np.testing.assert_allclose(generate.examples(net, _plan((2,), 12), 10), ten, rtol=1e-5)
-    as_one_class = [net.replace(model=net.model, params=_one_class(net.params, k)) for k in (0, 1)]
-    one, other = (generate.examples(n, _plan((2,), 4), 10) for n in as_one_class)
-    assert np.all(one != other), "the label matters"
-    assert np.any(ten != one), "and it is not always the first"
+def test_every_example_has_the_label_of_the_plan():
+    """In several batches, the last of them padded."""
+    labels = np.array([3, 0, 9, 9, 1, 4, 2, 8, 5, 7], np.int32)
+    plan = _plan((2,), 4, calls=1)
+    label = generate.examples(_fake(Label, 10), plan._replace(labels=labels), 10)
+    label -= generate.examples(_fake(Still), plan, 10)
+    np.testing.assert_allclose(label, np.broadcast_to(labels[:, None], (10, 2)), atol=1e-5)
 
 
-def _one_class(params, k):
-    """Parameters for which every label acts as label k."""
-    table = params["label"]["embedding"]
-    return {**params, "label": {"embedding": jnp.broadcast_to(table[k], table.shape)}}
+def test_labels_do_not_move_the_noise():
+    plan = _plan((2,), 4)
+    labelled = plan._replace(labels=np.arange(10, dtype=np.int32))
+    still = _fake(Still, 10)
+    np.testing.assert_array_equal(generate.examples(still, labelled, 10), generate.examples(_fake(Still), plan, 10))
+
+
+def test_labels_are_drawn_with_the_frequencies_of_the_data():
+    counts = np.array([100, 0, 700, 200])
+    drawn = generate.draw_labels(3, 4_000, counts)
+    assert drawn.dtype == np.int32 and drawn.shape == (4_000,)
+    shares = np.bincount(drawn, minlength=4) / 4_000
+    np.testing.assert_allclose(shares, counts / 1_000, atol=4 * np.sqrt(0.25 / 4_000))
+    assert shares[1] == 0
+    np.testing.assert_array_equal(generate.draw_labels(3, 50, counts), drawn[:50])
+    np.testing.assert_array_equal(generate.draw_labels(3, 50, 7 * counts), drawn[:50])
+    assert np.any(generate.draw_labels(4, 50, counts) != drawn[:50])
+    assert np.all(generate.draw_labels(3, 50, np.array([0, 0, 1])) == 2)
+
+
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_guided_examples_follow_the_guided_field_in_its_interval(method):
+    """F = label: the guided field is 10 + W (label - 10) at times up to 1 / 2, the label after."""
+    labels = np.arange(8, dtype=np.int32)
+    net = _fake(Label, 10, label_dropout=0.1)
+    plan = _plan((2,), 8, calls=8, method=method)._replace(labels=labels)
+    sampler = dataclasses.replace(plan.sampler, guidance=Guidance(3.0, 0.0, 0.5))
+    way = generate.examples(net, plan._replace(sampler=sampler), 8) - generate.examples(_fake(Still), plan, 8)
+    guided, own = 10 + 3 * (labels - 10.0), labels
+    # euler evaluates at 0, 1/8, ..., 7/8; heun at both ends of four intervals, so that 1/2 counts twice.
+    share = 5 / 8
+    expected = share * guided + (1 - share) * own
+    if method == "heun":
+        times = np.repeat([0, 1, 2, 3], 2) / 4 + np.tile([0, 1], 4) / 4
+        expected = np.mean([np.where(t <= 0.5, guided, own) for t in times], axis=0)
+    np.testing.assert_allclose(way, np.broadcast_to(expected[:, None], (8, 2)), atol=1e-4)
+
+
+def test_weight_one_and_the_whole_interval_of_weight_zero():
+    """W = 1 is the network itself, W = 0 the null class."""
+    labels = np.arange(8, dtype=np.int32)
+    net = bound("mlp", {**MLP, "num_classes": 8, "label_dropout": 0.1}, (2,), jnp.zeros(1, jnp.int32))
+    plan = _plan((2,), 8, calls=3, method="euler")._replace(labels=labels)
+
+    def made(weight, labels=labels):
+        sampler = dataclasses.replace(plan.sampler, guidance=Guidance(weight))
+        return generate.examples(net, plan._replace(sampler=sampler, labels=labels), 8)
+
+    np.testing.assert_array_equal(made(1.0), generate.examples(net, plan, 8))
+    np.testing.assert_allclose(made(0.0), made(1.0, np.full_like(labels, 8)), rtol=1e-5, atol=1e-6)
+    assert np.all(np.any(made(2.0) != made(1.0), axis=1))
 
 
 def test_nan_and_infinity_are_reported():
@@ -101,8 +150,8 @@ class Label(models.BoundNet):
         return jnp.broadcast_to(expand_time(self.label.astype(x.dtype), x), x.shape)
 
 
-def _fake(kind, num_classes=0):
-    return kind(models.make("mlp", **{**MLP, "num_classes": num_classes}), None)
+def _fake(kind, num_classes=0, label_dropout=0.0):
+    return kind(models.make("mlp", **{**MLP, "num_classes": num_classes, "label_dropout": label_dropout}), None)
 
 
 @pytest.mark.parametrize("grid, moved", [("uniform", 1 / 2 * 1 / 2), ("quadratic", 1 / 4 * 3 / 4)])
@@ -236,7 +285,7 @@ def test_vectors_almost_parallel(angle):
 
 
 def test_a_row_has_the_label_of_its_first_example():
-    plan = _plan((2,), 4, calls=1)
+    plan = _plan((2,), 4, calls=1)._replace(labels=np.array([3, 0, 9, 9, 1, 4, 2, 8], np.int32))
     label = generate.examples(_fake(Label, 10), plan, 8) - generate.examples(_fake(Still), plan, 8)
     along = generate.interpolate(_fake(Label, 10), plan, 4, 3) - generate.interpolate(_fake(Still), plan, 4, 3)
     np.testing.assert_allclose(along, np.broadcast_to(label[0::2, None], (4, 3, 2)), atol=1e-5)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sgflow_jax import interpolant, objectives, oracles, sampling
+from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.sampling import Sampler
 
@@ -185,6 +186,13 @@ def test_the_usual_calls_unless_asked_for_others():
         sampler.choose((1, 3), (1, 3, 4))
     with pytest.raises(InputError, match="in 3 steps"):
         sampler.choose(None, (3, 5))
+
+
+def test_consistency_sampling_has_no_velocity_to_guide():
+    objective = objectives.make("consistency")
+    assert Sampler(objective, guidance=Guidance(1.0, 0.2, 0.8)).method == "consistency"
+    with pytest.raises(InputError, match="no velocity to guide: leave out --guidance"):
+        Sampler(objective, guidance=Guidance(2.0))
 
 
 def test_renoise_is_on_the_interpolant_of_the_objective():

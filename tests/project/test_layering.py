@@ -74,6 +74,7 @@ sgflow_jax.run.ownership
 sgflow_jax.run.checkpoint
 sgflow_jax.run.preemption
 sgflow_jax.run.record
+sgflow_jax.run.classes
 sgflow_jax.run.access
 sgflow_jax.config.flag
 sgflow_jax.run.due
@@ -82,6 +83,8 @@ sgflow_jax.run.stopwatch
 sgflow_jax.run.tensorboard
 sgflow_jax.build
 sgflow_jax.generate
+sgflow_jax.labels
+sgflow_jax.run_sampler
 sgflow_jax.display
 sgflow_jax.display.figures
 sgflow_jax.run.metric_log
@@ -92,6 +95,7 @@ sgflow_jax.preparation
 sgflow_jax.display.banner
 sgflow_jax.display.dry_run
 sgflow_jax.trainer
+sgflow_jax.sample_files
 sgflow_jax.sample_run
 sgflow_jax.cli
 configs
@@ -123,11 +127,13 @@ eval.scores.background
 eval.scores.kernel
 eval.scores.labels
 eval.scores.manifold
+eval.scores.own_place
 eval.scores.progress
 eval.features.classifier
 eval.features
 eval.scores.real
 eval.scores.results
+eval.scores.class_names
 eval.scores.measure
 eval.scores.plots
 eval.scores.selfcheck
@@ -147,6 +153,7 @@ eval.machine.trace
 eval.page
 eval.page.runs
 eval.page.neighbours
+eval.page.classes_section
 eval.page.gallery
 eval.page.embed
 eval.page.training_section

@@ -17,7 +17,7 @@ from sgflow_jax.interfaces import InputError
 @pytest.fixture(scope="module")
 def digits():
     source = data.make("digits")
-    return Labelled("digits", source.images, source.labels)
+    return Labelled("digits", source.images, source.labels, len(source.classes))
 
 
 @pytest.mark.parametrize("name", features.names())
