@@ -52,7 +52,7 @@ def collection(origin: Origin, wanted: Wanted) -> Collection:
 def _prepare(origin: Origin, opened: Opened, wanted: Wanted, place: Path) -> None:
     """Writes everything into a directory beside `place` that then gets its name."""
     part = place.with_name(f"{place.name}.{socket.gethostname()}-{os.getpid()}{_PART}")
-    _say(f"preparing {opened.size:,} images of {origin.title} in {place}")
+    _say(f"preparing {opened.size:,} images of {origin.title}, kept in {place}")
     began = time.monotonic()
     try:
         part.mkdir()

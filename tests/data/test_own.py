@@ -74,7 +74,9 @@ def test_a_folder_of_classes(mixed, capsys):
     np.testing.assert_array_equal(source.read(np.arange(6)), expected)
     assert source.labels.dtype == np.int32 and source.labels.tolist() == [0, 0, 1, 1, 2, 2]
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"preparing 6 images of the folder {mixed} in ") and said[1].startswith("prepared 6 ")
+    assert said[0].startswith(f"preparing 6 images of the folder {mixed}, kept in ") and said[1].startswith(
+        "prepared 6 "
+    )
     assert said[2:] == [
         "left out: 'empty', without images",
         "left out: files that are no PNG, JPEG or WebP by their names, 2",
@@ -145,6 +147,17 @@ def test_damaged_images_are_named_and_left_out_on_request(damaged, capsys, monke
     source = _read(damaged, skip_damaged=True)
     assert source.size == 3 and source.labels.tolist() == [0, 1, 2]
     assert capsys.readouterr().out.startswith("left out: a/cut.png (")
+
+
+def test_a_file_that_may_not_be_read_is_not_taken_for_damaged(mixed, tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        with pytest.raises(InputError, match="x.PNG cannot be read .Permission denied.: make it readable"):
+            _read(mixed, skip_damaged=True)
+    assert _read(mixed).size == 6
 
 
 def test_a_class_of_damaged_images_is_no_class(damaged, capsys):
