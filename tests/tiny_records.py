@@ -31,11 +31,15 @@ def write(directory: Path | str, size: int = 64, count: int = 32, test_count: in
 
 
 def write_images(
-    directory: Path | str, size: int, splits: dict[str, np.ndarray], classes: tuple[str, ...] = ()
+    directory: Path | str,
+    size: int,
+    splits: dict[str, np.ndarray],
+    name: str = NAME,
+    classes: tuple[str, ...] = (),
 ) -> Path:
-    """Like `write`, with the given images per split, which may have any shape. With classes, image i has label i modulo
-    their number."""
-    folder = Path(directory) / NAME / f"{size}x{size}" / VERSION
+    """Like `write`, with the given images per split, which may have any shape, and the name of the data set. With
+    classes, image i has label i modulo their number."""
+    folder = Path(directory) / name / f"{size}x{size}" / VERSION
     folder.mkdir(parents=True)
     # TFDS declares jpeg although the images are PNG.
     label = {"label": tfds.features.ClassLabel(names=classes)} if classes else {}
@@ -43,7 +47,7 @@ def write_images(
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder,
         template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        dataset_name=NAME,
+        dataset_name=name,
         filetype_suffix="array_record",
     )
     infos = []
@@ -51,7 +55,7 @@ def write_images(
         shards = np.array_split(np.arange(len(arrays)), min(2, len(arrays)))
         sizes = []
         for shard, indices in enumerate(shards):
-            file = folder / f"{NAME}-{split}.array_record-{shard:05d}-of-{len(shards):05d}"
+            file = folder / f"{name}-{split}.array_record-{shard:05d}-of-{len(shards):05d}"
             writer = ArrayRecordWriter(str(file), "group_size:1")
             for i in indices:
                 record = features.serialize_example(

@@ -20,18 +20,17 @@ def resolved(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDi
     """
     check_fields(config)
     config = config.copy_and_resolve_references()
-    missing = _missing(config)
-    chosen = {}
-    if "model.num_classes" in missing:
-        chosen["model.num_classes"] = len(data.classes(config.data))
-        if not chosen["model.num_classes"] and config.model.label_dropout:
-            chosen["model.label_dropout"] = 0.0
+    missing, chosen = _missing(config), {}
     size = data.shape(config.data)[0] if missing else 0
     if "model.channel_mult" in missing:
         chosen["model.channel_mult"] = levels.channel_mult(size)
     if "model.attention_sizes" in missing:
         widths = chosen.get("model.channel_mult", config.model.get("channel_mult"))
         chosen["model.attention_sizes"] = levels.attention_sizes(size, len(widths))
+    if "model.num_classes" in missing:  # last, as it may take long
+        chosen["model.num_classes"] = len(data.classes(config.data))
+        if not chosen["model.num_classes"] and config.model.label_dropout:
+            chosen["model.label_dropout"] = 0.0
     config.update_from_flattened_dict(chosen)
     return config, chosen
 

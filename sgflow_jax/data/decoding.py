@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
+import errno
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from PIL import Image
 from sgflow_jax import terminal
 from sgflow_jax.data import pictures
 from sgflow_jax.data.origin import Opened
+from sgflow_jax.interfaces import InputError
 
 THREADS = min(16, os.cpu_count() or 1)
 CHUNK = 16  # images that a thread decodes in one go
+_GONE = (errno.ENOENT, errno.ELOOP)  # a link that leads nowhere
 AHEAD = 4  # chunks for each thread that are decoded and wait
 
 
@@ -43,7 +46,7 @@ class Decoded(NamedTuple):
 
 def decode_all(opened: Opened, wanted: Wanted, silent: bool) -> Iterator[tuple[str, Decoded | str]]:
     """Yields the name of every image, in order, and the image, or the fault if it is damaged. Shows a progress bar,
-    unless `silent`. Close it when done."""
+    unless `silent`. Close it when done. InputError for a file that may not be read, or a disk that fails."""
     starts = iter(range(0, opened.size, CHUNK))
     waiting = collections.deque()
     executor = concurrent.futures.ThreadPoolExecutor(THREADS)
@@ -77,6 +80,10 @@ def _decode(opened: Opened, index: int, wanted: Wanted) -> tuple[str, Decoded | 
         pixels = pictures.square(image, wanted.size, wanted.channels)
     except MemoryError:
         raise
+    except OSError as error:
+        if error.errno not in (None, *_GONE):  # not the fault of the image, and it may be right the next time
+            raise InputError(f"{name} cannot be read ({error.strerror}): make it readable, and start again") from error
+        return name, _fault(error)
     except Exception as error:  # decoders raise any kind, by which byte is damaged
         return name, _fault(error)
     return name, Decoded(pixels, label, test or _held_out(content, wanted.test_share))

@@ -17,7 +17,7 @@ import numpy as np
 from sgflow_jax import terminal
 from sgflow_jax.data import fingerprint
 from sgflow_jax.data.decoding import Wanted, decode_all
-from sgflow_jax.data.origin import Origin
+from sgflow_jax.data.origin import Opened, Origin
 from sgflow_jax.data.shards import FACTS, Collection, Part, Shards, labels_file, read
 from sgflow_jax.files import disk, locks
 from sgflow_jax.interfaces import InputError
@@ -39,20 +39,20 @@ def collection(origin: Origin, wanted: Wanted) -> Collection:
     key = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]
     place = disk.cache() / "images" / key
     if not (place / FACTS).exists():
+        opened = origin.open()  # first, so that nothing is written if there are no images
         _make_directory(place.parent)
         waiting = f"waiting for another process, which prepares {origin.title}"
         with locks.held(place.with_name(f"{key}.lock"), "" if _silent() else waiting) as locked:
             if not (place / FACTS).exists():
                 _remove_parts(place, 0 if locked else _FORGOTTEN)
-                _prepare(origin, wanted, place)
+                _prepare(origin, opened, wanted, place)
     return read(place, origin.title, wanted.shape)
 
 
-def _prepare(origin: Origin, wanted: Wanted, place: Path) -> None:
+def _prepare(origin: Origin, opened: Opened, wanted: Wanted, place: Path) -> None:
     """Writes everything into a directory beside `place` that then gets its name."""
-    opened = origin.open()
     part = place.with_name(f"{place.name}.{socket.gethostname()}-{os.getpid()}{_PART}")
-    _say(f"preparing {opened.size:,} images of {origin.title} in {place}")
+    _say(f"preparing {opened.size:,} images of {origin.title}, kept in {place}")
     began = time.monotonic()
     try:
         part.mkdir()

@@ -49,6 +49,7 @@ for line in sys.stdin:
 """
 
 QUICK = "main.py --config=configs/quickstart.py --workdir={}/run"
+IMAGES = "main.py --config=configs/images.py --workdir={}/run --config.data.dir={}/mine"
 POINTS = "main.py --config=configs/mixture1d.py --workdir={}/run"
 # The fields of the run in {line}, which is that of conftest; ids omit them.
 FIELDS = (
@@ -127,6 +128,23 @@ CASES = [
         "main.py --config=configs/cifar10.py --workdir={}/run --config.data.data_dir={}/none",
         "cifar10 is not prepared in ... none ... make data",
     ),
+    # The user's own images.
+    Case(IMAGES.replace("{}/mine", ""), "config.data.dir is '': give the folder, .npz or .zip"),
+    Case(IMAGES, "which does not exist: give the place"),
+    Case(IMAGES, "mine has no images: put PNG, JPEG or WebP files there", {"mine": None}),
+    Case(IMAGES, "mine has no images", {"mine/notes.txt": "x"}),
+    Case(IMAGES, "both beside and inside", {"mine/a.png": "x", "mine/b/a.png": "x"}),
+    Case(IMAGES, "mine', a file of another kind: give a folder", {"mine": "x"}),
+    Case(f"{IMAGES}.zip", "mine.zip cannot be read (File is not a zip file): make it again", {"mine.zip": "x"}),
+    Case(f"{IMAGES}.npz", "mine.npz cannot be read", {"mine.npz": "x"}),
+    Case(
+        f"{IMAGES} --config.data.size=50", "size is 50, which cannot be halved to 16 ... use 48 or 52", {"mine": None}
+    ),
+    Case(f"{IMAGES} --config.data.size=0", "size is 0: images may have images of any size, so give one, like 64"),
+    Case(f"{IMAGES} --config.data.name=digits", "data.dir and test_share are for the data set images, not digits"),
+    Case(f"{IMAGES} --config.data.name=tfds:nope --config.data.dir=", "tfds:nope is not prepared in"),
+    Case(f"{QUICK} --config.objective.guidance=2", "objective.guidance is 2.0: use 1, or train a null class"),
+    Case(f"{QUICK} --config.model.label_dropout=0.1", "label_dropout is 0.1: use ... 0 without labels"),
     # The directory of a run.
     Case(NEW, "not writable ... use another --workdir", {"run": "a file"}),
     Case(NEW, "not writable ... use another --workdir", {"run/checkpoints": "a file"}),
@@ -223,7 +241,7 @@ CASES = [
     Case(f"{QUICK} --config.mesh.data=3", "mesh.data is 3 ... product is 1"),
     Case(
         "main.py --config=configs/imagenet64.py --workdir={}/run --config.data.data_dir={}/none",
-        "imagenet64 is not prepared in ... none ... make data",
+        "tfds:imagenet_resized/64x64 is not prepared in ... none ... make data",
     ),
     Case(NEW, "config.json is damaged: remove it", {"run/config.json": "null"}),
     Case(NEW, "config.json is damaged: remove it", {"run/config.json": "[" * 9999}),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sgflow_jax import data
-from sgflow_jax.data import decoding, fingerprint, own, preparing
+from sgflow_jax.data import decoding, fingerprint, own, prepared, preparing
 from sgflow_jax.interfaces import InputError
 from tests import tiny, tiny_records
 
@@ -74,7 +74,9 @@ def test_a_folder_of_classes(mixed, capsys):
     np.testing.assert_array_equal(source.read(np.arange(6)), expected)
     assert source.labels.dtype == np.int32 and source.labels.tolist() == [0, 0, 1, 1, 2, 2]
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"preparing 6 images of the folder {mixed} in ") and said[1].startswith("prepared 6 ")
+    assert said[0].startswith(f"preparing 6 images of the folder {mixed}, kept in ") and said[1].startswith(
+        "prepared 6 "
+    )
     assert said[2:] == [
         "left out: 'empty', without images",
         "left out: files that are no PNG, JPEG or WebP by their names, 2",
@@ -145,6 +147,17 @@ def test_damaged_images_are_named_and_left_out_on_request(damaged, capsys, monke
     source = _read(damaged, skip_damaged=True)
     assert source.size == 3 and source.labels.tolist() == [0, 1, 2]
     assert capsys.readouterr().out.startswith("left out: a/cut.png (")
+
+
+def test_a_file_that_may_not_be_read_is_not_taken_for_damaged(mixed, tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        with pytest.raises(InputError, match="x.PNG cannot be read .Permission denied.: make it readable"):
+            _read(mixed, skip_damaged=True)
+    assert _read(mixed).size == 6
 
 
 def test_a_class_of_damaged_images_is_no_class(damaged, capsys):
@@ -259,18 +272,27 @@ def test_images_too_large_for_memory_are_read_by_grain(mixed, monkeypatch):
     with_batches.close()
 
 
-def test_the_stand_in_for_cifar10_exported_to_files(shared, tmp_path):
-    """At size 16 the same batches, to the bit, as cifar10 with data.size=16, given the same order."""
-    whole = data.make("cifar10", str(shared / "data" / "tfds"), split="test")
-    small = data.make("cifar10", str(shared / "data" / "tfds"), split="test", size=16, flip=True)
+class _Examples(list):
+    """A split as returned by TFDS: examples by index."""
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
+
+def test_the_stand_in_for_cifar10_exported_to_files(shared, tmp_path, monkeypatch):
+    """At size 16 the same batches, to the bit, as cifar10 with data.size=16, given the same order. Of 300 images."""
+    stored = prepared.open_split("cifar10", "cifar10", "test", str(shared / "data" / "tfds"))
+    examples = stored.examples(range(300))
+    monkeypatch.setattr(prepared, "open_split", lambda *_: prepared.Split(_Examples(examples), "cifar10", ""))
+    whole, small = data.make("cifar10"), data.make("cifar10", size=16, flip=True)
     for number in range(300):
         folder = tmp_path / "png" / whole.classes[whole.labels[number]]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(whole.images[number]).save(folder / f"{number:05d}.png")
     source = _read(tmp_path / "png", size=16, flip=True)
-    order = np.argsort(small.labels[:300], kind="stable")
+    order = np.argsort(small.labels, kind="stable")
     assert source.classes == small.classes
-    expected = data.Images(small.images[order], small.labels[order], True)
+    expected = data.Images(small.images[order], small.labels[order], flip=True)
     for step in (0, 7):
         for name, values in expected.batch(3, step, 64, ALL).items():
             np.testing.assert_array_equal(source.batch(3, step, 64, ALL)[name], values)
@@ -278,10 +300,10 @@ def test_the_stand_in_for_cifar10_exported_to_files(shared, tmp_path):
 
 def test_any_data_set_of_tfds(tmp_path):
     splits = {"train": tiny_records.images(64, 11), "validation": tiny_records.images(64, 5, "validation")}
-    tiny_records.write_images(tmp_path, 64, splits, ("cat", "dog", "newt"))
-    request = data.Request(f"tfds:{tiny_records.NAME}/64x64", str(tmp_path), size=32)
+    tiny_records.write_images(tmp_path, 64, splits, "my_pictures", ("cat", "dog", "newt"))
+    request = data.Request("tfds:my_pictures/64x64", str(tmp_path), size=32)
     assert data.classes(request) == ("cat", "dog", "newt") and data.splits(request) == ("train", "test")
-    assert data.title(request) == f"tfds-{tiny_records.NAME}-64x64-32" and data.shape(request) == (32, 32, 3)
+    assert data.title(request) == "tfds-my_pictures-64x64-32" and data.shape(request) == (32, 32, 3)
     for split, name in (("train", "train"), ("test", "validation")):
         source = data.read(request._replace(split=split))
         halved = splits[name].reshape(-1, 32, 2, 32, 2, 3).astype(int).sum(axis=(2, 4))

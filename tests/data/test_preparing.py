@@ -100,10 +100,10 @@ def test_the_directory_of_a_faster_process_is_used(file, monkeypatch):
 
     prepare = preparing._prepare
 
-    def after_another(origin, wanted, place):
-        prepare(origin, wanted, place)
-        (place / "theirs").touch()
-        prepare(origin, wanted, place)
+    def after_another(*given):
+        prepare(*given)
+        (given[-1] / "theirs").touch()
+        prepare(*given)
 
     monkeypatch.setattr(preparing, "_prepare", after_another)
     assert data.make("images", dir=str(file), size=8).size == COUNT
