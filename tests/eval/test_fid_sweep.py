@@ -55,6 +55,9 @@ def test_writes_rows_table_curve_and_samples(digits_run):
         "features": "pixels",
         "weights": "",
         "resize": "",
+        "guidance": 1.0,
+        "guidance_interval": "",
+        "labels": "",
         **scores,
     }
     assert all(scores[name] is not None for name in ("value", "kernel", "kernel_error", "precision", "recall"))

@@ -15,7 +15,7 @@ from eval import features, reference, report
 from eval.fid_sweep import Request, sweep
 from eval.machine import gradient_cost
 from eval.page import gallery, runs
-from eval.scores import results
+from eval.scores import class_names, results
 from sgflow_jax.devices import provenance
 from sgflow_jax.interfaces import InputError
 from tests import tiny
@@ -106,6 +106,18 @@ def test_the_page_has_every_number_with_its_settings(page):
     assert table[0] == [*columns, "class shares, %"]
     expected = [[*(cell(row) for cell in columns.values()), share] for row in results.in_order(rows)]
     assert sorted(table[1:]) == sorted(expected)
+
+
+def test_classes_are_counted_by_name(tmp_path):
+    rows = [digits_row(n, 2.0, guidance=2.0, guidance_interval="0.2-0.8", labels="data") for n in (1, 4)]
+    workdir = finished_run(tmp_path / "run", rows, tiny.digits())
+    class_names.write(workdir, ("<b>", *"123456789"))
+    report.write([workdir], str(tmp_path / "out"))
+    tables = _tables(tmp_path / "out")
+    assert tables[0][0][1].endswith("guidance 2 at times 0.2-0.8, step 4")
+    (table,) = [lines for lines in tables if lines[0][0] == "class"]
+    assert table[0] == ["class", "training data", "sgflow, 1 step", "sgflow, 4 steps"]
+    assert table[1] == ["<b>", "9.9 %", "60 (5.7 %)", "60 (5.7 %)"] and len(table) == 11
 
 
 def test_scores_are_side_by_side_without_a_winner(page):

@@ -1,5 +1,6 @@
 """--mode=sample of runs with labels: classes, guidance, their pictures, and directories of PNG files."""
 
+import re
 import types
 
 import jax
@@ -14,6 +15,7 @@ from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import access, classes
 from tests import tiny
+from tests.commands import ROOT
 
 REQUEST = sample_run.Request(calls=(2, 1), num_samples=20, method=None, seed=3)
 ANIMALS = ("10", "2", "cat", "cow, brown", "dog", "écureuil")
@@ -209,6 +211,17 @@ def test_a_network_is_called_with_labels_and_guided_from_python(labelled_run):
     np.testing.assert_allclose(guided(t, t, x), null + 4 * (own - null), rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="pass label"):
         net(t, t, x)
+
+
+def test_the_example_in_the_documents(labelled_run):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text(), re.DOTALL)
+    assert "runs/mine" in code and "(64, 64, 3)" in code
+    wanted = np.array([7, 2, 7], np.int32)
+    names = dict(build=build, generate=generate, sampling=sampling, Guidance=Guidance, seed=3, label=jnp.array(wanted))
+    names |= dict(objective=build.objective(access.open(labelled_run).config), labels=wanted)
+    exec(code.replace("runs/mine", labelled_run).replace("(64, 64, 3)", "(8, 8, 1)"), names)
+    assert names["images"].shape == (3, 8, 8, 1)
+    assert names["guided"](jnp.full(3, 0.5), jnp.full(3, 0.5), jnp.zeros((3, 8, 8, 1))).shape == (3, 8, 8, 1)
 
 
 def _folder(workdir, folder, config=None, **changes):

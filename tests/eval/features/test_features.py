@@ -52,6 +52,20 @@ def test_the_classifier_learns_digits_and_is_cached(digits, monkeypatch):
     np.testing.assert_array_equal(again(digits.images[:5]), first(digits.images[:5]))
 
 
+def test_the_classifier_tells_coloured_images_of_any_number_of_classes_apart(monkeypatch):
+    """Three classes, the colours of a square."""
+    monkeypatch.setattr(classifier, "STEPS", 60)
+    monkeypatch.setattr(classifier, "BATCH", 16)
+    monkeypatch.setattr(classifier, "LEARNING_RATE", 1e-2)
+    monkeypatch.setattr(classifier, "Classifier", functools.partial(classifier.Classifier, widths=(8, 8)))
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=200).astype(np.int32)
+    images = rng.integers(0, 60, (200, 8, 8, 3)).astype(np.uint8)
+    images[np.arange(200), 2:6, 2:6, labels] += 150
+    made = features.make("classifier", labelled=Labelled("squares", images, labels, 3))
+    assert made.classes == 3 and np.mean(made.classify(made(images)) == labels) > 0.95
+
+
 def _untrained(model, labelled):
     return jax.tree.map(lambda a: a + 1, classifier._init(model, labelled.images.shape[1:]))
 

@@ -31,6 +31,13 @@ def test_the_newest_averaged_uniform_setting_is_chosen(tmp_path):
     assert run.chosen(wanted[0].kind) == {1: wanted[:2]}
 
 
+def test_without_guidance_and_with_labels_as_in_the_data(tmp_path):
+    others = [digits_row(n, 1.0, guidance=2.0, labels="data") for n in (1, 2, 4)] + [digits_row(1, 1.0)]
+    (run,) = runs.read([finished_run(tmp_path / "run", [*others, digits_row(1, 1.0, labels="data")])])
+    (chosen,) = run.chosen(others[0].kind)[1]
+    assert not chosen.identity.guided and chosen.identity.labels == "data"
+
+
 def test_only_the_method_with_more_step_counts_is_chosen(tmp_path):
     euler, heun = (
         [digits_row(n, 1.0, method=m) for n in steps] for m, steps in (("euler", (2, 8, 16)), ("heun", (2, 4)))

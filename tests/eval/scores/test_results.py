@@ -65,6 +65,42 @@ def test_a_row_has_its_precision_as_a_score_and_that_of_its_network():
     assert "default precision" in results.table([row(network_precision="default")])
 
 
+def test_rows_of_older_versions_have_no_guidance_and_no_labels(tmp_path):
+    old = row(2).flat()
+    for name in ("guidance", "guidance_interval", "labels"):
+        del old[name]
+    assert results.Row.from_flat(old) == row(2)
+    file = tmp_path / "eval" / "fid.jsonl"
+    file.parent.mkdir()
+    file.write_text(json.dumps(old) + "\n")
+    results.append(str(tmp_path), row(2, 5.0), row(2, 6.0, labels="data"), row(2, 7.0, guidance=2.0))
+    assert [each.scores.value for each in results.read(str(tmp_path))] == [1.0, 6.0, 7.0]
+    del old["seed"]
+    with pytest.raises(KeyError):
+        results.Row.from_flat(old)
+
+
+def test_guidance_and_labels_are_told_where_they_are_unusual():
+    plain = row(4)
+    some = [row(4, guidance=1.5, guidance_interval="0.2-0.8", labels="data"), row(4, labels="data"), plain]
+    assert [results.examples_file("", each.identity).name for each in some] == [
+        "step_100-fedcba987654-flow_map-4-labels_data-guidance_1.5-0.2-0.8.npz",
+        "step_100-fedcba987654-flow_map-4-labels_data.npz",
+        "step_100-fedcba987654-flow_map-4.npz",
+    ]
+    cells = [results.columns()["sampling"](each) for each in some]
+    assert cells == [
+        "flow_map, uniform, seed 0, guidance 1.5 at times 0.2-0.8, labels as in the data",
+        "flow_map, uniform, seed 0, labels as in the data",
+        "flow_map, uniform, seed 0",
+    ]
+    assert [*plots.series([("a", each) for each in some])] == [
+        "a (guidance 1.5 at times 0.2-0.8, labels as in the data)",
+        "a (labels as in the data)",
+        "a",
+    ]
+
+
 def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "eval").mkdir()
     file = tmp_path / "eval" / "fid.jsonl"
