@@ -8,6 +8,7 @@ from sgflow_jax import data, models, objectives, sampling
 from sgflow_jax.config import fields
 from sgflow_jax.devices import sharding
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.times import Domain
 
 # Training stops between calls of the device for these, so they must be multiples of train.steps_per_dispatch.
 _EVENTS = (
@@ -66,8 +67,10 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     require("teacher.network", not teacher.network or teacher.workdir, "'', or give teacher.workdir")
     taught = not teacher.workdir or objective.takes_teacher
     require("teacher.workdir", taught, f"'', as {config.objective.name} takes no velocity from a teacher")
-    one_class = objective.velocity_target == "pair" or not config.model.num_classes
-    require("objective.velocity_target", one_class, "'pair', as a batch mixes classes and a labelled network has one")
+    null = objective.guidance == 1 or config.model.num_classes and config.model.label_dropout
+    require("objective.guidance", null, "1, or labels and model.label_dropout")
+    guided = objective.guidance == 1 or objective.domain is not Domain.TO_DATA or teacher.workdir
+    require("objective.guidance", guided, f"1, or give teacher.workdir, as {config.objective.name} has no velocity")
 
     multiple, parts = objective.batch_multiple, config.train.microbatches
     sharding.check_batch_size(config.data.batch_size, multiple, parts, "config.data.batch_size")

@@ -21,8 +21,8 @@ from tests import tiny
 def _untrained(config, workdir):
     """A run of no steps: its directory as far as it can be restored from."""
     step = build.train_step(config)
-    state = step.init(jax.random.key(0), data.shape(config.data.name))
-    monitor = step.init_monitor(data.batch_like(config.data.name, config.data.batch_size), state)
+    state = step.init(jax.random.key(0), data.shape(config.data))
+    monitor = step.init_monitor(data.batch_like(config.data, config.data.batch_size), state)
     with Checkpoints(str(workdir)) as checkpoints:
         checkpoints.save(1, state, monitor, config, {})
     return str(workdir)

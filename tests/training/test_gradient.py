@@ -32,7 +32,7 @@ def _gradient(config):
     """((loss, seen), gradient) at parameters none of which is zero."""
     step = build.train_step(config)
     batch = build.source(config).batch(0, 0, config.data.batch_size, slice(None))
-    state = jax.jit(lambda key: step.init(key, data.shape(config.data.name)))(jax.random.key(0))
+    state = jax.jit(lambda key: step.init(key, data.shape(config.data)))(jax.random.key(0))
     params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), state.params)
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(step.gradient, compiler_options=quick)(params, state, batch, jax.random.key(1))
@@ -80,8 +80,8 @@ def test_a_part_has_whole_groups_from_all_over_the_batch():
 def _step(config):
     """The training step, and the arguments of its gradient."""
     step = build.train_step(config)
-    state = jax.eval_shape(lambda key: step.init(key, data.shape(config.data.name)), jax.random.key(0))
-    batch = data.batch_like(config.data.name, config.data.batch_size)
+    state = jax.eval_shape(lambda key: step.init(key, data.shape(config.data)), jax.random.key(0))
+    batch = data.batch_like(config.data, config.data.batch_size)
     return step, (state.params, state, batch, jax.random.key(0))
 
 

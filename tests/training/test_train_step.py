@@ -31,7 +31,7 @@ def _setup(config=None):
     step = build.train_step(config)
     source = build.source(config)
     batches = [source.batch(0, i, config.data.batch_size, slice(None)) for i in range(3)]
-    state = jax.jit(step.init, static_argnums=1)(jax.random.key(0), data.shape(config.data.name))
+    state = jax.jit(step.init, static_argnums=1)(jax.random.key(0), data.shape(config.data))
     return step, batches, state, step.init_monitor(batches[0], state)
 
 
@@ -74,7 +74,7 @@ def test_the_teacher_sees_the_labels_of_the_batch():
     teacher = models.BoundNet(model, jax.tree.map(lambda p: p + 0.1, params))
 
     class Output(FlowMatching):
-        def loss(self, net, drawn, teacher):
+        def unguided_loss(self, net, drawn, teacher):
             return LossOut(teacher(half, half, x1)[:, 0], {})
 
     step = dataclasses.replace(step, objective=Output())
@@ -235,7 +235,7 @@ def test_no_weight_and_no_warm_up_hides_a_large_loss_from_the_guard(options):
 
 def test_a_gradient_that_is_not_finite_is_a_fault():
     class InfiniteSlope(FlowMatching):
-        def loss(self, net, drawn, teacher):
+        def unguided_loss(self, net, drawn, teacher):
             """sqrt(|p|^2) at p = 0: the value is 0, the slope is NaN."""
             length = jnp.sqrt(sum(jnp.sum((p * 0) ** 2) for p in jax.tree.leaves(net.params)))
             return LossOut(jnp.broadcast_to(length, drawn.t.shape), {})
