@@ -144,7 +144,8 @@ def _basis(t, u, x):
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     """The network F = F_exact + sum_k theta_k phi_k of a law. truth: 1, or 0 for its velocity in place of F_exact.
-    label: [B], for the labelled law; each class then has its own phi_k."""
+    label: [B], for the labelled law; each class then has its own phi_k, with factors of either sign, since the mean of
+    v_c - v_null over the classes of a point is 0."""
 
     law: oracles.Oracle | oracles.LabelledMixture
     truth: float
@@ -157,8 +158,13 @@ class Candidate:
         # F(t, t, x) is the velocity: one call instead of the steps of a solver.
         exact = velocity if u is t else self.law.average_velocity(t, u, x, *given)
 
-        y = x if self.label is None else x + 0.7 * self.label[:, None]
-        return self.truth * exact + (1 - self.truth) * velocity + jnp.tensordot(self.theta, _basis(t, u, y), axes=1)
+        return self.truth * exact + (1 - self.truth) * velocity + jnp.tensordot(self.theta, self._phi(t, u, x), axes=1)
+
+    def _phi(self, t, u, x):
+        if self.label is None:
+            return _basis(t, u, x)
+        label = self.label[:, None].astype(x.dtype)
+        return jnp.cos(2 * label)[None] * _basis(t, u, x + 0.7 * label)
 
     def restrict(self, select) -> "Candidate":
         return dataclasses.replace(self, label=jax.tree.map(select, self.label))
