@@ -57,7 +57,8 @@ COLUMNS = {
 
 def wanted(names: list[str], laws: list[str], seed: int, max_samples: int, tolerance: float) -> list[store.Settings]:
     """The settings of all rows: variants, discretisations and controls. names: only these objectives or variants."""
-    everything = [variant.name for variant in variants.every()] + sum(audit.SERIES.values(), []) + list(audit.CONTROLS)
+    audited = [variant.name for variant in [*variants.every(), *variants.guided()]]
+    everything = audited + sum(audit.SERIES.values(), []) + list(audit.CONTROLS)
     chosen = [e for e in everything if not names or e in names or e.partition("(")[0] in names]
     chosen += [name for name in names if name not in objectives.names()]
     if not laws or not set(laws) <= set(audit.LAWS):
@@ -66,6 +67,7 @@ def wanted(names: list[str], laws: list[str], seed: int, max_samples: int, toler
         {"objective": name, "law": law, "seed": seed, "max_samples": max_samples, "tolerance": tolerance}
         for name in dict.fromkeys(chosen)
         for law in laws
+        if audit.suits(name, law)
     ]
 
 

@@ -134,6 +134,10 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
     # The velocity of one class differs from that of all classes together.
     classes = theirs.model.num_classes, config.model.num_classes
     require(classes[0] == classes[1], f"whose model.num_classes is {classes[0]}, not {classes[1]}")
+    null = theirs.model.label_dropout > 0 or config.model.label_dropout == 0 and ours.guidance == 1
+    require(null, "trained without the null class (model.label_dropout), which this run asks of it")
+    # `objective.guidance` of this run guides the teacher; it would do so twice.
+    require(theirs_objective.guidance == 1, f"trained with objective.guidance {theirs_objective.guidance}, not 1")
     network, asked = f"{integrity.bit_sum(opened.params):08x}", config.teacher.network
     require(asked in ("", network), f"whose network of step {opened.step} has the fingerprint {network}, not {asked}")
     return opened.net(mesh), opened.step, network

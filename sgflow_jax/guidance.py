@@ -1,4 +1,7 @@
-"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): from the null class towards the example's own."""
+"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): from the null class towards the example's own.
+
+The null class, number num_classes, is the law of all data. A network learns it from examples whose label is replaced.
+"""
 
 import dataclasses
 
@@ -6,7 +9,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from sgflow_jax.interfaces import ConditionedNet, InputError, Net, expand_time
+from sgflow_jax.interfaces import InputError, LabelledNet, Net, expand_time, restrict
+
+
+def with_null(key: jax.Array, own: jax.Array, share: float, classes: int) -> tuple[jax.Array, jax.Array]:
+    """(label, alike): the labels to train with, [B], and which data each example may have, [B, B].
+
+    own: the classes of the data, 0 to classes - 1, [B]. Each is replaced by the null class with probability `share`,
+    whatever the data. alike[i, j]: whether datum j is from the distribution of example i, which is that of its class,
+    or of all data for the null class.
+    """
+    label = jnp.where(jax.random.bernoulli(key, share, own.shape), classes, own)
+    return label, (own[:, None] == own[None]) | (label[:, None] == classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +50,16 @@ class Guidance:
 
         return W * conditional + (1 - W) * unconditional
 
-    def of(self, net: ConditionedNet) -> Net:
+    def of(self, net: Net) -> Net:
         """The guided network; the network itself without guidance. InputError if it has no null class."""
-        if not self.on:
-            return net
-        return Guided(net, net.unconditional(), self)
+        return Guided(net, unconditional(net), self) if self.on else net
+
+
+def unconditional(net: Net) -> Net:
+    """The same network, of the null class for every example. InputError if it has none."""
+    if not isinstance(net, LabelledNet):
+        raise InputError("guidance needs a network with a null class: bind labels, as models.BoundNet does")
+    return net.unconditional()
 
 
 @flax.struct.dataclass
@@ -48,7 +67,7 @@ class Guided:
     """F(t, u, x | null) + W (F(t, u, x | c) - F(t, u, x | null)), two calls of the network. On the diagonal this is the
     guided velocity; off it, where the guided map has another average velocity, a heuristic."""
 
-    conditional: ConditionedNet
+    conditional: LabelledNet
     unconditional: Net
     guidance: Guidance = flax.struct.field(pytree_node=False)
 
@@ -58,5 +77,5 @@ class Guided:
     def restrict(self, select) -> "Guided":
         """The same for the examples that `select` keeps."""
         return self.replace(
-            conditional=self.conditional.restrict(select), unconditional=self.unconditional.restrict(select)
+            conditional=restrict(self.conditional, select), unconditional=restrict(self.unconditional, select)
         )

@@ -48,6 +48,11 @@ class ConditionedNet(Protocol):
     def restrict(self, select: Callable[[jax.Array], jax.Array]) -> "ConditionedNet":
         """The same network for the examples that `select` ([B, ...] -> [b, ...]) keeps."""
 
+
+@runtime_checkable
+class LabelledNet(ConditionedNet, Protocol):
+    """A network with a class label for each example."""
+
     def unconditional(self) -> Net:
         """The same network, of the null class for every example. InputError if it was trained without one."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sgflow_jax import flow_map, interpolant
 from sgflow_jax.guidance import Guidance
-from sgflow_jax.interfaces import ConditionedNet, InputError, Net, expand_time
+from sgflow_jax.interfaces import InputError, Net, expand_time
 from sgflow_jax.interpolant import Interpolant
 from sgflow_jax.objectives.base import Objective
 from sgflow_jax.times import Domain
@@ -185,7 +185,7 @@ class Sampler:
             self.times(calls)
         return chosen
 
-    def guided(self, net: ConditionedNet) -> Net:
+    def guided(self, net: Net) -> Net:
         """The network as it is called: with guidance, if any. InputError for one without a null class."""
         return self.guidance.of(net)
 

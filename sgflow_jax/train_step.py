@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from clu import metrics as clu_metrics
 
-from sgflow_jax import data, optim
+from sgflow_jax import data, guidance, optim
 from sgflow_jax.guard import Guard, Limits
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
@@ -51,7 +51,8 @@ class Seen(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """The inputs of a batch's loss. drawn: the result of `Objective.draw`. label: [B]. dropout_keys: [B]."""
+    """The inputs of a batch's loss. drawn: the result of `Objective.draw`. label: [B], of the null class for some.
+    dropout_keys: [B]."""
 
     drawn: Any
     label: jax.Array
@@ -113,8 +114,7 @@ class TrainStep:
         x0 = jax.random.normal(key_noise, x1.shape, x1.dtype)
         classes, label, alike = self.model.num_classes, own, None
         if classes:
-            label = jnp.where(jax.random.bernoulli(key_label, self.model.label_dropout, own.shape), classes, own)
-            alike = (own[:, None] == own[None]) | (label[:, None] == classes)
+            label, alike = guidance.with_null(key_label, own, self.model.label_dropout, classes)
         drawn = self.objective.draw(key_times, x0, x1, step, alike)
         return Examples(drawn, label, jax.random.split(key_dropout, len(x1)))
 

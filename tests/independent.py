@@ -5,22 +5,29 @@ Nothing here is shared with the code it judges. In each loss `params` are the pa
 says. Losses return [B], residuals [B, D].
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-D, WIDTH = 2, 5
+D, WIDTH, CLASSES = 2, 5, 3
 SHAPES = {"W": (D + 2, WIDTH), "V": (WIDTH, D)}
+LABELLED = {**SHAPES, "labels": (CLASSES + 1, WIDTH)}  # the last is the null class
 
 
-def parameters(rng):
-    return {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+def parameters(rng, shapes=SHAPES):
+    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def of_classes(params, label):
+    """The parameters of the network for examples with these labels, [B]."""
+    return {"W": params["W"], "V": params["V"], "bias": params["labels"][label]}
 
 
 def network(xp, params, t, u, x):
     """A small network that can be evaluated by NumPy and by JAX."""
     features = xp.concatenate([x, t[:, None], u[:, None]], axis=1)
-    return xp.tanh(features @ params["W"]) @ params["V"]
+    return xp.tanh(features @ params["W"] + params.get("bias", 0)) @ params["V"]
 
 
 # alpha, sigma and their derivatives.
@@ -41,10 +48,12 @@ def sample(path, t, x0, x1):
 
 
 def mean_velocity(path, t, x0, x1, data):
-    """E[dx_t | x_t, data], example by example: each of the data, with the noise that makes x_t of it."""
-    means = []
+    """E[dx_t | x_t, data], example by example: each of the data, with the noise that makes x_t of it. data: an array,
+    or a list with one for each example."""
+    means, whole = [], data
     for i, x_t in enumerate(sample(path, t, x0, x1)[0]):
         alpha, sigma, dalpha, dsigma = (schedule(t[i]) for schedule in path)
+        data = whole[i] if isinstance(whole, list) else whole
         noise = [(x_t - sigma * datum) / alpha for datum in data]
         density = np.array([np.exp(-np.sum(z**2) / 2) for z in noise])
         velocities = [dalpha * z + dsigma * datum for z, datum in zip(noise, data, strict=True)]
@@ -62,7 +71,8 @@ class At(NamedTuple):
     """Examples, and what else a loss was given.
 
     x, dx: at time t, of the pairs (x0, x1) on a path. batch: the data over which dx is a mean; None, and it is that of
-    the pair. teacher: its parameters, or None. s: a time that the objective chose.
+    the pair. teacher: its velocity as a function of t and x, or None. s: a time that the objective chose. guide: makes
+    the guided velocity of t, x and dx.
     """
 
     t: np.ndarray
@@ -73,12 +83,15 @@ class At(NamedTuple):
     x1: np.ndarray
     path: tuple
     batch: np.ndarray | None = None
-    teacher: dict | None = None
+    teacher: Callable | None = None
     s: np.ndarray | None = None
+    guide: Callable = lambda t, x, dx: dx
 
     @classmethod
     def of(cls, t, u, x0, x1, path, batch=None, **more):
-        return cls(t, u, *draw(path, t, x0, x1, batch), x0, x1, path, batch, **more)
+        x, dx = draw(path, t, x0, x1, batch)
+        at = cls(t, u, x, dx, x0, x1, path, batch, **more)
+        return at._replace(dx=at.guide(t, x, dx))
 
 
 def slope(function, h=1e-3):
@@ -101,7 +114,14 @@ def f(params, t, u, x):
 
 def velocity(params, at, t, x):
     """The teacher's, where there is one."""
-    return F(params if at.teacher is None else at.teacher, t, t, x)
+    return F(params, t, t, x) if at.teacher is None else at.teacher(t, x)
+
+
+def guided(weight, interval, params, label, t, x, v):
+    """v + (W - 1) (v - v_null) where the label is a class and t in the interval, v elsewhere."""
+    acts = (label != CLASSES) & (interval[0] <= t) & (t <= interval[1])
+    v_null = F(of_classes(params, np.full(len(t), CLASSES)), t, t, x)
+    return np.where(acts[:, None], v + (weight - 1) * (v - v_null), v)
 
 
 def eulerian(params, at, v):
@@ -234,6 +254,7 @@ def psd_uniform_none(params, frozen, at):
 
 def fmm(params, frozen, at):
     x_u, dx_u = draw(at.path, at.u, at.x0, at.x1, at.batch)
+    dx_u = at.guide(at.u, x_u, dx_u)
     y = f(params, at.u, at.t, x_u)
     return square(lagrangian(params, at, y) - dx_u) + square(f(params, at.t, at.u, y) - x_u)
 

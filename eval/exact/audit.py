@@ -11,8 +11,10 @@ import numpy as np
 
 from eval.tables import store, variants
 from sgflow_jax import flow_map, objectives, oracles
+from sgflow_jax.guidance import Guidance, with_null
 from sgflow_jax.interfaces import squared_norm
 from sgflow_jax.objectives.base import FlowMapObjective, Objective, OffDiagonalLoss, velocity
+from sgflow_jax.objectives.sgflow import SGFlow
 from sgflow_jax.times import Domain
 
 BATCH = 1024
@@ -24,10 +26,18 @@ PERTURBATION = 0.3  # theta_k at the perturbed map
 DIRECTIONS, OFF_DIAGONAL = 6, 3  # functions phi_k; the last so many of them vanish on t = u
 
 # Nothing was tuned on these laws.
+LABELLED = "labelled"
 LAWS = {
     "mixture": (lambda path: oracles.gaussian_mixture((0.5, 0.3, 0.2), (-1.2, 1.0, 2.8), (0.5, 0.35, 0.25), path), 1),
     "gaussian": (lambda path: oracles.gaussian([0.8, -0.5], [[1.6, 0.7], [0.7, 0.6]], path), 2),
+    LABELLED: (
+        lambda path: oracles.labelled_mixture(
+            (0.6, 0.4), [((0.6, 0.4), (-1.4, 0.8), (0.5, 0.35)), ((0.5, 0.5), (-0.2, 2.2), (0.4, 0.6))], 1.0, path
+        ),
+        1,
+    ),
 }
+NULL_SHARE = 0.25  # of the labelled examples, trained with the null class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +55,30 @@ class KeepsNoise(FlowMapObjective):
         return OffDiagonalLoss(squared_norm(Df) + self.noise * squared_norm(Je))
 
 
+@dataclasses.dataclass(frozen=True)
+class WrongSign(SGFlow):
+    """A control: guidance from the class towards the null class, dx_t - (W - 1) (dx_t - F_null)."""
+
+    def make_guidance(self) -> Guidance:
+        return Guidance(2 - self.guidance, self.guidance_start, self.guidance_end)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnguidedDiagonal(SGFlow):
+    """A control: the diagonal learns the velocity of the class, the rest the map of the guided one."""
+
+    def guide(self, net, drawn):
+        return super().guide(net, drawn)._replace(diagonal=drawn.diagonal)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixesClasses(SGFlow):
+    """A control: velocity_target "batch" takes the mean over the data of all classes."""
+
+    def draw(self, key, x0, x1, step, alike=None):
+        return super().draw(key, x0, x1, step)
+
+
 CONTROLS = {
     "control: |D f|^2 uncorrected": KeepsNoise(),
     "control: correction of the wrong sign": KeepsNoise(noise=1.0),
@@ -52,6 +86,9 @@ CONTROLS = {
     "control: improved_mean_flow(weight=adaptive)": objectives.make(
         "improved_mean_flow", weight="adaptive", weight_offset=1e-3
     ),
+    "control: guidance of the wrong sign": WrongSign(guidance=2.0),
+    "control: guidance off the diagonal only": UnguidedDiagonal(guidance=2.0),
+    "control: batch means over all classes": MixesClasses(guidance=2.0, velocity_target="batch"),
 }
 # On a symmetric law these are stationary at the truth too.
 ASYMMETRIC_ONLY = [name for name in CONTROLS if "adaptive" in name]
@@ -104,7 +141,53 @@ def _basis(t, u, x):
     )
 
 
-def gradient(objective: Objective, oracle: oracles.Oracle, dim: int, taught: bool = False) -> Callable:
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """The network F = F_exact + sum_k theta_k phi_k of a law. truth: 1, or 0 for its velocity in place of F_exact.
+    label: [B], for the labelled law; each class then has its own phi_k, with factors of either sign, since the mean of
+    v_c - v_null over the classes of a point is 0."""
+
+    law: oracles.Oracle | oracles.LabelledMixture
+    truth: float
+    theta: jax.Array
+    label: jax.Array | None = None
+
+    def __call__(self, t, u, x):
+        given = () if self.label is None else (self.label,)
+        velocity = self.law.velocity(t, x, *given)
+        # F(t, t, x) is the velocity: one call instead of the steps of a solver.
+        exact = velocity if u is t else self.law.average_velocity(t, u, x, *given)
+
+        return self.truth * exact + (1 - self.truth) * velocity + jnp.tensordot(self.theta, self._phi(t, u, x), axes=1)
+
+    def _phi(self, t, u, x):
+        if self.label is None:
+            return _basis(t, u, x)
+        label = self.label[:, None].astype(x.dtype)
+        return jnp.cos(2 * label)[None] * _basis(t, u, x + 0.7 * label)
+
+    def restrict(self, select) -> "Candidate":
+        return dataclasses.replace(self, label=jax.tree.map(select, self.label))
+
+    def unconditional(self) -> "Candidate":
+        return dataclasses.replace(self, label=jnp.full_like(self.label, self.law.num_classes))
+
+    def has_class(self) -> jax.Array:
+        return self.label < self.law.num_classes
+
+
+def _data(law: oracles.Oracle | oracles.LabelledMixture, key: jax.Array):
+    """A batch: x1, and label and alike as `guidance.with_null` has them, None without labels."""
+    if not isinstance(law, oracles.LabelledMixture):
+        return law.sample(key, BATCH), None, None
+    key_data, key_label = jax.random.split(key)
+    x1, own = law.sample(key_data, BATCH)
+    return x1, *with_null(key_label, own, NULL_SHARE, law.num_classes)
+
+
+def gradient(
+    objective: Objective, oracle: oracles.Oracle | oracles.LabelledMixture, dim: int, taught: bool = False
+) -> Callable:
     """The function (theta [DIRECTIONS], truth, error, key) -> the gradient of one batch, [DIRECTIONS].
 
     truth: 1 starts from the exact average velocity, 0 from the velocity v(t, x) instead. taught: gives the objective a
@@ -113,17 +196,15 @@ def gradient(objective: Objective, oracle: oracles.Oracle, dim: int, taught: boo
 
     def of_batch(theta, truth, error, key):
         key_noise, key_data, key_loss = jax.random.split(key, 3)
-        x0, x1 = jax.random.normal(key_noise, (BATCH, dim)), oracle.sample(key_data, BATCH)
+        x0 = jax.random.normal(key_noise, (BATCH, dim))
+        x1, label, alike = _data(oracle, key_data)
 
         def teacher(t, u, x):
             return oracle.velocity(t, x) + error * jnp.sin(1.5 * x + 1 + t[:, None])
 
         def loss(theta):
-            def net(t, u, x):
-                start = truth * oracle.average_velocity(t, u, x) + (1 - truth) * oracle.velocity(t, x)
-                return start + jnp.tensordot(theta, _basis(t, u, x), axes=1)
-
-            out = objective(net, x0, x1, key_loss, variants.TRAINED, teacher if taught else None)
+            net = Candidate(oracle, truth, theta, label)
+            out = objective(net, x0, x1, key_loss, variants.TRAINED, teacher if taught else None, alike)
             return jnp.mean(out.per_example)
 
         return jax.grad(loss)(theta)
@@ -210,12 +291,24 @@ def noise(row: store.Values) -> float | None:
     return float(variances.sum() / signal) if signal > 4 * np.sum(error) else None
 
 
+def make(name: str) -> Objective:
+    """The control, objective or variant with this name."""
+    return CONTROLS[name] if name in CONTROLS else variants.parse(name).make()
+
+
+def suits(name: str, law: str) -> bool:
+    """Whether a law shows what an objective does: the labelled law is for guidance, and guidance needs labels."""
+    return (law == LABELLED) == (make(name).guidance != 1)
+
+
 def measure(settings: store.Settings) -> store.Values:
-    """Measures one row: an objective on a law."""
+    """Measures one row: an objective on a law. With labels, the truth has the guidance of the objective."""
     name, seed, max_samples = settings["objective"], settings["seed"], settings["max_samples"]
-    objective = CONTROLS[name] if name in CONTROLS else variants.parse(name).make()
+    objective = make(name)
     make_law, dim = LAWS[settings["law"]]
     oracle = make_law(objective.interpolant)
+    if settings["law"] == LABELLED:
+        oracle = dataclasses.replace(oracle, guidance=objective.guidance)
     zero, perturbed = jnp.zeros(DIRECTIONS), jnp.full(DIRECTIONS, PERTURBATION)
 
     own = of_batches(gradient(objective, oracle, dim))
@@ -231,6 +324,6 @@ def measure(settings: store.Settings) -> store.Values:
         max_samples,
     )
     row = {"exact": exact.flat(), **{name: found.flat() for name, found in wrong.items()}, "response": None}
-    if objective.takes_teacher and name not in CONTROLS:
+    if objective.takes_teacher and name not in CONTROLS and settings["law"] != LABELLED:
         row["response"] = _response(objective, oracle, dim, seed, max_samples)
     return row

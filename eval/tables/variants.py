@@ -9,6 +9,7 @@ import ml_collections
 from sgflow_jax import objectives
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.objectives.base import Objective
+from sgflow_jax.times import Domain
 
 TRAINED = 10**9  # a training step after every warm-up and schedule
 # Non-default option values, for every objective that accepts them.
@@ -61,6 +62,13 @@ def every() -> list[Variant]:
         if _accepted(name, options)
     ]
     return sorted(own() + shared, key=lambda variant: objectives.names().index(variant.objective))
+
+
+def guided() -> list[Variant]:
+    """Objectives whose guidance is audited: those that stop at the truth and have a velocity of their own."""
+    found = [Variant(name, (("guidance", 2.0),)) for name in objectives.names()]
+    found = [variant for variant in found if variant.make().exact and variant.make().domain is not Domain.TO_DATA]
+    return [*found, Variant("sgflow", (("guidance", 2.0), ("velocity_target", "batch")))]
 
 
 def parse(name: str) -> Variant:

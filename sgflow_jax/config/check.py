@@ -8,6 +8,7 @@ from sgflow_jax import data, models, objectives, sampling
 from sgflow_jax.config import fields
 from sgflow_jax.devices import sharding
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.times import Domain
 
 # Training stops between calls of the device for these, so they must be multiples of train.steps_per_dispatch.
 _EVENTS = (
@@ -69,8 +70,10 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     require("teacher.network", not teacher.network or teacher.workdir, "'', or give teacher.workdir")
     taught = not teacher.workdir or objective.takes_teacher
     require("teacher.workdir", taught, f"'', as {config.objective.name} takes no velocity from a teacher")
-    null_class = config.model.label_dropout or not objective.make_guidance().on
-    require("objective.guidance", null_class, "1, or train a null class with model.label_dropout=0.1")
+    null = objective.guidance == 1 or config.model.num_classes and config.model.label_dropout
+    require("objective.guidance", null, "1, or labels and model.label_dropout")
+    guided = objective.guidance == 1 or objective.domain is not Domain.TO_DATA or teacher.workdir
+    require("objective.guidance", guided, f"1, or give teacher.workdir, as {config.objective.name} has no velocity")
 
     multiple, parts = objective.batch_multiple, config.train.microbatches
     sharding.check_batch_size(config.data.batch_size, multiple, parts, "config.data.batch_size")

@@ -68,13 +68,16 @@ class BoundNet:
 
     def __call__(self, t, u, x, label=None):
         label = self.label if label is None else label
+        self._require_label(label)
+        precision = self.model.precision if self.model.dtype == "float32" else "default"
+        with jax.default_matmul_precision(precision):
+            return self.model.apply({"params": self.params}, t, u, x, label, self.dropout_keys)
+
+    def _require_label(self, label: jax.Array | None) -> None:
         if self.model.num_classes and label is None:
             raise InputError(
                 "this network was trained with labels: pass label [B], or bind them with net.replace(label=...)"
             )
-        precision = self.model.precision if self.model.dtype == "float32" else "default"
-        with jax.default_matmul_precision(precision):
-            return self.model.apply({"params": self.params}, t, u, x, label, self.dropout_keys)
 
     def restrict(self, select) -> "BoundNet":
         """See `interfaces.ConditionedNet`."""
@@ -82,11 +85,12 @@ class BoundNet:
         return self.replace(label=label, dropout_keys=dropout_keys)
 
     def unconditional(self) -> "BoundNet":
-        """See `interfaces.ConditionedNet`."""
+        """See `interfaces.LabelledNet`."""
         if not (self.model.num_classes and self.model.label_dropout):
             raise InputError("guidance needs a network with a null class: train with labels and model.label_dropout")
+        self._require_label(self.label)
         return self.replace(label=jnp.full_like(self.label, self.model.num_classes))
 
     def has_class(self) -> jax.Array:
-        """See `interfaces.ConditionedNet`."""
+        """See `interfaces.LabelledNet`."""
         return self.label < self.model.num_classes

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from sgflow_jax import interpolant
-from sgflow_jax.guidance import Guidance
-from sgflow_jax.interfaces import ConditionedNet, InputError, LossOut, Net, expand_time, restrict, squared_norm
+from sgflow_jax.guidance import Guidance, unconditional
+from sgflow_jax.interfaces import InputError, LabelledNet, LossOut, Net, expand_time, restrict, squared_norm
 from sgflow_jax.times import Domain, Strata, TimeLaw
 
 VELOCITY_TARGETS = ("pair", "batch")
@@ -104,17 +104,24 @@ class Objective(abc.ABC):
         return Points(t, x_t, dx_t)
 
     def __call__(
-        self, net: Net, x0: jax.Array, x1: jax.Array, key: jax.Array, step=0, teacher: Net | None = None
+        self,
+        net: Net,
+        x0: jax.Array,
+        x1: jax.Array,
+        key: jax.Array,
+        step=0,
+        teacher: Net | None = None,
+        alike: jax.Array | None = None,
     ) -> LossOut:
         """The loss of a batch.
 
         net: the average velocity being trained. x0: noise [B, ...]. x1: data [B, ...]. key: for the times. step: the
         training step, for warm-up and schedules. teacher: a given velocity network, F(t, t, x), for distillation.
-        InputError for a teacher that the objective has no use for.
+        alike: see `draw`. InputError for a teacher that the objective has no use for.
         """
         if teacher is not None and not self.takes_teacher:
             raise InputError(f"{type(self).__name__} takes no teacher: leave it out")
-        return self.loss(net, self.draw(key, x0, x1, step), teacher)
+        return self.loss(net, self.draw(key, x0, x1, step, alike), teacher)
 
     def draw(self, key: jax.Array, x0: jax.Array, x1: jax.Array, step, alike: jax.Array | None = None) -> Any:
         """Everything the loss of a batch needs besides networks, as a pytree. By default `Points` at one time each.
@@ -130,10 +137,11 @@ class Objective(abc.ABC):
         """The loss of a batch or of a part of it. drawn: the result of `draw`, or a part of it."""
         guidance = self.make_guidance()
         if guidance.on:
-            drawn, teacher = self.guide(net, drawn), teacher and guidance.of(teacher)
+            drawn = self.guide(net, drawn)
+            teacher = None if teacher is None else guidance.of(teacher)
         return self.unguided_loss(net, drawn, teacher)
 
-    def guide(self, net: ConditionedNet, drawn: Any) -> Any:
+    def guide(self, net: LabelledNet, drawn: Any) -> Any:
         """`drawn` with the velocities of the guided field, the only change that guidance makes: dx_t becomes
 
             W dx_t + (1 - W) sg[F(t, t, x_t | null)]
@@ -149,10 +157,10 @@ class Objective(abc.ABC):
         """`loss`, for velocities that need no further guidance."""
 
 
-def guided_points(guidance: Guidance, net: ConditionedNet, points: Points) -> Points:
+def guided_points(guidance: Guidance, net: LabelledNet, points: Points) -> Points:
     """See `Objective.guide`. net: for these points."""
     t, x_t, dx_t = points
-    v_null = jax.lax.stop_gradient(net.unconditional()(t, t, x_t))
+    v_null = jax.lax.stop_gradient(unconditional(net)(t, t, x_t))
 
     guided = guidance.mix(t, dx_t, v_null)
 
@@ -293,9 +301,9 @@ class FlowMapObjective(Objective):
     def guide(self, net, drawn: Drawn) -> Drawn:
         strata, guidance, off = self.make_strata(), self.make_guidance(), drawn.off_diagonal
 
-        diagonal = guided_points(guidance, net.restrict(strata.on_diagonal), drawn.diagonal)
+        diagonal = guided_points(guidance, restrict(net, strata.on_diagonal), drawn.diagonal)
 
-        points = guided_points(guidance, net.restrict(strata.off_diagonal), Points(off.t, off.x_t, off.dx_t))
+        points = guided_points(guidance, restrict(net, strata.off_diagonal), Points(off.t, off.x_t, off.dx_t))
         return Drawn(diagonal, off._replace(dx_t=points.dx_t))
 
     def unguided_loss(self, net, drawn: Drawn, teacher):

@@ -10,6 +10,7 @@ from sgflow_jax.interfaces import InputError
 from sgflow_jax.interpolant import make as make_interpolant
 from sgflow_jax.oracles.base import Oracle as Oracle
 from sgflow_jax.oracles.gaussian import Gaussian
+from sgflow_jax.oracles.labelled import LabelledMixture
 from sgflow_jax.oracles.mixture import GaussianMixture, GaussianMixture1D
 
 
@@ -43,6 +44,19 @@ def gaussian_mixture(weights, means, stds, interpolant: str = "linear") -> Gauss
         stds = np.repeat(stds[:, None], means.shape[1], axis=1)
     law = GaussianMixture1D if means.ndim == 1 else GaussianMixture
     return law(*map(_frozen, (weights / weights.sum(), means, stds)), make_interpolant(interpolant))
+
+
+def labelled_mixture(shares, classes, guidance: float = 1.0, interpolant: str = "linear") -> LabelledMixture:
+    """The oracle of labelled data, guided with weight W = guidance: class c has the share shares[c] of the data, and
+    the law `gaussian_mixture(*classes[c])`. InputError for numbers that do not fit."""
+    shares = np.asarray(shares, np.float64)
+    if shares.shape != (len(classes),) or not np.all(shares > 0):
+        raise InputError(f"shares are {shares.tolist()}: use a positive number for each of the {len(classes)} classes")
+    laws = [gaussian_mixture(*law, interpolant) for law in classes]
+    weights = np.concatenate([share * np.array(law.weights) for share, law in zip(shares, laws, strict=True)])
+    means, stds = (np.concatenate([getattr(law, field) for law in laws]) for field in ("means", "stds"))
+    owners = tuple(c for c, law in enumerate(laws) for _ in law.weights)
+    return LabelledMixture(gaussian_mixture(weights, means, stds, interpolant), owners, float(guidance))
 
 
 def _frozen(a: np.ndarray) -> tuple:

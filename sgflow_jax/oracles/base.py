@@ -45,10 +45,12 @@ class Oracle(abc.ABC):
 
         return jnp.where(expand_time(near, x), self._solve(t, jnp.where(near, u, t), x, steps=8), quotient)
 
-    def _solve(self, t, u, x, steps):
-        """F(t, u, x) by the solver. The velocity changes fastest where x_t is narrow, so steps follow its width."""
+    def _solve(self, t, u, x, steps, velocity=None):
+        """F(t, u, x) by the solver, of `self.velocity` or another one. The velocity changes fastest where x_t is
+        narrow, so steps follow its width."""
 
         def width(t):
             return jnp.hypot(self.interpolant.alpha(t), self.interpolant.sigma(t) * self.narrowest)
 
-        return runge_kutta.average_velocity(self.velocity, t, u, x, steps, refine=jnp.sqrt(width(u) / width(t)))
+        refine = jnp.sqrt(width(u) / width(t))
+        return runge_kutta.average_velocity(velocity or self.velocity, t, u, x, steps, refine)

@@ -56,10 +56,11 @@ class GaussianMixture(Oracle):
         log_w, means, stds = self._arrays(x.dtype)
         return jnp.exp(logsumexp(log_w + jnp.sum(norm.logpdf(x[:, None], means, stds), axis=2), axis=1))
 
-    def velocity(self, t, x):
+    def velocity(self, t, x, among=None):
+        """among: [B, K], the components that each point may come from; all by default."""
         x = x[:, None]
         log_w, mean, std = self._component(t)
-        posterior = jax.nn.softmax(log_w + jnp.sum(norm.logpdf(x, mean, std), axis=2), axis=1)
+        posterior = jax.nn.softmax(log_w + jnp.sum(norm.logpdf(x, mean, std), axis=2), axis=1, where=among)
 
         _, means, stds = self._arrays(x.dtype)
         t = t[:, None, None]
@@ -71,21 +72,29 @@ class GaussianMixture(Oracle):
 
         return jnp.sum(posterior[:, :, None] * v, axis=1)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def average_velocity(self, t, u, x):
+    @property
+    def steps(self) -> int:
+        """Steps of the solver from noise to data."""
         # Narrow components need few more steps. Components far apart separate early, where steps are long.
         extent = np.linalg.norm(np.ptp(np.reshape(self.means, (len(self.weights), -1)), axis=0))
-        steps = math.ceil(48 + 4 * extent + 8 * math.log2(1 / min(self.narrowest, 1)))
-        return self._solve(t, u, x, steps)
+        return math.ceil(48 + 4 * extent + 8 * math.log2(1 / min(self.narrowest, 1)))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def average_velocity(self, t, u, x):
+        return self._solve(t, u, x, self.steps)
 
     def flow_map(self, t, u, x):
         return x + expand_time(u - t, x) * self.average_velocity(t, u, x)
 
     def sample(self, key, n):
+        return self.sample_with_component(key, n)[0]
+
+    def sample_with_component(self, key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+        """n data points [n, D], and the number of the component of each [n]."""
         key_component, key_normal = jax.random.split(key)
         k = jax.random.choice(key_component, len(self.weights), (n,), p=jnp.asarray(self.weights))
         _, means, stds = (a[0] for a in self._arrays(jnp.result_type(float)))
-        return means[k] + stds[k] * jax.random.normal(key_normal, (n, means.shape[1]))
+        return means[k] + stds[k] * jax.random.normal(key_normal, (n, means.shape[1])), k
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,13 @@ def test_mean_velocity_is_the_posterior_mean_over_the_data(name, x64):
     np.testing.assert_allclose(got, expected, rtol=1e-10)
     assert np.max(np.abs(expected - path.sample(jnp.asarray(t), x0, data[:4])[1])) > 0.1
 
+    alike = rng.random((4, 7)) < 0.4
+    np.fill_diagonal(alike, True)
+    own = independent.mean_velocity(independent.PATHS[name], t, x0, data[:4], [data[mask] for mask in alike])
+    got = path.mean_velocity(*map(jnp.asarray, (t, x0, data[:4], data, alike)))
+    np.testing.assert_allclose(got, own, rtol=1e-10)
+    assert np.max(np.abs(own - expected)) > 0.1
+
     images = [jnp.asarray(a).reshape(-1, 3, 1, 1) for a in (x0, data[:4], data)]
     np.testing.assert_allclose(path.mean_velocity(jnp.asarray(t), *images).reshape(4, 3), expected, rtol=1e-10)
 

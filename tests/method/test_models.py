@@ -85,6 +85,24 @@ def test_labels_condition_and_restrict(name, options, shape):
     np.testing.assert_allclose(_call(net.restrict(lambda a: a[1:]), t[1:], t[1:], x[1:]), out[1:], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name, options, shape", CASES)
+def test_the_null_class_is_one_more_label(name, options, shape):
+    label = jnp.array([3, 10])
+    net = bound(name, {**options, "num_classes": 10, "label_dropout": 0.1}, shape, label, offset=0.0)
+    assert [p.shape[0] for p in jax.tree.leaves(net.params["label"])] == [11]
+    net = net.replace(
+        params=jax.tree.map(lambda p: p + 0.05 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), net.params)
+    )
+    null = net.unconditional()
+    np.testing.assert_array_equal(null.label, [10, 10])
+    np.testing.assert_array_equal(net.has_class(), [True, False])
+    t, x = jnp.zeros(2), jnp.ones((2, *shape))
+    there, all_null = _call(net, t, t, x), _call(null, t, t, x)
+    np.testing.assert_array_equal(all_null[1], there[1])
+    assert np.any(all_null[0] != there[0]) and np.all(np.isfinite(all_null))
+    np.testing.assert_array_equal(all_null[0], all_null[1])
+
+
 def test_bfloat16_is_close_to_float32(mixed_dtypes):
     net = bound("unet", UNET, (8, 8, 3))
     half = net.replace(model=models.make("unet", **{**UNET, "dtype": "bfloat16"}))
@@ -118,6 +136,8 @@ def test_cifar10_network_has_the_paper_s_size():
         ("resnet", {}, "'resnet'.*unet, mlp"),
         ("mlp", {**MLP, "channels": 3}, "channels.*width"),
         ("mlp", {**MLP, "dtype": "float16"}, "'float16'.*bfloat16"),
+        ("mlp", {**MLP, "label_dropout": 0.1}, "label_dropout is 0.1: use .* 0 without labels"),
+        ("unet", {**UNET, "num_classes": 10, "label_dropout": 1.0}, "label_dropout is 1.0: use a number >= 0 and < 1"),
         ("mlp", {**MLP, "precision": "tf32"}, "precision is 'tf32'.*highest, high, default"),
     ],
 )

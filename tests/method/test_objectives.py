@@ -148,7 +148,7 @@ def _given(case):
     more = {
         "path": independent.PATHS[objective.interpolant],
         "batch": x1 if objective.velocity_target == "batch" else None,
-        "teacher": teacher if case.teacher else None,
+        "teacher": (lambda t, x: independent.F(teacher, t, t, x)) if case.teacher else None,
     }
     seen = []
 

@@ -154,6 +154,71 @@ def test_solver_agrees_with_the_monotone_transport_in_both_directions(x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-8), loss(solver), loss(line))
 
 
+SHARES = (0.6, 0.4)
+CLASSES = [((0.6, 0.4), (-1.4, 0.8), (0.5, 0.35)), ((1.0,), (2.0,), (0.4,))]
+
+
+def _guided_velocity(W, t, x, label):
+    """v_null + W (v_c - v_null) on the line, from sums over components with densities of x_t."""
+    weights = np.array([0.36, 0.24, 0.4])
+    means, stds, owner = np.array([-1.4, 0.8, 2.0]), np.array([0.5, 0.35, 0.4]), np.array([0, 0, 1])
+
+    def mean(chosen):
+        variance = (1 - t) ** 2 + t**2 * stds**2
+        density = chosen * weights * scipy.stats.norm.pdf(x, t * means, np.sqrt(variance))
+        v = means + (t * stds**2 - (1 - t)) / variance * (x - t * means)
+        return density @ v / density.sum()
+
+    null = mean(np.ones(3))
+    return null if label == 2 else null + W * (mean(owner == label) - null)
+
+
+@pytest.mark.parametrize("W", [0.0, 1.0, 2.5])
+def test_the_guided_velocity_and_its_map(W, x64):
+    oracle = oracles.labelled_mixture(SHARES, CLASSES, W)
+    assert oracle.num_classes == 2
+    t, u, x = (jnp.concatenate([a] * 3) for a in _points(1))
+    label = jnp.repeat(jnp.arange(3), 6)
+    points = list(zip(t, x[:, 0], label, strict=True))
+    np.testing.assert_allclose(
+        oracle.velocity(t, x, label)[:, 0], [_guided_velocity(W, *map(float, p)) for p in points], rtol=1e-10
+    )
+
+    mapped = oracle.flow_map(t, u, x, label)
+    for i in range(0, 18, 3):
+        solution = scipy.integrate.solve_ivp(
+            lambda s, y, c=int(label[i]): [_guided_velocity(W, s, y[0], c)],
+            (float(t[i]), float(u[i])),
+            np.asarray(x[i]),
+            method="DOP853",
+            rtol=1e-12,
+            atol=1e-12,
+        )
+        np.testing.assert_allclose(mapped[i], solution.y[:, -1], atol=1e-9)
+    twice = oracle.union._solve(t, u, x, 2 * oracle.union.steps, lambda t, x: oracle.velocity(t, x, label))
+    np.testing.assert_allclose(oracle.average_velocity(t, u, x, label), twice, atol=1e-10)
+
+    if W == 1:
+        laws = [oracles.gaussian_mixture(*law) for law in CLASSES] + [oracle.union]
+        exact = jnp.concatenate(
+            [law.flow_map(*(a[6 * c : 6 * c + 6] for a in (t, u, x))) for c, law in enumerate(laws)]
+        )
+        np.testing.assert_allclose(mapped, exact, atol=1e-10)
+
+
+def test_labelled_samples_are_of_their_classes():
+    n = 40_000
+    x, label = oracles.labelled_mixture(SHARES, CLASSES).sample(jax.random.key(0), n)
+    assert x.shape == (n, 1)
+    for c, (share, (weights, means, stds)) in enumerate(zip(SHARES, CLASSES, strict=True)):
+        own = np.asarray(x[label == c, 0])
+        mean = np.dot(weights, means)
+        variance = np.dot(weights, np.square(stds) + np.square(means)) - mean**2
+        assert abs(len(own) / n - share) < 4 * np.sqrt(0.25 / n)
+        assert abs(own.mean() - mean) < 4 * np.sqrt(variance / len(own))
+        np.testing.assert_allclose(own.var(), variance, rtol=0.05)
+
+
 def test_eight_gaussians_on_a_circle_to_eight_digits(x64):
     oracle = oracles.gaussian_mixture(np.ones(8), CIRCLE, np.full(8, 0.1))
     x = jax.random.normal(jax.random.key(0), (24, 2))
@@ -216,6 +281,9 @@ def test_equal_mixtures_have_equal_hashes(means, stds, dim):
         lambda: oracles.gaussian([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]),
         lambda: oracles.gaussian_mixture([1.0], [0.0, 1.0], [1.0, 1.0]),
         lambda: oracles.gaussian_mixture([1.0], [0.0], [-1.0]),
+        lambda: oracles.labelled_mixture([1.0], CLASSES),
+        lambda: oracles.labelled_mixture([1.0, 0.0], CLASSES),
+        lambda: oracles.labelled_mixture([1.0, 1.0], [CLASSES[0], ([1.0], [0.0], [0.0])]),
         lambda: oracles.gaussian_mixture([1.0], [0.0], [float("nan")]),
         lambda: oracles.gaussian_mixture([0.0], [0.0], [1.0]),
         lambda: oracles.gaussian_mixture([], [], []),

@@ -15,6 +15,7 @@ sgflow_jax.oracles.runge_kutta
 sgflow_jax.oracles.base
 sgflow_jax.oracles.gaussian
 sgflow_jax.oracles.mixture
+sgflow_jax.oracles.labelled
 sgflow_jax.oracles
 sgflow_jax.models.embeddings
 sgflow_jax.models.levels

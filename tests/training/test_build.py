@@ -21,8 +21,8 @@ from tests import tiny
 def _untrained(config, workdir):
     """A run of no steps: its directory as far as it can be restored from."""
     step = build.train_step(config)
-    state = step.init(jax.random.key(0), data.shape(config.data.name))
-    monitor = step.init_monitor(data.batch_like(config.data.name, config.data.batch_size), state)
+    state = step.init(jax.random.key(0), data.shape(config.data))
+    monitor = step.init_monitor(data.batch_like(config.data, config.data.batch_size), state)
     with Checkpoints(str(workdir)) as checkpoints:
         checkpoints.save(1, state, monitor, config, {})
     return str(workdir)
@@ -181,10 +181,42 @@ def test_a_teacher_that_is_not_there_or_of_no_use_is_refused(objective, fields, 
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
-def test_guidance_needs_a_null_class():
-    config = quickstart.get_config("sgflow")
-    config.objective.guidance, config.model.num_classes = 2.0, 10
-    with pytest.raises(InputError, match="objective.guidance is 2.0: use 1, or train a null class"):
+_LABELS = {"model.num_classes": 10, "model.label_dropout": 0.1}
+
+
+@pytest.mark.parametrize(
+    "theirs, ours, match",
+    [
+        ({"model.num_classes": 10}, _LABELS, r"trained without the null class \(model.label_dropout\), which this run"),
+        (_LABELS, {**_LABELS, "objective.guidance": 2.0}, None),
+        (_LABELS, {"model.num_classes": 10}, None),
+        ({**_LABELS, "objective.guidance": 2.0}, _LABELS, "trained with objective.guidance 2.0, not 1: use another"),
+    ],
+)
+def test_which_labelled_runs_can_teach(theirs, ours, match, tmp_path):
+    workdir = _untrained(_other(**theirs), tmp_path / "teacher")
+    config = _student(workdir)
+    config.update_from_flattened_dict(ours)
+    if match is None:
+        assert build.teacher(config, sharding.mesh())[1] == 1
+        return
+    with pytest.raises(InputError, match=match) as error:
+        build.teacher(config, sharding.mesh())
+    assert str(error.value).startswith(f"config.teacher.workdir is {workdir!r}") and "\n" not in str(error.value)
+
+
+def test_guidance_needs_labels_a_null_class_and_a_velocity():
+    def check(objective="sgflow", **fields):
+        config = quickstart.get_config(objective)
+        config.update_from_flattened_dict({name.replace("_", ".", 1): value for name, value in fields.items()})
         check_config(config)
-    config.model.label_dropout = 0.1
-    check_config(config)
+
+    labels = {"model_num_classes": 10, "model_label_dropout": 0.1}
+    check(objective_guidance=2.0, **labels)
+    check(objective_velocity_target="batch", **labels)
+    for fields in ({}, {"model_num_classes": 10}):
+        with pytest.raises(InputError, match="objective.guidance is 2.0: use 1, or labels and model.label_dropout"):
+            check(objective_guidance=2.0, **fields)
+    with pytest.raises(InputError, match="objective.guidance is 2.0: use 1, or give teacher.workdir, as consistency"):
+        check("consistency", objective_guidance=2.0, **labels)
+    check("consistency", objective_guidance=2.0, teacher_workdir="runs/teacher", **labels)

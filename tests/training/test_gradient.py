@@ -13,11 +13,13 @@ from sgflow_jax.models import BoundNet
 from sgflow_jax.train_step import Examples
 from tests import tiny
 
+GUIDED = {"objective.guidance": 2.0, "model.num_classes": 3, "model.label_dropout": 0.5}
 CASES = {
     "sgflow": {"estimator": "split", "prob_diagonal": 0.75},  # an odd number in a group is off the diagonal
     "psd": {"split": "uniform", "weight": "residual"},
     "fmm": {"velocity_target": "batch"},  # needs the data of the whole batch in every part
     "consistency": {"velocity_target": "batch"},
+    "mean_flow": {"velocity_target": "batch"},
 }
 
 
@@ -32,7 +34,9 @@ def _gradient(config):
     """((loss, seen), gradient) at parameters none of which is zero."""
     step = build.train_step(config)
     batch = build.source(config).batch(0, 0, config.data.batch_size, slice(None))
-    state = jax.jit(lambda key: step.init(key, data.shape(config.data.name)))(jax.random.key(0))
+    if config.model.num_classes:
+        batch["label"] = np.arange(config.data.batch_size, dtype=np.int32) // 2 % config.model.num_classes
+    state = jax.jit(lambda key: step.init(key, data.shape(config.data)))(jax.random.key(0))
     params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), state.params)
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(step.gradient, compiler_options=quick)(params, state, batch, jax.random.key(1))
@@ -50,16 +54,19 @@ def test_microbatches_give_the_gradient_of_the_batch(objective):
     config = tiny.mixture(objective)
     config.objective.update(CASES[objective])
     config.data.batch_size = 32
+    if objective == "mean_flow":
+        config.update_from_flattened_dict(GUIDED)
     whole = _gradient(config)
     config.train.microbatches = 4
     assert _difference(_gradient(config), whole) < 1e-6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective, remat", [("sgflow", "elementwise"), ("mean_flow", "block")])
-def test_recomputation_does_not_change_the_gradient(objective, remat):
-    """Nor do stacked tangents or microbatches, even with dropout."""
+@pytest.mark.parametrize("objective, remat, fields", [("sgflow", "elementwise", {}), ("mean_flow", "block", GUIDED)])
+def test_recomputation_does_not_change_the_gradient(objective, remat, fields):
+    """Nor do stacked tangents or microbatches, even with dropout, and with guidance, whose calls have the same mask."""
     config = _digits(objective)
+    config.update_from_flattened_dict(fields)
     config.model.attention_sizes = (8,)
     config.model.dropout = 0.2
     plain = _gradient(config)
@@ -80,8 +87,8 @@ def test_a_part_has_whole_groups_from_all_over_the_batch():
 def _step(config):
     """The training step, and the arguments of its gradient."""
     step = build.train_step(config)
-    state = jax.eval_shape(lambda key: step.init(key, data.shape(config.data.name)), jax.random.key(0))
-    batch = data.batch_like(config.data.name, config.data.batch_size)
+    state = jax.eval_shape(lambda key: step.init(key, data.shape(config.data)), jax.random.key(0))
+    batch = data.batch_like(config.data, config.data.batch_size)
     return step, (state.params, state, batch, jax.random.key(0))
 
 

@@ -31,7 +31,7 @@ def _setup(config=None):
     step = build.train_step(config)
     source = build.source(config)
     batches = [source.batch(0, i, config.data.batch_size, slice(None)) for i in range(3)]
-    state = jax.jit(step.init, static_argnums=1)(jax.random.key(0), data.shape(config.data.name))
+    state = jax.jit(step.init, static_argnums=1)(jax.random.key(0), data.shape(config.data))
     return step, batches, state, step.init_monitor(batches[0], state)
 
 
@@ -74,7 +74,7 @@ def test_the_teacher_sees_the_labels_of_the_batch():
     teacher = models.BoundNet(model, jax.tree.map(lambda p: p + 0.1, params))
 
     class Output(FlowMatching):
-        def loss(self, net, drawn, teacher):
+        def unguided_loss(self, net, drawn, teacher):
             return LossOut(teacher(half, half, x1)[:, 0], {})
 
     step = dataclasses.replace(step, objective=Output())
@@ -91,6 +91,42 @@ def test_loss_is_per_coordinate():
     loss, seen = jax.jit(lambda *args: step.gradient(*args)[0])(state.params, state, batches[0], jax.random.key(1))
     x1 = data.to_float(jnp.asarray(batches[0]["x"]))
     np.testing.assert_allclose([loss, seen.metrics["diagonal_loss"]], 1 + jnp.mean(x1**2), rtol=0.05)
+
+
+def test_the_null_class_takes_its_share_and_nothing_else_of_a_batch():
+    """Noise, times and dropout masks are those of a run without labels."""
+    plain, batches, *_ = _setup()
+    step, (batch, *_), *_ = _labelled()
+    examples = jax.jit(lambda step, key: step._examples(batch, key, 0), static_argnums=0)
+    dropped = 0
+    for key in jax.random.split(jax.random.key(3), 20):
+        with_labels, without = examples(step, key), examples(plain, key)
+        jax.tree.map(np.testing.assert_array_equal, with_labels.drawn, without.drawn)
+        keys = [jax.random.key_data(each.dropout_keys) for each in (with_labels, without)]
+        np.testing.assert_array_equal(*keys)
+        kept = np.asarray(with_labels.label != 3)
+        np.testing.assert_array_equal(with_labels.label[kept], batch["label"][kept])
+        np.testing.assert_array_equal(without.label, batch["label"])
+        dropped += np.sum(~kept)
+    assert abs(dropped / (20 * 16) - 0.5) < 4 * np.sqrt(0.25 / 320)
+
+    noise, times, masks = jax.random.split(key, 3)  # as before there were null classes
+    expected = plain.objective.draw(times, jax.random.normal(noise, batch["x"].shape), jnp.asarray(batch["x"]), 0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), with_labels.drawn, expected)
+    np.testing.assert_array_equal(keys[0], jax.random.key_data(jax.random.split(masks, 16)))
+
+
+def test_the_mean_over_the_batch_is_over_the_examples_of_the_same_class():
+    """Over all for those of the null class."""
+    step, (batch, *_), *_ = _labelled(velocity_target="batch")
+    label, drawn = step._examples(batch, jax.random.key(3), 0)[1::-1]
+    x1, own = np.asarray(batch["x"], np.float64), batch["label"]
+    x0 = np.asarray(jax.random.normal(jax.random.split(jax.random.key(3), 3)[0], x1.shape))
+    data = [x1 if dropped else x1[own == c] for c, dropped in zip(own, np.asarray(label) == 3, strict=True)]
+    for points, rows in ((drawn.diagonal, slice(0, None, 2)), (drawn.off_diagonal, slice(1, None, 2))):
+        t = np.asarray(points.t, np.float64)
+        expected = independent.mean_velocity(independent.PATHS["linear"], t, x0[rows], x1[rows], data[rows])
+        np.testing.assert_allclose(points.dx_t, expected, rtol=2e-4, atol=2e-4)
 
 
 class Small(nn.Module):
@@ -173,12 +209,24 @@ def test_several_steps_in_one_call_are_the_same_steps():
     assert_close(together[0], _run(step, batches, state, monitor)[0])
 
 
-@pytest.mark.parametrize("target", ["pair", "batch"])
+def _labelled(**objective):
+    """A run with three classes, a null class for half of the examples, and batches with labels."""
+    config = tiny.mixture()
+    config.model.num_classes, config.model.label_dropout = 3, 0.5
+    config.objective.update(objective)
+    step, batches, *rest = _setup(config)
+    return step, [{**batch, "label": np.arange(16, dtype=np.int32) // 2 % 3} for batch in batches], *rest
+
+
+@pytest.mark.parametrize("target", ["pair", "batch", "guided"])
 def test_four_devices_take_the_same_step_as_one(target):
     """Also where an example depends on the others."""
-    config = tiny.mixture()
-    config.objective.velocity_target = target
-    step, batches, state, monitor = _setup(config if target == "batch" else None)
+    if target == "guided":
+        step, batches, state, monitor = _labelled(velocity_target="batch", guidance=2.0)
+    else:
+        config = tiny.mixture()
+        config.objective.velocity_target = target
+        step, batches, state, monitor = _setup(config if target == "batch" else None)
     mesh = sharding.mesh()
     assert mesh.size == 4
     batches_split = [sharding.to_devices(batch, sharding.split(mesh)) for batch in batches]
@@ -235,7 +283,7 @@ def test_no_weight_and_no_warm_up_hides_a_large_loss_from_the_guard(options):
 
 def test_a_gradient_that_is_not_finite_is_a_fault():
     class InfiniteSlope(FlowMatching):
-        def loss(self, net, drawn, teacher):
+        def unguided_loss(self, net, drawn, teacher):
             """sqrt(|p|^2) at p = 0: the value is 0, the slope is NaN."""
             length = jnp.sqrt(sum(jnp.sum((p * 0) ** 2) for p in jax.tree.leaves(net.params)))
             return LossOut(jnp.broadcast_to(length, drawn.t.shape), {})

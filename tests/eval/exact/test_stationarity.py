@@ -1,5 +1,6 @@
 """Every objective is stationary at the exact map and at no wrong one; the audit catches known-wrong objectives."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,14 +12,14 @@ from eval import stationarity
 from eval.exact import audit, plots
 from eval.tables import store, variants
 from sgflow_jax import objectives
+from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.objectives.flow_matching import FlowMatching
 
 UNCORRECTED, *_ = audit.CONTROLS
+UNGUIDED = [name for name in audit.CONTROLS if audit.suits(name, "mixture")]
+GUIDED = [variant.name for variant in variants.guided()]
 EXACT = [name for name in objectives.names() if variants.parse(name).make().exact]
-
-
-def _objective(name):
-    return audit.CONTROLS[name] if name in audit.CONTROLS else variants.parse(name).make()
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def together():
     One program for all of them compiles in half the time of one for each.
     """
     names, (make_law, dim) = [*EXACT, UNCORRECTED], audit.LAWS["gaussian"]
-    each = [audit.gradient(_objective(name), make_law("linear"), dim) for name in names]
+    each = [audit.gradient(audit.make(name), make_law("linear"), dim) for name in names]
     compiled = audit.of_batches(lambda *at: jnp.concatenate([of_batch(*at) for of_batch in each]))
 
     def expectations(theta, truth, seed):
@@ -63,9 +64,12 @@ def _row(name, law, max_samples=2**15, tolerance=0.02):
     return {**settings, **audit.measure(settings)}
 
 
-def _at_the_truth(objective, law, max_samples):
+def _at_the_truth(objective, law, max_samples, guidance=1.0):
     make_law, dim = audit.LAWS[law]
-    gradients = audit.of_batches(audit.gradient(objective, make_law("linear"), dim))
+    oracle = make_law("linear")
+    if law == audit.LABELLED:
+        oracle = dataclasses.replace(oracle, guidance=guidance)
+    gradients = audit.of_batches(audit.gradient(objective, oracle, dim))
     zero = jnp.zeros(audit.DIRECTIONS)
     return audit.expect(lambda keys: gradients(zero, 1.0, 0.0, keys), 4, lambda found: False, max_samples).flat()
 
@@ -79,23 +83,67 @@ def test_stops_on_a_mixture(name, x64, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", audit.CONTROLS)
+@pytest.mark.parametrize("name", UNGUIDED)
 def test_controls_are_caught(name, x64):
-    row = {"objective": name, "law": "mixture", "exact": _at_the_truth(_objective(name), "mixture", 2**16)}
+    row = {"objective": name, "law": "mixture", "exact": _at_the_truth(audit.make(name), "mixture", 2**16)}
     assert audit.verdict(row) == "control, caught"
+
+
+def test_guided_flow_matching_stops_at_the_guided_velocity_and_not_at_another(x64):
+    """Nor does the wrong sign of the guidance. The null class guided too, and a gradient through its velocity, keep the
+    stationary point: there the residual has mean 0 given x_t."""
+    options = {"guidance": 2.0, "velocity_target": "batch"}
+
+    class Variant(FlowMatching):
+        how: str
+
+        def make_guidance(self):
+            return Guidance(2 - self.guidance) if self.how == "wrong sign" else super().make_guidance()
+
+        def guide(self, net, drawn):
+            guided = super().guide(net, drawn)
+            v_null = net.unconditional()(drawn.t, drawn.t, drawn.x_t)
+            if self.how == "through null":
+                change = (1 - self.guidance) * (v_null - jax.lax.stop_gradient(v_null))
+                return guided._replace(dx_t=guided.dx_t + jnp.where(net.has_class()[:, None], change, 0))
+            everywhere = self.make_guidance().mix(drawn.t, drawn.dx_t, jax.lax.stop_gradient(v_null))
+            return guided._replace(dx_t=everywhere) if self.how == "null too" else guided
+
+    def variant(how):
+        return type("Made", (Variant,), {"how": how})(**options)
+
+    def z(objective, guidance=2.0):
+        return _at_the_truth(objective, "labelled", 2**15, guidance)["z"]
+
+    right = FlowMatching(**options)
+    assert z(right) < 4 and z(variant("null too")) < 4 and z(variant("through null")) < 4
+    assert z(right, guidance=1.0) > 8 and z(right, guidance=3.0) > 8 and z(variant("wrong sign")) > 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sgflow(guidance=2.0,velocity_target=batch)", "lsd(guidance=2.0)"])
+def test_stops_at_the_guided_map(name, x64):
+    assert audit.verdict(_row(name, "labelled", 2**14)) == "stops"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in audit.CONTROLS if name not in UNGUIDED])
+def test_controls_of_guidance_are_caught(name, x64):
+    exact = _at_the_truth(audit.make(name), "labelled", 2**16, guidance=2.0)
+    assert audit.verdict({"objective": name, "law": "labelled", "exact": exact}) == "control, caught"
 
 
 @pytest.mark.slow
 def test_a_symmetric_law_does_not_show_the_adaptive_weight(x64):
     name = "control: mean_flow(weight=adaptive)"
-    row = {"objective": name, "law": "gaussian", "exact": _at_the_truth(_objective(name), "gaussian", 2**14)}
+    row = {"objective": name, "law": "gaussian", "exact": _at_the_truth(audit.make(name), "gaussian", 2**14)}
     assert row["exact"]["z"] < 4 and "not visible" in audit.verdict(row)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["shortcut", "ctm"])
 def test_the_bias_of_a_discretisation_shrinks(name, x64):
-    coarse, fine = (_at_the_truth(_objective(each), "gaussian", 2**15) for each in audit.SERIES[name][:2])
+    coarse, fine = (_at_the_truth(audit.make(each), "gaussian", 2**15) for each in audit.SERIES[name][:2])
     assert np.linalg.norm(fine["gradient"]) < np.linalg.norm(coarse["gradient"]) / 2
 
 
@@ -169,7 +217,7 @@ def test_verdicts_and_their_picture():
 def test_wanted_rows():
     everything = stationarity.wanted([], ["mixture", "gaussian"], 0, 100, 0.1)
     names = {settings["objective"] for settings in everything}
-    assert names >= set(objectives.names()) | set(audit.CONTROLS) and len(everything) == 2 * len(names)
+    assert names >= set(objectives.names()) | set(UNGUIDED) and len(everything) == 2 * len(names)
     one = stationarity.wanted(["psd", "esd(stopgrad=none)", "lsd(weight_offset=2.0)"], ["mixture"], 0, 100, 0.1)
     assert {s["objective"] for s in one} >= {
         "psd",
@@ -179,5 +227,11 @@ def test_wanted_rows():
     }
     assert not {"esd", "lsd"} & {s["objective"] for s in one}
     json.dumps(everything)
+    labelled = stationarity.wanted([], ["mixture", "labelled"], 0, 100, 0.1)
+    guided = {s["objective"] for s in labelled if s["law"] == "labelled"}
+    assert guided == {*GUIDED, *audit.CONTROLS} - {*UNGUIDED} and not guided & {
+        s["objective"] for s in labelled if s["law"] == "mixture"
+    }
+    assert {"sgflow", "mean_flow", "esd", "lsd", "psd"} <= {variants.parse(name).objective for name in GUIDED}
     with pytest.raises(InputError, match="--laws=cauchy"):
         stationarity.wanted([], ["cauchy"], 0, 100, 0.1)
