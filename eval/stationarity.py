@@ -5,7 +5,8 @@
 
 The network is F = F_exact + sum_k theta_k phi_k, on data whose exact flow map is known. Measures the expected gradient
 with respect to theta at the truth (theta = 0), where it must vanish, and at two wrong maps, where it must not. Variants
-known to be wrong run as controls. Writes DIR/stationarity.json, .md and .png; rows measured earlier are reused.
+known to be wrong run as controls. Objectives with guidance run on the labelled law, whose truth is guided too. Writes
+DIR/stationarity.json, .md and .png; rows measured earlier are reused.
 """
 
 import json

@@ -31,7 +31,8 @@ class Points(NamedTuple):
 class Objective(abc.ABC):
     """One training loss: objective(net, x0, x1, key, step=0, teacher=None) -> LossOut. Frozen and hashable.
 
-    `draw` does everything that is random or needs the whole batch; `loss` is a pure function of its result.
+    `draw` does everything that is random or needs the whole batch; `loss` is a pure function of its result. A subclass
+    defines `unguided_loss`.
 
     The fields are the options a config may set.
     interpolant: "linear" or "trigonometric".
@@ -40,8 +41,9 @@ class Objective(abc.ABC):
     velocity_target: the value used for dx_t. "pair" is the velocity of the example's own pair. "batch" is its
         conditional mean given x_t when the data are the batch (`interpolant.Interpolant.mean_velocity`): the same
         expected gradient with less noise. For a labelled network, the data are those of the example's class.
-    guidance: W, see `guide`; 1 for none.
-    guidance_start, guidance_end: it acts at times from the first to the second only.
+    guidance: W of classifier-free guidance, trained into the map so that one call is a guided step, see `guide`; 1 for
+        none. Needs labels and model.label_dropout.
+    guidance_start, guidance_end: guidance acts at times t from the first to the second only.
     """
 
     interpolant: str = "linear"

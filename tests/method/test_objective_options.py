@@ -98,6 +98,8 @@ def test_weights_of_each_objective():
         ("sgflow", {"estimater": "split"}, "estimater.*estimator"),
         ("sgflow", {"estimator": "both"}, "'both'.*paired, split"),
         ("sgflow", {"estimator": "split", "weight": "residual"}, "split.*residual"),
+        ("sgflow", {"guidance": float("nan")}, "guidance is nan"),
+        ("sgflow", {"guidance_end": 1.5}, r"guidance acts from 0.0 to 1.5: use two times, 0 <= start < end <= 1"),
         ("sgflow", {"correction": float("inf")}, "correction is inf"),
         ("sgflow", {"correction_steps": -1}, "correction_steps is -1"),
         ("sgflow", {"prob_diagonal": 1.0}, "prob_diagonal"),
