@@ -32,6 +32,14 @@ def recorded(workdir: str) -> dict[str, Any] | None:
         raise InputError(f"{file} cannot be read ({error.strerror}): use another --workdir") from error
 
 
+def _completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """With defaults for new fields; what is no configuration stays as it is, and differs."""
+    try:
+        return completed(saved).to_dict()
+    except InputError:
+        return saved
+
+
 def _config_file(workdir: str) -> Path:
     return Path(workdir) / "config.json"
 
@@ -42,7 +50,7 @@ def check_same(workdir: str, saved: dict[str, Any], config: ml_collections.Confi
     Each field of `config.fields` says which changes it allows. Fields that the run's version did not have yet count as
     left at their defaults.
     """
-    both = config.to_dict(), completed(saved).to_dict()
+    both = config.to_dict(), _completed(saved)
     # Through JSON, so that tuples and lists compare equal.
     ours, theirs = (fields.flatten(json.loads(json.dumps(tree))) for tree in both)
     differing = [
