@@ -48,7 +48,7 @@ def target(out: str, calls: Sequence[int], of_points: bool) -> Target:
         raise InputError(f"--out={out} is a directory, for images, and these are points: use a name that ends in .npz")
     folders = {n: folder / f"steps_{n}" if len(calls) > 1 else folder for n in calls}
     found = Folder(folder, folders)
-    for each in {*folders.values(), folder}:
+    for each in dict.fromkeys([*folders.values(), folder]):
         disk.check_writable(each / "000000.png")
         if taken := next((name for name in _names(each) if found.would_write(name)), None):
             raise InputError(f"{each} has samples already ({taken}): use another --out, nothing is overwritten")

@@ -67,7 +67,7 @@ def measure_all(
 
     def finish(checkpoint, identity, sample, examples, rest, unwritten):
         """Scores and writes a row. rest: how many rows of the checkpoint are lost if this one cannot be written."""
-        place = f"{checkpoint.workdir}, {figures.in_steps(identity.calls)}"
+        place = f"{checkpoint.workdir}, {_how(identity)}"
         try:
             scores = measure.scores(sample, statistics)
         except InputError as error:
@@ -89,11 +89,11 @@ def measure_all(
         for number, identity in enumerate(identities):
             if processes.from_process(bool(unwritten)):
                 break
-            progress.begin(f"{Path(checkpoint.workdir).name}, {figures.in_steps(identity.calls)}")
+            progress.begin(f"{Path(checkpoint.workdir).name}, {_how(identity)}")
             try:
                 made = _sample(net, checkpoint, identity, extract, progress)
             except InputError as error:
-                submit(fail, f"{checkpoint.workdir}, {figures.in_steps(identity.calls)}", error)
+                submit(fail, f"{checkpoint.workdir}, {_how(identity)}", error)
             else:
                 submit(finish, checkpoint, identity, *made, len(identities) - number, unwritten)
 
@@ -104,6 +104,11 @@ def measure_all(
             measure_checkpoint(checkpoint, identities)
         processes.on_first(scoring.wait)
     return faults
+
+
+def _how(identity: results.Identity) -> str:
+    """The row in a few words."""
+    return ", ".join(filter(None, [figures.in_steps(identity.calls), identity.guided]))
 
 
 def _sample(

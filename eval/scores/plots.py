@@ -15,13 +15,18 @@ from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 from eval.figure import MARKERS, panels, plain, scale_axis, style
 from eval.scores import results
 
+
+def _guided(identity: results.Identity) -> str:
+    return identity.guided
+
+
 # What may differ between the series of one run, in words; "" where it goes without saying.
 _SETTINGS: tuple[Callable[[results.Identity], str], ...] = (
     lambda identity: identity.method,
     lambda identity: identity.grid,
     lambda identity: str(identity.checkpoint_step),
     lambda identity: identity.parameters,
-    lambda identity: identity.guided,
+    _guided,
     lambda identity: "labels as in the data" * bool(identity.labels),
 )
 
@@ -69,8 +74,8 @@ def distance_curve(
 
 def series(rows: list[tuple[str, results.Row]]) -> dict[str, dict[int, list[results.Row]]]:
     """Groups (label, row) pairs by series and number of calls. A series is named by the label of its run and, in
-    brackets, by the settings in which the rows differ."""
-    several = [told for told in _SETTINGS if len({told(row.identity) for _, row in rows}) > 1]
+    brackets, by its guidance, if any, and by the other settings in which the rows differ."""
+    several = [told for told in _SETTINGS if told is _guided or len({told(row.identity) for _, row in rows}) > 1]
     series = defaultdict(lambda: defaultdict(list))
     for label, row in rows:
         more = ", ".join(filter(None, (told(row.identity) for told in several)))

@@ -10,10 +10,11 @@ from eval import features
 from eval.features.interface import Features
 from eval.fid_sweep import Request, sweep
 from eval.scores import class_names, results, while_training
-from sgflow_jax import build, data, generate, sampling
+from sgflow_jax import build, generate
 from sgflow_jax.files import disk
 from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.run import classes
 from tests import tiny
 
 
@@ -21,15 +22,23 @@ def _sweep(workdir, **request):
     return sweep([workdir], Request(calls=(2,), num_samples=40, **request))[workdir]
 
 
-def _counts():
-    return np.bincount(data.make("digits").labels)
+COUNTS = (100, 1, 1, 1, 50, 1, 1, 1, 1, 20)
 
 
-def test_labels_have_the_frequencies_of_the_data_and_come_from_the_seed(labelled_run, undrawn):
+@pytest.fixture
+def uneven(monkeypatch):
+    """Digits have almost as many examples of each class; here they have COUNTS."""
+    found = classes.Classes(tuple("0123456789"), COUNTS)
+    monkeypatch.setattr(classes, "of_run", lambda config, _: found if config.model.num_classes else classes.Classes())
+
+
+def test_labels_have_the_frequencies_of_the_data_and_come_from_the_seed(labelled_run, uneven, monkeypatch, undrawn):
+    plans, batches = [], generate.batches
+    monkeypatch.setattr(generate, "batches", lambda net, plan, n: plans.append(plan) or batches(net, plan, n))
     (first,) = _sweep(labelled_run, seeds=(3,))
     assert first.identity.labels == "data" and first.identity.guidance == 1
-    labels = generate.draw_labels(3, 40, _counts())
-    plan = generate.Plan((8, 8, 1), sampling.Sampler(build.objective(tiny.labelled())), 2, 3, 64, labels)
+    (plan,) = plans
+    np.testing.assert_array_equal(plan.labels, generate.draw_labels(3, 40, COUNTS))
     made = generate.examples(build.restore_net(labelled_run), plan, 40)
     (kept,) = disk.read_arrays(results.examples_file(labelled_run, first.identity), "examples")
     np.testing.assert_array_equal(kept, made)
@@ -68,7 +77,7 @@ def test_guidance_without_a_null_class_is_rejected_before_anything_is_written(di
     assert not (Path(digits_run) / "eval").exists()
 
 
-def test_distances_while_training_have_labels_as_in_the_data(monkeypatch):
+def test_distances_while_training_have_labels_as_in_the_data(uneven, monkeypatch):
     config, plans = tiny.labelled(), []
     config.eval.steps, config.eval.train_samples, config.seed = (1, 2), 30, 5
     monkeypatch.setattr(
@@ -83,7 +92,7 @@ def test_distances_while_training_have_labels_as_in_the_data(monkeypatch):
     while_training.scorer(config)(None)
     assert [plan.calls for plan in plans] == [1, 2]
     for plan in plans:
-        np.testing.assert_array_equal(plan.labels, generate.draw_labels(5, 30, _counts()))
+        np.testing.assert_array_equal(plan.labels, generate.draw_labels(5, 30, COUNTS))
     config.model.num_classes, config.model.label_dropout = 0, 0.0
     while_training.scorer(config)(None)
     assert plans[-1].labels is None

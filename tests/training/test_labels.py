@@ -69,8 +69,11 @@ def test_chosen_classes_take_turns():
     assert labels.in_turn((), 7) is None
 
 
-def test_samples_have_the_labels_asked_for(labelled_run, tmp_path):
+def test_samples_have_the_labels_asked_for(labelled_run, tmp_path, monkeypatch):
+    plans, examples = [], generate.examples
+    monkeypatch.setattr(generate, "examples", lambda net, plan, n: plans.append(plan) or examples(net, plan, n))
     lines, made = _sample(labelled_run, tmp_path / "made.npz", label="7,2")
+    assert [plan.labels[:20].tolist() for plan in plans] == [[7, 2] * 10] * 2
     assert set(made) == {"steps_2", "steps_1", "labels", "classes"}
     assert made["labels"].tolist() == [7, 2] * 10 and made["labels"].dtype == np.int32
     assert made["classes"].tolist() == list("0123456789")

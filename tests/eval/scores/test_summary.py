@@ -21,6 +21,12 @@ def test_one_table_steps_down_and_runs_across(monkeypatch):
     ]
 
 
+def test_guidance_is_named_even_if_all_rows_have_it(monkeypatch):
+    monkeypatch.setattr(reference, "halves", lambda identity: None)
+    text = summary.screen([("sgflow", row(1, 3.0, guidance=2.0)), ("sgflow", row(4, 3.0, guidance=2.0))])
+    assert " steps  sgflow (guidance 2)\n" in text
+
+
 def test_over_seeds_it_has_mean_and_range(monkeypatch):
     monkeypatch.setattr(reference, "halves", lambda identity: None)
     text = summary.screen([("sgflow", row(1, 3.0)), ("sgflow", row(1, 5.0, seed=1))])
