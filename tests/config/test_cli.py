@@ -86,6 +86,9 @@ def test_train_sample_and_sweep_from_the_command_line(tmp_path):
     assert done.returncode == 0 and out.exists() and out.with_suffix(".png").exists(), done.stderr
     assert str(out) in done.stdout
 
+    done = _run("main.py", f"--workdir={run}", "--mode=sample", f"--out={tmp_path}/png/")  # the slash arrives
+    assert done.returncode == 2 and "/png/ is a directory, for images, and these are points: " in done.stderr
+
     done = _run("-m", "eval.fid_sweep", f"--workdir={run}", "--steps=1,2", "--num_samples=50")
     assert done.returncode == 0 and "FD-pixels, 50 samples\n\n steps  " in done.stdout, done.stderr
     drawn = [f"wrote {run}/eval/{name}" for name in ("fid_table.md", "fid_curve.png", "samples.png")]
