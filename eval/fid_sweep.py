@@ -167,7 +167,7 @@ def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple
         counts = {other.eval.num_samples for other in configs}
         _agree(counts, "are for different numbers of samples", "choose with --num_samples")
     if request.data_dir is not None:
-        config.data.data_dir = request.data_dir
+        config.data["dir" if config.data.dir else "data_dir"] = request.data_dir
     elif request.reference is None and len(places := {data.request(other.data): other for other in configs}) > 1:
         prints = {build.source(other).fingerprint for other in places.values()}
         _agree(
@@ -221,7 +221,9 @@ def define_flags() -> None:
     cli.define_guidance()
     flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
     flags.DEFINE_enum("parameters", "ema", ["ema", "raw"], "The averaged parameters, or the last ones.")
-    cli.define_path("data_dir", None, "Directory of the reference data; as in training by default.")
+    cli.define_path(
+        "data_dir", None, "Where the reference data are now, as data.data_dir or data.dir; as in training by default."
+    )
     flags.DEFINE_list("seeds", ["0"], "Seeds of the noise.")
     flags.DEFINE_alias("seed", "seeds")
     cli.define_path("out", None, "Directory for one table and curve of all workdirs.")

@@ -143,7 +143,9 @@ CASES = [
     Case(f"{IMAGES} --config.data.size=0", "size is 0: images may have images of any size, so give one, like 64"),
     Case(f"{IMAGES} --config.data.name=digits", "data.dir and test_share are for the data set images, not digits"),
     Case(f"{IMAGES} --config.data.name=tfds:nope --config.data.dir=", "tfds:nope is not prepared in"),
-    Case(f"{QUICK} --config.objective.guidance=2", "objective.guidance is 2.0: use 1, or labels and model.label_dropout"),
+    Case(
+        f"{QUICK} --config.objective.guidance=2", "objective.guidance is 2.0: use 1, or labels and model.label_dropout"
+    ),
     Case(f"{QUICK} --config.model.label_dropout=0.1", "label_dropout is 0.1: use ... 0 without labels"),
     # The directory of a run.
     Case(NEW, "not writable ... use another --workdir", {"run": "a file"}),

@@ -1,12 +1,14 @@
 """A run on a folder of images: the same command continues it, and other images are noticed."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import images
+from eval import fid_sweep
 from sgflow_jax import trainer
 from sgflow_jax.config import automatic
 from sgflow_jax.data import own
@@ -63,6 +65,18 @@ def test_to_sample_the_same_configuration_needs_no_images(run, tmp_path):
     config.model.num_classes = 4
     with pytest.raises(InputError, match="model.num_classes .there 3, here 4"):
         record.check_same(run, saved, automatic.as_saved(config, saved))
+
+
+def test_a_sweep_finds_images_that_have_moved(run, folder, tmp_path):
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    request = fid_sweep.Request(calls=(1,), num_samples=8, features="pixels", data_dir=str(moved))
+    (row,) = fid_sweep.sweep([str(copy)], request)[str(copy)]
+    assert row.identity.reference.data == "images-8" and row.identity.reference.fingerprint
+    assert config["data"]["dir"] == str(folder) and own._opened.cache_info().currsize
+    with pytest.raises(InputError, match="nowhere', which does not exist"):
+        fid_sweep.sweep([str(copy)], request._replace(data_dir=str(tmp_path / "nowhere")))
 
 
 def test_other_images_and_other_classes_are_noticed(run, folder, tmp_path):
