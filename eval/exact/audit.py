@@ -13,7 +13,8 @@ from eval.tables import store, variants
 from sgflow_jax import flow_map, objectives, oracles
 from sgflow_jax.guidance import Guidance, with_null
 from sgflow_jax.interfaces import squared_norm
-from sgflow_jax.objectives.base import FlowMapObjective, Objective, OffDiagonalLoss, velocity
+from sgflow_jax.objectives.base import Objective, velocity
+from sgflow_jax.objectives.flow_map_objective import FlowMapObjective, OffDiagonalLoss
 from sgflow_jax.objectives.sgflow import SGFlow
 from sgflow_jax.times import Domain
 

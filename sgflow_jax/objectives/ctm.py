@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import InputError, expand_time
-from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss, velocity
+from sgflow_jax.objectives.base import velocity
+from sgflow_jax.objectives.flow_map_objective import FlowMapObjective, OffDiagonalLoss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import squared_norm
-from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss
+from sgflow_jax.objectives.flow_map_objective import FlowMapObjective, OffDiagonalLoss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ import jax
 
 from sgflow_jax import flow_map
 from sgflow_jax.interfaces import expand_time
-from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss, velocity
+from sgflow_jax.objectives.base import velocity
+from sgflow_jax.objectives.flow_map_objective import FlowMapObjective, OffDiagonalLoss
 
 sg = jax.lax.stop_gradient
 

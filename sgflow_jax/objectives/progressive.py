@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from sgflow_jax.interfaces import expand_time
-from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss
+from sgflow_jax.objectives.flow_map_objective import FlowMapObjective, OffDiagonalLoss
 
 
 @dataclasses.dataclass(frozen=True)

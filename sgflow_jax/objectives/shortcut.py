@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from sgflow_jax.interfaces import InputError, expand_time
-from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonalLoss, velocity
+from sgflow_jax.objectives.base import velocity
+from sgflow_jax.objectives.flow_map_objective import FlowMapObjective, OffDiagonalLoss
 from sgflow_jax.times import Domain
 
 

@@ -10,7 +10,7 @@ import pytest
 from sgflow_jax import models, objectives
 from sgflow_jax.guidance import Guidance, with_null
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.objectives.base import FlowMapObjective
+from sgflow_jax.objectives.flow_map_objective import FlowMapObjective
 from tests import independent
 from tests.independent import CLASSES, LABELLED, At, of_classes
 from tests.method.test_models import MLP, bound

@@ -8,7 +8,7 @@ import pytest
 from sgflow_jax import interpolant, objectives
 from sgflow_jax.models import BoundNet, unet
 from sgflow_jax.models import make as make_model
-from sgflow_jax.objectives.base import FlowMapObjective
+from sgflow_jax.objectives.flow_map_objective import FlowMapObjective
 from tests import independent
 
 B, D = 8, 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sgflow_jax import objectives
-from sgflow_jax.objectives.base import FlowMapObjective, OffDiagonal
+from sgflow_jax.objectives.flow_map_objective import FlowMapObjective, OffDiagonal
 from tests import independent
 from tests.independent import At, parameters, square
 

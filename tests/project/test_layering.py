@@ -23,6 +23,7 @@ sgflow_jax.models.mlp
 sgflow_jax.models.unet
 sgflow_jax.models
 sgflow_jax.objectives.base
+sgflow_jax.objectives.flow_map_objective
 sgflow_jax.objectives.consistency
 sgflow_jax.objectives.ctm
 sgflow_jax.objectives.eulerian

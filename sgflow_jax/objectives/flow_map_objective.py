@@ -1,0 +1,180 @@
+"""What all objectives of a flow map share: half of each batch on the diagonal, warm-up and ramp, weights, metrics.
+
+A subclass adds only its off-diagonal loss (`FlowMapObjective.off_diagonal`).
+"""
+
+import abc
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sgflow_jax.interfaces import InputError, LossOut, Net, restrict, squared_norm
+from sgflow_jax.objectives.base import Objective, Points, diagonal_loss, guided_points
+from sgflow_jax.times import Domain, Strata
+
+
+class OffDiagonal(NamedTuple):
+    """Off-diagonal examples.
+
+    t, u: [b]. x_t, dx_t: [b, ...], the point at time t and its velocity. uniform: [b] in [0, 1), for any further random
+    choice. step: the training step.
+    """
+
+    t: jax.Array
+    u: jax.Array
+    x_t: jax.Array
+    dx_t: jax.Array
+    uniform: jax.Array
+    step: jax.Array | int
+
+    @property
+    def point(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(t, u, x_t), where the network is evaluated."""
+        return self.t, self.u, self.x_t
+
+
+class Drawn(NamedTuple):
+    """A batch split into its diagonal (t = u) and off-diagonal examples."""
+
+    diagonal: Points
+    off_diagonal: OffDiagonal
+
+
+class OffDiagonalLoss(NamedTuple):
+    """The result of `FlowMapObjective.off_diagonal`.
+
+    per_example: [b]. residual: [b, ...], zero at the true map and free of the noise of dx_t; None if not computed.
+    metrics: scalars, means of squared norms, in addition to those that every objective has.
+    """
+
+    per_example: jax.Array
+    residual: jax.Array | None = None
+    metrics: dict[str, jax.Array] = {}
+
+    @classmethod
+    def square(cls, residual: jax.Array) -> "OffDiagonalLoss":
+        """The loss |residual|^2."""
+        return cls(squared_norm(residual), residual)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowMapObjective(Objective):
+    """Flow matching on the diagonal t = u plus an off-diagonal loss on t != u, which a subclass defines.
+
+    prob_diagonal: the exact share of the batch with t = u (see `times.Strata`).
+    warmup_steps, ramp_steps: the off-diagonal loss has weight 0 for warmup_steps steps, then grows linearly to 1 over
+        ramp_steps. While the velocity on the diagonal is wrong, some off-diagonal losses are not bounded below.
+    direction: "forward" trains t < u, from noise to data. "both" also trains the inverse map, t > u, on half the pairs.
+    weight: of each example, without gradient. "none". "residual": 1 / (|R|^2 + c)^p off the diagonal, where R is the
+        residual without the noise of dx_t. It is a function of (t, u, x_t), so it keeps the stationary point.
+        "adaptive" (mean_flow and improved_mean_flow): 1 / (loss + c)^p everywhere, MeanFlow's own. It depends on dx_t,
+        so it moves the stationary point.
+    weight_power, weight_offset: p >= 0, and c > 0 in units of |x|^2, the sum over coordinates, as in the papers.
+
+    A weighted loss has the size of |x|^(2 - 2p), so it is divided by D^(1-p), not by the number of coordinates D. With
+    p = 1 it is MeanFlow's, undivided; with p = 0 it is the unweighted loss. With any p it is (loss / D) / (loss / D +
+    c / D)^p, the same for any image size while c is small against the sums. "residual" leaves the diagonal unweighted,
+    |x|^2 / D. So for p = 1 and any image size, a diagonal example contributes the mean square error of its coordinates
+    and an off-diagonal one at most about 1. The off-diagonal gradient is D / (|R|^2 + c) times the unweighted one: as R
+    falls it grows relative to the diagonal's, by at most D / c. weight_offset = D bounds that by 1.
+    """
+
+    prob_diagonal: float = 0.5
+    warmup_steps: int = 0
+    ramp_steps: int = 0
+    direction: str = "forward"
+    weight: str = "none"
+    weight_power: float = 1.0
+    weight_offset: float = 1.0
+
+    directions = ("forward", "both")
+    weights = ("none", "residual")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.make_strata()  # rejects a share that no split has
+        if self.warmup_steps < 0 or self.ramp_steps < 0:
+            raise InputError(f"warmup_steps is {self.warmup_steps}, ramp_steps {self.ramp_steps}: use 0 or more steps")
+        self._one_of("direction", self.directions)
+        self._one_of("weight", self.weights)
+        if self.weight_power < 0 or self.weight_offset <= 0:
+            raise InputError(
+                f"weight_power is {self.weight_power}, weight_offset {self.weight_offset}: use a power of 0 or more and"
+                " a positive offset"
+            )
+
+    @property
+    def domain(self) -> Domain:
+        return Domain.BOTH if self.direction == "both" else Domain.FORWARD
+
+    def make_strata(self) -> Strata:
+        return Strata.from_probability(self.prob_diagonal)
+
+    @property
+    def batch_multiple(self) -> int:
+        return self.make_strata().group
+
+    def draw_pair(self, key: jax.Array, n: int, dtype) -> tuple[jax.Array, jax.Array]:
+        """The off-diagonal times (t, u), both [n]."""
+        return self.make_law().pair(key, n, dtype, both=self.direction == "both")
+
+    def draw(self, key, x0, x1, step, alike=None) -> Drawn:
+        strata, dtype = self.make_strata(), x1.dtype
+        on, off = strata.counts(len(x1))
+        key_on, key_off, key_rest = jax.random.split(key, 3)
+
+        def points(t, select):
+            return self.points(t, select(x0), select(x1), x1, None if alike is None else select(alike))
+
+        diagonal = points(self.make_law().single(key_on, on, dtype), strata.on_diagonal)
+
+        t, u = self.draw_pair(key_off, off, dtype)
+        _, x_t, dx_t = points(t, strata.off_diagonal)
+        return Drawn(diagonal, OffDiagonal(t, u, x_t, dx_t, jax.random.uniform(key_rest, (off,), dtype), step))
+
+    @abc.abstractmethod
+    def off_diagonal(self, net: Net, examples: OffDiagonal, teacher: Net | None) -> OffDiagonalLoss:
+        """The loss of the off-diagonal examples."""
+
+    def ramp(self, step) -> jax.Array:
+        """The weight of the off-diagonal loss at a training step, in [0, 1]."""
+        since = jnp.asarray(step, jnp.float32) - self.warmup_steps
+        return jnp.clip((since + 1) / (self.ramp_steps + 1), 0, 1)
+
+    def _weigh(self, squares: jax.Array) -> jax.Array:
+        return jax.lax.stop_gradient((squares + self.weight_offset) ** -self.weight_power)
+
+    def guide(self, net, drawn: Drawn) -> Drawn:
+        strata, guidance, off = self.make_strata(), self.make_guidance(), drawn.off_diagonal
+
+        diagonal = guided_points(guidance, restrict(net, strata.on_diagonal), drawn.diagonal)
+
+        points = guided_points(guidance, restrict(net, strata.off_diagonal), Points(off.t, off.x_t, off.dx_t))
+        return Drawn(diagonal, off._replace(dx_t=points.dx_t))
+
+    def unguided_loss(self, net, drawn: Drawn, teacher):
+        strata, off = self.make_strata(), drawn.off_diagonal
+
+        loss_on = diagonal_loss(restrict(net, strata.on_diagonal), drawn.diagonal)
+
+        loss_off, residual, metrics = self.off_diagonal(
+            restrict(net, strata.off_diagonal), off, restrict(teacher, strata.off_diagonal)
+        )
+
+        # Before weights and ramp, which would hide how large the two parts are.
+        terms = jnp.mean(loss_on), jnp.mean(loss_off)
+        metrics = {"diagonal_loss": terms[0], "off_diagonal_loss": terms[1], **metrics}
+        if residual is not None:
+            metrics["residual_norm_sq"] = jnp.mean(squared_norm(residual))
+
+        degree, weighted = 1.0, 1 - self.weight_power
+        if self.weight == "residual":
+            loss_off = self._weigh(squared_norm(residual)) * loss_off
+            degree = strata.merge(jnp.ones_like(loss_on), jnp.full_like(loss_off, weighted))
+        elif self.weight == "adaptive":
+            loss_on, loss_off = (self._weigh(loss) * loss for loss in (loss_on, loss_off))
+            degree = weighted
+        ramp = self.ramp(off.step).astype(off.x_t.dtype)
+        return LossOut(strata.merge(loss_on, ramp * loss_off), metrics, terms, degree)
