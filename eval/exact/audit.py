@@ -88,7 +88,7 @@ CONTROLS = {
         "improved_mean_flow", weight="adaptive", weight_offset=1e-3
     ),
     "control: guidance of the wrong sign": WrongSign(guidance=2.0),
-    "control: guidance off the diagonal only": UnguidedDiagonal(guidance=2.0),
+    "control: guidance off the diagonal only": UnguidedDiagonal(guidance=2.0, velocity_target="batch"),
     "control: batch means over all classes": MixesClasses(guidance=2.0, velocity_target="batch"),
 }
 # On a symmetric law these are stationary at the truth too.
