@@ -10,14 +10,15 @@ import pytest
 
 from eval import stationarity
 from eval.exact import audit, plots
+from eval.exact.controls import CONTROLS
 from eval.tables import store, variants
 from sgflow_jax import objectives
 from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.objectives.flow_matching import FlowMatching
 
-UNCORRECTED, *_ = audit.CONTROLS
-UNGUIDED = [name for name in audit.CONTROLS if audit.suits(name, "mixture")]
+UNCORRECTED, *_ = CONTROLS
+UNGUIDED = [name for name in CONTROLS if audit.suits(name, "mixture")]
 GUIDED = [variant.name for variant in variants.guided()]
 EXACT = [name for name in objectives.names() if variants.parse(name).make().exact]
 
@@ -132,7 +133,7 @@ def test_stops_at_the_guided_map(x64, few_batches):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in audit.CONTROLS if name not in UNGUIDED])
+@pytest.mark.parametrize("name", [name for name in CONTROLS if name not in UNGUIDED])
 def test_controls_of_guidance_are_caught(name, x64, few_batches):
     exact = _at_the_truth(audit.make(name), "labelled", 2**15, guidance=2.0)
     assert audit.verdict({"objective": name, "law": "labelled", "exact": exact}) == "control, caught"
@@ -201,7 +202,7 @@ def _made_up(name, law, z, elsewhere=50.0, error=1.0):
 
 
 def test_verdicts_and_their_picture():
-    control = next(iter(audit.CONTROLS))
+    control = next(iter(CONTROLS))
     expected = {
         ("esd", 1.0, 50.0): "stops",
         ("esd", 5.0, 50.0): "FAILS",
@@ -234,7 +235,7 @@ def test_wanted_rows():
     json.dumps(everything)
     labelled = stationarity.wanted([], ["mixture", "labelled"], 0, 100, 0.1)
     guided = {s["objective"] for s in labelled if s["law"] == "labelled"}
-    assert guided == {*GUIDED, *audit.CONTROLS} - {*UNGUIDED} and not guided & {
+    assert guided == {*GUIDED, *CONTROLS} - {*UNGUIDED} and not guided & {
         s["objective"] for s in labelled if s["law"] == "mixture"
     }
     assert {"sgflow", "mean_flow", "esd", "lsd", "psd"} <= {variants.parse(name).objective for name in GUIDED}
