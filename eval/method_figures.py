@@ -18,7 +18,7 @@ from absl import flags
 from scipy.stats import norm
 
 from configs import mixture1d
-from eval.exact import audit, method_plots
+from eval.exact import controls, method_plots
 from sgflow_jax import build, cli, data, flow_map, terminal
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SEED, Net, Stream, stream_key
@@ -60,7 +60,7 @@ def compare(num_steps: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray
     maps = {"exact": oracle.flow_map(zero, one, jnp.asarray(x))}
     sgflow = build.objective(mixture1d.get_config("sgflow"))
     shared = {"warmup_steps": sgflow.warmup_steps, "ramp_steps": sgflow.ramp_steps}
-    for name, objective in {"sgflow": sgflow, "uncorrected": audit.KeepsNoise(**shared)}.items():
+    for name, objective in {"sgflow": sgflow, "uncorrected": controls.KeepsNoise(**shared)}.items():
         terminal.say(f"training {name}, {num_steps} steps")
         maps[name] = flow_map.apply(train(objective, num_steps, seed), 0.0, 1.0, jnp.asarray(x))
     return x[:, 0], {name: np.asarray(f)[:, 0] for name, f in maps.items()}

@@ -140,6 +140,7 @@ eval.scores.measure
 eval.scores.plots
 eval.scores.selfcheck
 eval.exact
+eval.exact.controls
 eval.exact.audit
 eval.exact.errors
 eval.exact.method_plots
