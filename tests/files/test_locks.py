@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eval import fid_sweep
-from eval.scores import results
+from eval.scores import own_place, results
 from sgflow_jax import trainer
 from sgflow_jax.files import locks
 from sgflow_jax.interfaces import InputError
@@ -68,12 +68,12 @@ def test_a_run_that_is_refused_takes_nothing_over(line_run, tmp_path, monkeypatc
 def test_what_is_measured_of_another_user_s_run_is_kept_elsewhere(line_run, tmp_path, monkeypatch):
     run = str(shutil.copytree(line_run, tmp_path / "run", ignore=shutil.ignore_patterns("eval")))
     before, access = sorted((tmp_path / "run").rglob("*")), os.access
-    assert results.own(run, None) == run
+    assert own_place.own(run, None) == run
     monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and not str(path).startswith(run))
     with pytest.raises(InputError, match="run is not writable: give --out=DIR to keep the results there"):
-        results.own(run, None)
+        own_place.own(run, None)
     for _ in range(2):  # the second time the links are there
-        mine = results.own(run, str(tmp_path / "out"))
+        mine = own_place.own(run, str(tmp_path / "out"))
         (row,) = fid_sweep.sweep([mine], fid_sweep.Request(calls=(1,)))[mine]
     assert results.read(mine) == [row] and record.recorded(mine) == record.recorded(run)
     assert mine.startswith(str(tmp_path / "out")) and sorted((tmp_path / "run").rglob("*")) == before
