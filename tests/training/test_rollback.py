@@ -51,7 +51,7 @@ def test_a_rollback_skips_the_batches_and_lowers_the_learning_rate(tmp_path, mon
     with Checkpoints(str(tmp_path), read_only=True) as checkpoints:
         state, expected = (checkpoints.state(step, like) for step in (4, 12))
     state = state.replace(rollbacks=np.int32(1), skipped=np.int32(2))
-    monitor = step_fn.init_monitor(data.batch_like("mixture1d", 16), state)
+    monitor = step_fn.init_monitor(data.batch_like(tiny.mixture().data, 16), state)
     advance, key = build.compiled(config, step_fn, like, mesh), stream_key(config.seed, Stream.TRAINING)
     for step in range(4, 12):
         state, monitor = advance(state, monitor, source.batch(0, step + 2, 16, slice(None)), key, None)
