@@ -129,16 +129,10 @@ def test_guided_flow_matching_stops_at_the_guided_velocity_and_not_at_another(x6
 
 
 @pytest.mark.slow
-def test_stops_at_the_guided_map(x64, few_batches):
-    assert audit.verdict(_row("sgflow(guidance=2.0,velocity_target=batch)", "labelled", 2**14)) == "stops"
-
-
-@pytest.mark.slow
-def test_the_wrong_sign_of_guidance_is_caught(x64, few_batches):
-    """The other controls of guidance are in docs/results/stationarity.md."""
-    name = "control: guidance of the wrong sign"
-    exact = _at_the_truth(audit.make(name), "labelled", 2**14, guidance=2.0)
-    assert audit.verdict({"objective": name, "law": "labelled", "exact": exact}) == "control, caught"
+def test_sgflow_stops_at_the_guided_map(x64, few_batches):
+    """docs/results/stationarity.md has all objectives and controls: the exact map takes long to compute."""
+    objective = audit.make("sgflow(guidance=2.0,velocity_target=batch)")
+    assert _at_the_truth(objective, "labelled", 2**14, guidance=2.0)["z"] < 4
 
 
 @pytest.mark.slow
