@@ -111,12 +111,12 @@ def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards
     if mesh.shape["fsdp"] > 1:
         # Gathered once, not in each step. Blocks, as on CPUs collectives and later programs have deadlocked.
         net = net.replace(params=jax.block_until_ready(_gather(net.params, mesh)))
+    label = None if plan.labels is None else plan.labels[indices]
     starts = range(0, len(indices), size)
 
     def dispatch():
         for start in starts:
             rows = np.minimum(np.arange(start, start + size), len(indices) - 1)[sharding.process_rows(mesh, size)]
-            label = None if plan.labels is None else plan.labels[indices]
             which = sharding.to_devices(jax.tree.map(lambda a, rows=rows: a[rows], (indices, towards, label)), split)
             yield _sample_batch(net, plan, which, times)
 
@@ -129,7 +129,9 @@ def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards
         yield examples[: len(indices) - start]
 
 
-def _sample_batch(net: BoundNet, plan: Plan, which: tuple[jax.Array, Towards | None, jax.Array | None], times):
+def _sample_batch(
+    net: BoundNet, plan: Plan, which: tuple[jax.Array, Towards | None, jax.Array | None], times: np.ndarray
+):
     """Dispatches one batch; returns the arrays of `_to_examples`. Any number of steps runs the same compiled programs,
     unlike `sampling.sample`, whose loop is compiled for each."""
     how, (indices, towards, label) = plan.sampler, which
