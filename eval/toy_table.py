@@ -18,11 +18,10 @@ import numpy as np
 from absl import flags
 
 from eval.exact import errors, plots, toy_runs
-from eval.tables import store, variants
+from eval.tables import speed, store, variants
 from sgflow_jax import build, cli, data, generate, sampling, terminal, trainer
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SEED, InputError
-from sgflow_jax.run import layout
 
 TRIAL_STEPS = 400  # of the run that measures training speed
 SHOWN = 400  # points of the learned map kept for the figure
@@ -53,7 +52,8 @@ def measure(settings: store.Settings, folder: Path) -> store.Values:
             with store.fresh_workdir(folder, {**settings, "trial": True}) as workdir:
                 trainer.train(trial, workdir)
                 num_steps = (
-                    max(2, int(settings["amount"] * _speed(trial, workdir) / toy_runs.PER_CALL)) * toy_runs.PER_CALL
+                    max(2, int(settings["amount"] * speed.steps_per_second(trial, workdir) / toy_runs.PER_CALL))
+                    * toy_runs.PER_CALL
                 )
         config = config_for(num_steps)
         with store.fresh_workdir(folder, settings) as workdir:
@@ -62,19 +62,12 @@ def measure(settings: store.Settings, folder: Path) -> store.Values:
             return {
                 "diverged": None,
                 "num_steps": num_steps,
-                "steps_per_second": _speed(config, workdir),
+                "steps_per_second": speed.steps_per_second(config, workdir),
                 **errors.score(net, config, toy_runs.targets(config, folder)),
                 **_shown(net, config),
             }
     except (trainer.Stopped, generate.NotFinite) as stopped:
         return {"diverged": str(stopped), "num_steps": num_steps}
-
-
-def _speed(config: ml_collections.ConfigDict, workdir: str) -> float:
-    """Training steps a second, the median over the lines of the log after the first."""
-    lines = [row for _, row in disk.read_json_lines(layout.metrics_file(workdir))]
-    # The first line includes compiling; use it only if there is no other.
-    return float(np.median([line["images_per_second"] for line in lines[1:] or lines])) / config.data.batch_size
 
 
 def _shown(net, config: ml_collections.ConfigDict) -> dict:

@@ -83,6 +83,11 @@ _GRIDS = {
 GRIDS = tuple(_GRIDS)
 
 
+def methods(objective: Objective) -> tuple[str, ...]:
+    """The methods by which a network trained with `objective` can be sampled, its own first."""
+    return tuple(method for method in METHODS if objective.domain in _METHODS[method].domains)
+
+
 def sample(
     net: Net, x0: jax.Array, times: jax.Array, method: str = "flow_map", renoise: Renoise | None = None
 ) -> jax.Array:
@@ -131,7 +136,7 @@ class Sampler:
 
     def __post_init__(self):
         name, domain = type(self.objective).__name__, self.objective.domain
-        allowed = [method for method in METHODS if domain in _METHODS[method].domains]
+        allowed = methods(self.objective)
         if self.method is None:
             object.__setattr__(self, "method", allowed[0])
         _method(self.method)

@@ -8,11 +8,13 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +37,8 @@ class Range(NamedTuple):
     kind: type = int
 
 
+_PARENT = "SGFLOW_ROW_PARENT"  # process id of the command that measures a row in a process of its own
+_WATCH_SECONDS = 0.5
 # The valid values of each setting: those of a type, some choices, or a range.
 Allowed = dict[str, type | tuple[str, ...] | Range]
 
@@ -58,7 +62,7 @@ class Store:
         disk.write_atomically(self._file(settings), json.dumps({**settings, **values}, indent=1) + "\n")
 
     def _file(self, settings: Settings) -> Path:
-        return self.folder / "rows" / f"{_name(settings)}.json"
+        return self.folder / "rows" / f"{name(settings)}.json"
 
 
 def _read(file: Path) -> Values:
@@ -68,7 +72,7 @@ def _read(file: Path) -> Values:
         raise InputError(f"{file} is damaged: remove it to measure the row again") from error
 
 
-def _name(settings: Settings) -> str:
+def name(settings: Settings) -> str:
     """A unique file name for a row."""
     text = json.dumps(settings, sort_keys=True)
     name = "-".join(str(value) for value in settings.values() if isinstance(value, str))
@@ -79,7 +83,7 @@ def _name(settings: Settings) -> str:
 @contextlib.contextmanager
 def fresh_workdir(folder: Path, settings: Settings) -> Iterator[str]:
     """The directory of a row's training run: emptied before (an earlier attempt may have died), removed after."""
-    workdir = folder / "runs" / _name(settings)
+    workdir = folder / "runs" / name(settings)
     shutil.rmtree(workdir, ignore_errors=True)
     try:
         yield str(workdir)
@@ -88,12 +92,17 @@ def fresh_workdir(folder: Path, settings: Settings) -> Iterator[str]:
 
 
 def complete(
-    store: Store, wanted: list[Settings], measure: Callable[[Settings], Values], module: str, processes: int
+    store: Store,
+    wanted: list[Settings],
+    measure: Callable[[Settings], Values],
+    module: str,
+    processes: int,
+    arguments: Sequence[str] = (),
 ) -> list[Values]:
     """Measures the wanted rows that the store lacks, and returns all of them in order.
 
-    processes: 0 measures in this process. Otherwise each row has its own, `python -m module --row=SETTINGS`, and this
-    many run at a time.
+    processes: 0 measures in this process. Otherwise each row has its own, `python -m module ARGUMENTS --row=SETTINGS`,
+    and this many run at a time. They end with this process; what they print goes to DIR/logs.
     """
     missing = [settings for settings in wanted if store.find(settings) is None]
     began, count, faults = time.perf_counter(), itertools.count(1), []
@@ -101,7 +110,7 @@ def complete(
     def one(settings: Settings) -> None:
         try:
             if processes:
-                _measure_in_a_process(store, settings, module)
+                _measure_in_a_process(store, settings, module, arguments)
             else:
                 store.write(settings, measure(settings))
         except InputError as error:
@@ -110,24 +119,51 @@ def complete(
             faults.append(str(error))  # the other rows are still measured
             return
         done, seconds = next(count), time.perf_counter() - began
-        name = ", ".join(f"{k} {v}" for k, v in settings.items())
+        told = ", ".join(f"{k} {v}" for k, v in settings.items() if v not in ("", "{}"))
         left = seconds / done * (len(missing) - done)
-        terminal.say(f"[{done}/{len(missing)}] {name} ({seconds:.0f} s, about {left:.0f} s left)")
+        terminal.say(f"[{done}/{len(missing)}] {told} ({seconds:.0f} s, about {left:.0f} s left)")
 
     with ThreadPoolExecutor(max(processes, 1)) as pool:
-        for _ in pool.map(one, missing):
-            pass
+        try:
+            for _ in pool.map(one, missing):
+                pass
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # or the rows not yet begun would still be measured
+            raise
     if faults:
         raise InputError("; ".join(faults))
     return [store.find(settings) for settings in wanted]
 
 
-def _measure_in_a_process(store: Store, settings: Settings, module: str) -> None:
-    command = [sys.executable, "-m", module, f"--out={store.folder}", f"--row={json.dumps(settings)}"]
-    ended = subprocess.run(command, capture_output=True, text=True)
+def _measure_in_a_process(store: Store, settings: Settings, module: str, arguments: Sequence[str]) -> None:
+    command = [sys.executable, "-m", module, *arguments, f"--out={store.folder}", f"--row={json.dumps(settings)}"]
+    log = store.folder / "logs" / f"{name(settings)}.log"
+    disk.make_directory(log.parent)
+    with log.open("w") as printed:
+        ended = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, _PARENT: str(os.getpid())},
+        )
     if ended.returncode:
-        last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"the row {json.dumps(settings)} failed ({last}): run it with --row to see the whole error")
+        last = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"the row {json.dumps(settings)} failed ({last}): its whole output is in {log}")
+
+
+def _end_with_parent() -> None:
+    """Ends this process soon after the one that started it for a row: a second command must find the row free."""
+    parent = os.environ.get(_PARENT)
+    if parent is None:
+        return
+
+    def watch():
+        while str(os.getppid()) == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def from_command(
@@ -136,21 +172,23 @@ def from_command(
     wanted: Callable[[], list[Settings]],
     measure: Callable[[Settings], Values],
     alone: Callable[[Settings], bool] = lambda settings: False,
+    arguments: Sequence[str] = (),
 ) -> list[Values] | None:
     """The `wanted` rows, measured where missing; with --row, measures that row only and returns None.
 
-    alone: whether nothing else may run while a row is measured. Such rows come last.
+    alone: whether nothing else may run while a row is measured. Such rows come last. arguments: see `complete`.
     """
     given = flags.FLAGS
     store = Store(Path(given.out))
     disk.check_writable(store.folder / "rows" / "row.json")
     if given.row:
+        _end_with_parent()
         settings = from_flag(given.row, allowed)
         store.write(settings, measure(settings))
         return None
     settings = wanted()
     for chosen, processes in ((False, given.processes), (True, min(given.processes, 1))):
-        complete(store, [each for each in settings if alone(each) == chosen], measure, module, processes)
+        complete(store, [each for each in settings if alone(each) == chosen], measure, module, processes, arguments)
     return [store.find(each) for each in settings]
 
 

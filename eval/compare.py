@@ -1,0 +1,171 @@
+"""Trains objectives on equal budgets and compares them: quality against steps, with errors over training seeds.
+
+    python -m eval.compare --config=configs/cifar8.py --seeds=0,1 --budget=images:1e6 --out=runs/cifar8
+    python -m eval.compare --config=configs/cifar10.py --objectives=sgflow,mean_flow --budget=seconds:600 --out=runs/c10
+
+Trains each objective with each seed, sweeps its number of sampling steps, always from the same noise, and writes
+DIR/comparison.md, comparison.json, curves.png, diagonals.png, learning.png and page/index.html. Give the same command
+again after a kill, or with more seeds, objectives or another budget: it measures only the rows that DIR lacks.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import ml_collections
+from absl import flags
+
+from eval import features, report
+from eval.comparison import budget, floor, plots, summary, sweeps, training
+from eval.figure import png
+from eval.tables import store, variants
+from sgflow_jax import cli, objectives, terminal
+from sgflow_jax.config import flag
+from sgflow_jax.files import disk
+from sgflow_jax.interfaces import InputError
+
+CALLS = "1,2,4,8,16,50"
+CURVE = "1,8"
+# The settings of a row, and their valid values.
+SETTINGS = {
+    "config": str,  # the name of the file
+    "changes": str,  # the fields that --config.FIELD changed, as JSON
+    "objective": str,  # a variant
+    "first": store.Range(0.0, 0.99, float),  # share of the budget for flow matching, before
+    "seed": int,
+    "budget": budget.KINDS,
+    "amount": store.Range(1e-6, 1e30, float),
+    "features": features.names(),
+    "num_samples": int,
+    "calls": str,
+    "curve": str,
+}
+TRAINED_BY = ("config", "changes", "objective", "first", "seed", "budget", "amount")
+
+
+class Comparison:
+    """What the flags ask for. InputError for an impossible request."""
+
+    def __init__(self, given: flags.FlagValues):
+        (self._file,), _ = flag.take([arg for arg in sys.argv if arg != "--"], "config")
+        self._path = self._file.partition(":")[0]
+        self._changes = training.changes(given.config, flag.load(self._file))
+        self.out = Path(given.out)
+        self.budget = budget.parse(given.budget)
+        self.seeds = cli.integers("seeds", given.seeds)
+        self.objectives = variants.from_flag(given.objectives) or objectives.names()
+        self.first = given.first
+        config = given.config
+        self._what = {
+            "features": given.features or config.eval.features,
+            "num_samples": given.num_samples or config.eval.num_samples,
+            "calls": ",".join(map(str, cli.integers("steps", given.steps, least=1))),
+            "curve": ",".join(map(str, cli.integers("curve", given.curve, least=1) if given.curve else ())),
+        }
+
+    def base(self, objective: str) -> ml_collections.ConfigDict:
+        """The configuration of an objective: that of the file, with the fields that --config.FIELD changed."""
+        config = flag.load(f"{self._path}:{objective}").copy_and_resolve_references()
+        for name, value in self._changes.items():
+            *sections, field = name.split(".")
+            section = config
+            for part in sections:
+                section = section[part]
+            if field in section and name != "objective.name":
+                section[field] = value
+        return config
+
+    def wanted(self) -> list[store.Settings]:
+        """The settings of all rows, seed by seed, so that an interrupted comparison has whole seeds."""
+        runs = [
+            {
+                "config": Path(self._path).stem,
+                "changes": json.dumps(self._changes, sort_keys=True),
+                "objective": name,
+                "first": self.first,
+                "seed": seed,
+                "budget": self.budget.kind,
+                "amount": self.budget.amount,
+            }
+            for seed in self.seeds
+            for name in self.objectives
+        ]
+        return [{**run, **self._what} for run in runs]
+
+    def workdir(self, settings: store.Settings) -> str:
+        """The directory of a row's training run, which all measures of the run share."""
+        return str(self.out / "runs" / store.name({name: settings[name] for name in TRAINED_BY}))
+
+    def measure(self, settings: store.Settings) -> store.Values:
+        """Trains and sweeps one run. Divergence is a result too."""
+        workdir = self.workdir(settings)
+        spending = budget.Budget(settings["budget"], settings["amount"])
+        spent = training.train(
+            self.base, settings["objective"], settings["seed"], spending, settings["first"], self.out, workdir
+        )
+        if spent["diverged"] is not None:
+            return {**spent, "method": "", "distances": [], "faults": []}
+        calls, curve = (tuple(int(n) for n in settings[name].split(",") if n) for name in ("calls", "curve"))
+        what = sweeps.Measure(settings["features"], settings["num_samples"], calls, curve)
+        return {**spent, **sweeps.distances(workdir, what)._asdict()}
+
+
+def write(comparison: Comparison, rows: list[store.Values], real: store.Values) -> None:
+    """Writes tables, figures and the page of the rows asked for."""
+    out, chosen = comparison.out, summary.groups(rows)
+    distance = summary.distance_name(rows[0])
+    facts = {"budget": str(comparison.budget), "distance": distance}
+    text = summary.document(chosen, real, facts)
+    terminal.say(text)
+    disk.write_atomically(out / "comparison.md", text)
+    disk.write_atomically(out / "comparison.json", json.dumps(summary.as_json(chosen, real, facts), indent=1) + "\n")
+    pictures = {
+        "curves": plots.curves(chosen, real, distance),
+        "diagonals": plots.diagonals(chosen, distance),
+        "learning": plots.learning(chosen, summary.curve_calls(rows), distance),
+    }
+    for name, figure in pictures.items():
+        disk.write_atomically(out / f"{name}.png", png(figure))
+    measured = [comparison.workdir(row) for row in rows if row["distances"] and row["seed"] == rows[0]["seed"]]
+    there = [workdir for workdir in measured if Path(workdir).is_dir()]
+    if there:
+        terminal.say(f"page: {report.write(there, str(out / 'page'))}")
+    if len(there) < len(measured):
+        terminal.say(f"{len(measured) - len(there)} runs are not on the page: their directories are gone")
+
+
+def define_flags() -> None:
+    cli.define_config("FILE.py, like configs/cifar8.py: data, network and schedule of all runs.")
+    store.define_flags("runs/compare")
+    flags.DEFINE_list("objectives", [], "Objectives or variants like 'psd(split=uniform)'; all by default.")
+    flags.DEFINE_list("seeds", ["0", "1"], "Seeds of the runs.")
+    flags.DEFINE_string("budget", "images:1e6", f"What each run may spend: KIND:AMOUNT, of {', '.join(budget.KINDS)}.")
+    flags.DEFINE_float("first", 0.0, "Share of the budget that flow matching spends first, as a start.", 0.0, 0.99)
+    flags.DEFINE_list("steps", CALLS.split(","), "Numbers of sampling steps (network calls).")
+    flags.DEFINE_list("curve", CURVE.split(","), "Those measured during training too; none: --curve=")
+    flags.DEFINE_enum("features", None, features.names(), "Features of the distance; by default the configuration's.")
+    flags.DEFINE_integer("num_samples", None, "Generated examples; by default the configuration's.", 2)
+
+
+def main(_):
+    given = flags.FLAGS
+    cli.require(config=given.config)
+    cli.start_jax(alone=True)
+    comparison = Comparison(given)
+    if given.first and training.FIRST in comparison.objectives:
+        raise InputError(f"--first={given.first} begins with {training.FIRST}: leave it out of --objectives")
+    rows = store.from_command("eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:])
+    if rows is None:
+        return
+    real = floor.measured(
+        comparison.base(rows[0]["objective"].partition("(")[0]),
+        rows[0]["features"],
+        rows[0]["num_samples"],
+        comparison.out,
+    )
+    write(comparison, rows, real)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,221 @@
+"""Groups the rows of a comparison, and its tables in Markdown."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from eval import features
+from eval.comparison import statistics
+from eval.tables.store import Values, markdown
+from sgflow_jax.display.figures import in_steps
+
+OWN, EULER = "own", "euler"
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """All seeds of one objective. name: its variant, and how it begins. rows: by seed, of `eval.compare`."""
+
+    name: str
+    rows: dict[int, Values]
+
+    @property
+    def diverged(self) -> list[int]:
+        """The seeds that diverged."""
+        return [seed for seed, row in self.rows.items() if row["diverged"] is not None]
+
+    def values(self, calls: int, how: str = OWN, share: float = 1.0) -> dict[int, float]:
+        """The distance of each seed that has one. how: OWN, the objective's own method, or EULER on its diagonal; the
+        same for flow matching. share: of the training."""
+        found = {}
+        for seed, row in self.rows.items():
+            for each in row["distances"]:
+                method = OWN if each["method"] == row["method"] else EULER
+                euler = row["method"] == EULER  # there is only one curve
+                if each["steps"] == calls and each["share"] == share and (method == how or euler):
+                    found[seed] = each["value"]
+        return found
+
+    def mean(self, field: str) -> float | None:
+        """The mean of a cost over the seeds that did not diverge."""
+        found = [row[field] for row in self.rows.values() if row["diverged"] is None]
+        return float(np.mean(found)) if found else None
+
+
+def groups(rows: list[Values]) -> list[Group]:
+    """One group for each objective, in the order of the rows."""
+    found: dict[str, dict[int, Values]] = {}
+    for row in rows:
+        found.setdefault(name_of(row), {})[row["seed"]] = row
+    return [Group(name, each) for name, each in found.items()]
+
+
+def name_of(row: Values) -> str:
+    """The name of a row's objective in tables and figures."""
+    return row["objective"] + f" after flow_matching ({row['first']:g})" * bool(row["first"])
+
+
+def calls_of(chosen: list[Group], share: float = 1.0) -> list[int]:
+    """The numbers of steps that were measured."""
+    return sorted(
+        {d["steps"] for g in chosen for row in g.rows.values() for d in row["distances"] if d["share"] == share}
+    )
+
+
+def at(chosen: list[Group], calls: int, how: str = OWN, share: float = 1.0) -> dict[str, dict[int, float]]:
+    """The distances at one number of steps, by objective and seed; without those that have none."""
+    found = {group.name: group.values(calls, how, share) for group in chosen}
+    return {name: values for name, values in found.items() if values}
+
+
+def distance_name(row: Values) -> str:
+    """The name of the distance of a row, with its number of samples."""
+    first = next((d for d in row["distances"]), None)
+    weights, resize = (first["weights"], first["resize"]) if first else ("", "")
+    return f"{features.distance_name(row['features'], weights, resize)}, {row['num_samples']:,} samples"
+
+
+def _cell(values: dict[int, float]) -> str:
+    """Mean, and half of the range over seeds."""
+    if not values:
+        return "–"
+    each = list(values.values())
+    return f"{np.mean(each):.4g}" + (f" ± {(max(each) - min(each)) / 2:.2g}" if len(each) > 1 else "")
+
+
+def curve_table(chosen: list[Group], how: str = OWN) -> str:
+    """The distance of every objective at every number of steps."""
+    columns: dict[str, Callable[[Group], str]] = {"objective": lambda group: group.name}
+    for calls in calls_of(chosen):
+        columns[str(calls)] = lambda group, calls=calls: _cell(group.values(calls, how))
+    columns |= {"seeds": lambda group: str(len(group.rows)), "diverged": lambda group: str(len(group.diverged))}
+    return markdown(columns, chosen)
+
+
+def best_table(chosen: list[Group]) -> str:
+    """Who is best at each number of steps, and what is level with it."""
+    lines = []
+    for calls in calls_of(chosen):
+        values = at(chosen, calls)
+        ranked = statistics.ranking(values)
+        pooled = statistics.pooled_error(values)
+        best, *others = ranked
+        level = [f"{place.name} ({100 * np.expm1(place.behind):+.0f} %)" for place in others if place.level]
+        lines.append(
+            {
+                "steps": str(calls),
+                "best": f"{best.name} ({best.mean:.4g})",
+                "level with it": ", ".join(level) or ("unknown (one seed)" if pooled is None else "none"),
+                "next": "".join(
+                    f"{place.name} ({100 * np.expm1(place.behind):+.0f} %)"
+                    for place in others
+                    if not place.level and place is next(p for p in others if not p.level)
+                ),
+                "error": "–" if pooled is None else f"{100 * pooled[0]:.1f} %",
+            }
+        )
+    titles = {"steps": "steps", "best": "best (distance)", "level with it": "level with it", "next": "next"}
+    titles["error"] = "pooled standard error of a difference"
+    return markdown({title: lambda line, key=key: line[key] for key, title in titles.items()}, lines)
+
+
+def difference_table(chosen: list[Group], against: str) -> str:
+    """The paired differences of every objective to one of them."""
+    base = next(group for group in chosen if group.name == against)
+
+    def cell(calls: int) -> Callable[[Group], str]:
+        def show(group: Group) -> str:
+            found = statistics.paired(group.values(calls), base.values(calls))
+            if found is None:
+                return "–"
+            error = "" if found.standard_error is None else f" ± {found.standard_error:.2g}"
+            return f"{found.mean:+.3g}{error}"
+
+        return show
+
+    columns = {"objective": lambda group: group.name}
+    columns |= {str(calls): cell(calls) for calls in calls_of(chosen)}
+    return markdown(columns, [group for group in chosen if group.name != against])
+
+
+def learning_table(chosen: list[Group], calls: int) -> str:
+    """The distance at one number of steps after each measured share of the training."""
+    shares = sorted({d["share"] for g in chosen for row in g.rows.values() for d in row["distances"]})
+    columns = {"objective": lambda group: group.name}
+    for share in shares:
+        columns[f"{100 * share:g} %"] = lambda group, share=share: _cell(group.values(calls, OWN, share))
+    return markdown(columns, chosen)
+
+
+def cost_table(chosen: list[Group]) -> str:
+    """What each run spent."""
+
+    def cell(field: str, unit: float, form: str = "{:,.0f}") -> Callable[[Group], str]:
+        return lambda group: "–" if (mean := group.mean(field)) is None else form.format(mean / unit)
+
+    columns = {
+        "objective": lambda group: group.name,
+        "images": cell("images", 1),
+        "training steps": cell("num_steps", 1),
+        "10^12 operations": cell("flops", 1e12, "{:,.1f}"),
+        "device seconds": cell("device_seconds", 1),
+        "rollbacks": lambda group: str(sum(row["rollbacks"] for row in group.rows.values())),
+    }
+    return markdown(columns, chosen)
+
+
+def curve_calls(rows: list[Values]) -> list[int]:
+    """The numbers of steps of the learning curves."""
+    return sorted({each["steps"] for row in rows for each in row["distances"] if each["share"] < 1})
+
+
+def document(chosen: list[Group], real: Values, facts: dict[str, Any]) -> str:
+    """All tables, in Markdown."""
+    seeds = sorted({seed for group in chosen for seed in group.rows})
+    counts = real["counts"]
+    ends = [f"{real['halves']:.4g} between two halves of the training examples ({counts['halves']:,} each)"]
+    ends += [
+        f"{real[split]:.4g} from {counts[split]:,} {split} examples to all training examples"
+        for split in ("train", "test")
+        if real[split] is not None
+    ]
+    parts = [
+        f"{facts['distance']}, against the training examples; lower is better. Each run has the budget "
+        f"{facts['budget']}; seeds {', '.join(map(str, seeds))}. Mean ± half of the range over seeds.",
+        f"Between real examples the distance is {'; '.join(ends)}.",
+        "## Sampled by its own method\n\n" + curve_table(chosen),
+        "## Best at each number of steps\n\nLevel: not worse than the best at "
+        f"{100 * statistics.LEVEL:.0f} % confidence, by the spread over seeds of all objectives together; in brackets, "
+        "how much larger the distance is.\n\n" + best_table(chosen),
+        "## By Euler's method on its own diagonal\n\n" + curve_table(chosen, EULER),
+    ]
+    for base in ("sgflow", "flow_matching"):
+        if base in {group.name for group in chosen}:
+            title = f"## Difference to {base}\n\nPaired by seed: mean ± standard error over seeds.\n\n"
+            parts.append(title + difference_table(chosen, base))
+    for calls in curve_calls([row for group in chosen for row in group.rows.values()]):
+        title = f"## While training, in {in_steps(calls)}\n\nAfter these shares of the budget.\n\n"
+        parts.append(title + learning_table(chosen, calls))
+    parts.append("## Cost of a run\n\n" + cost_table(chosen))
+    faults = [
+        f"- {group.name}, seed {seed}: {fault}"
+        for group in chosen
+        for seed, row in group.rows.items()
+        for fault in [*filter(None, [row["diverged"]]), *row["faults"]]
+    ]
+    if faults:
+        parts.append("## Not measured\n\n" + "\n".join(faults) + "\n")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def as_json(chosen: list[Group], real: Values, facts: dict[str, Any]) -> dict[str, Any]:
+    """All numbers of the tables."""
+    lines = []
+    for group in chosen:
+        for seed, row in group.rows.items():
+            kept = ("steps", "method", "share", "value", "value_error", "kernel", "precision", "recall", "network")
+            distances = [{name: each[name] for name in kept} for each in row["distances"]]
+            lines.append({**row, "name": group.name, "seed": seed, "distances": distances})
+    return {**facts, "real": real, "runs": lines}

@@ -1,0 +1,132 @@
+"""Trains one run of a comparison within its budget."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from eval.comparison.budget import PARTS, Budget
+from eval.machine import gradient_cost
+from eval.scores import while_training
+from eval.tables import speed, store, variants
+from sgflow_jax import build, trainer
+from sgflow_jax.config import fields
+from sgflow_jax.devices import provenance
+from sgflow_jax.files import disk, locks
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.run import layout
+
+# Lengths that are shares of a run: they keep their ratio to train.num_steps of the config file.
+SHARES = (
+    "optim.warmup_steps",
+    "objective.warmup_steps",
+    "objective.ramp_steps",
+    "objective.doubling_steps",
+    "objective.correction_steps",
+)
+TRIAL_STEPS = 200  # of the run that measures training speed
+FIRST = "flow_matching"  # the objective of the first part of a run with `Training.first`
+
+Base = Callable[[str], ml_collections.ConfigDict]  # the configuration of an objective, from --config
+
+
+def config_of(base: Base, objective: str, seed: int, num_steps: int) -> ml_collections.ConfigDict:
+    """The configuration of one run.
+
+    objective: a variant. num_steps: a multiple of PARTS; every length in SHARES is scaled with it. A checkpoint is kept
+    after each of PARTS parts.
+    """
+    variant = variants.parse(objective)
+    config = base(variant.objective).copy_and_resolve_references()
+    variant.apply(config)
+    config.seed = seed
+    scale = num_steps / config.train.num_steps
+    given = {f"objective.{name}" for name, _ in variant.options}
+    for name in SHARES:
+        section, _, field = name.partition(".")
+        if field in config[section] and name not in given:
+            config[section][field] = round(config[section][field] * scale)
+    config.train.num_steps = num_steps
+    config.train.checkpoint_every = config.train.keep_every = num_steps // PARTS
+    config.train.keep_checkpoints = 1
+    config.train.preview_every = 0
+    return config
+
+
+def train(
+    base: Base, objective: str, seed: int, budget: Budget, first: float, folder: Path, workdir: str
+) -> store.Values:
+    """Trains a run in workdir, from its newest checkpoint if it has one, and returns its cost and whether it diverged.
+
+    first: the share of the budget that a run of flow matching spends before; its network is where the run begins. It
+    lies in workdir-first. folder: of the comparison, where measured speeds are kept.
+    """
+    parts = [(objective, 1 - first, workdir)]
+    if first:
+        parts = [(FIRST, first, f"{workdir}-first"), *parts]
+    spent: dict[str, Any] = {"num_steps": 0, "images": 0, "flops": 0.0, "device_seconds": 0.0, "rollbacks": 0}
+    begins_with = ""
+    for name, share, place in parts:
+        num_steps = _num_steps(base, name, Budget(budget.kind, budget.amount * share), folder)
+        config = config_of(base, name, seed, num_steps)
+        config.train.init_from = begins_with
+        try:
+            ended = trainer.train(config, place, while_training.scorer)
+        except trainer.Stopped as stopped:
+            return {**spent, "diverged": str(stopped), **_provenance()}
+        if not ended:
+            raise InputError("training was stopped by a signal: the same command continues")
+        begins_with = f"{place}@{num_steps}"
+        spent["num_steps"] += num_steps
+        spent["images"] += num_steps * config.data.batch_size
+        spent["flops"] += num_steps * _flops(config)
+        spent["device_seconds"] += _log(place)[-1]["device_seconds"]
+        spent["rollbacks"] += sum(event.get("event") == "rollback" for event in _lines(layout.events_file(place)))
+    return {**spent, "diverged": None, **_provenance()}
+
+
+def _num_steps(base: Base, objective: str, budget: Budget, folder: Path) -> int:
+    config = config_of(base, objective, 0, TRIAL_STEPS)
+    return budget.num_steps(config.data.batch_size, lambda: _speed(config, objective, folder), lambda: _flops(config))
+
+
+def _flops(config: ml_collections.ConfigDict) -> float:
+    """Floating-point operations of a step's gradient."""
+    return gradient_cost.gradient_cost(config, build.objective(config)).flops
+
+
+def _speed(config: ml_collections.ConfigDict, objective: str, folder: Path) -> float:
+    """Steps a second on this device: measured once, so that every seed gets the same number of steps."""
+    known = store.Store(folder / "speeds")
+    network = json.dumps(config.model.to_dict(), sort_keys=True)
+    settings = {"objective": objective, "network": network, "batch_size": config.data.batch_size}
+    settings["device"] = jax.devices()[0].device_kind
+    with locks.held(folder / "speeds" / "lock"):
+        if known.find(settings) is None:
+            with store.fresh_workdir(folder, {**settings, "trial": True}) as workdir:
+                trainer.train(config, workdir)
+                known.write(settings, {"steps_per_second": speed.steps_per_second(config, workdir)})
+    return known.find(settings)["steps_per_second"]
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [row for _, row in disk.read_json_lines(file) if isinstance(row, dict)]
+
+
+def _log(workdir: str) -> list[dict[str, Any]]:
+    return _lines(layout.metrics_file(workdir))
+
+
+def _provenance() -> dict[str, Any]:
+    facts = provenance.describe(sys.argv)
+    return {name: facts[name] for name in ("commit", "dirty", "versions", "device_kind", "started")}
+
+
+def changes(given: ml_collections.ConfigDict, plain: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The fields of `given` that differ from those of the unchanged file."""
+    before = fields.flatten(plain.to_dict())
+    return {name: value for name, value in fields.flatten(given.to_dict()).items() if value != before[name]}
