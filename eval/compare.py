@@ -56,12 +56,12 @@ class Comparison:
         self.objectives = variants.from_flag(given.objectives) or objectives.names()
         self.first = given.first
         config = given.config
-        self._what = {
-            "features": given.features or config.eval.features,
-            "num_samples": given.num_samples or config.eval.num_samples,
-            "calls": ",".join(map(str, cli.integers("steps", given.steps, least=1))),
-            "curve": ",".join(map(str, cli.integers("curve", given.curve, least=1) if given.curve else ())),
-        }
+        self.what = sweeps.Measure(
+            features=given.features or config.eval.features,
+            num_samples=given.num_samples or config.eval.num_samples,
+            calls=cli.integers("steps", given.steps, least=1),
+            curve=cli.integers("curve", given.curve, least=1) if given.curve else (),
+        )
 
     def base(self, objective: str) -> ml_collections.ConfigDict:
         """The configuration of an objective: that of the file, with the fields that --config.FIELD changed."""
@@ -90,7 +90,7 @@ class Comparison:
             for seed in self.seeds
             for name in self.objectives
         ]
-        return [{**run, **self._what} for run in runs]
+        return [{**run, **self.what.settings()} for run in runs]
 
     def workdir(self, settings: store.Settings) -> str:
         """The directory of a row's training run, which all measures of the run share."""
@@ -105,9 +105,7 @@ class Comparison:
         )
         if spent["diverged"] is not None:
             return {**spent, "method": "", "distances": [], "faults": []}
-        calls, curve = (tuple(int(n) for n in settings[name].split(",") if n) for name in ("calls", "curve"))
-        what = sweeps.Measure(settings["features"], settings["num_samples"], calls, curve)
-        return {**spent, **sweeps.distances(workdir, what)._asdict()}
+        return {**spent, **sweeps.distances(workdir, sweeps.Measure.of(settings))._asdict()}
 
 
 def write(comparison: Comparison, rows: list[store.Values], real: store.Values) -> None:
@@ -154,16 +152,12 @@ def main(_):
     comparison = Comparison(given)
     if given.first and training.FIRST in comparison.objectives:
         raise InputError(f"--first={given.first} begins with {training.FIRST}: leave it out of --objectives")
+    real = None
+    if not given.row:  # first, so that the processes of the rows find classifier and statistics
+        real = floor.measured(given.config, comparison.what.features, comparison.what.num_samples, comparison.out)
     rows = store.from_command("eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:])
-    if rows is None:
-        return
-    real = floor.measured(
-        comparison.base(rows[0]["objective"].partition("(")[0]),
-        rows[0]["features"],
-        rows[0]["num_samples"],
-        comparison.out,
-    )
-    write(comparison, rows, real)
+    if rows is not None:
+        write(comparison, rows, real)
 
 
 if __name__ == "__main__":

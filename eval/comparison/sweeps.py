@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from eval import fid_sweep
 from eval.comparison.budget import PARTS
+from eval.tables.store import Settings
 from sgflow_jax import build, sampling
 from sgflow_jax.run import access
 
@@ -17,6 +18,20 @@ class Measure(NamedTuple):
     num_samples: int
     calls: tuple[int, ...]
     curve: tuple[int, ...]
+
+    def settings(self) -> Settings:
+        """These values as settings of a row."""
+        return {**self._asdict(), "calls": _text(self.calls), "curve": _text(self.curve)}
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Measure":
+        """The inverse of `settings`; other settings are ignored."""
+        calls, curve = (tuple(int(n) for n in settings[name].split(",") if n) for name in ("calls", "curve"))
+        return cls(settings["features"], settings["num_samples"], calls, curve)
+
+
+def _text(numbers: tuple[int, ...]) -> str:
+    return ",".join(map(str, numbers))
 
 
 class Swept(NamedTuple):

@@ -36,10 +36,8 @@ def test_pixels_are_scaled_to_plus_minus_one_and_points_unchanged():
 
 def test_the_classifier_learns_digits_and_is_cached(digits, monkeypatch):
     # A narrower network with fewer, smaller and longer steps.
-    monkeypatch.setattr(classifier, "STEPS", 200)
+    _narrow(monkeypatch, "QUICK", widths=(8, 16, 32), steps=200)
     monkeypatch.setattr(classifier, "BATCH", 64)
-    monkeypatch.setattr(classifier, "LEARNING_RATE", 1e-2)
-    monkeypatch.setattr(classifier, "Classifier", functools.partial(classifier.Classifier, widths=(8, 16, 32)))
     first = features.make("classifier", labelled=digits)
     assert first.classes == 10 and first(digits.images[:3]).shape == (3, 64)
     labels = first.classify(first(digits.images))
@@ -52,18 +50,36 @@ def test_the_classifier_learns_digits_and_is_cached(digits, monkeypatch):
     np.testing.assert_array_equal(again(digits.images[:5]), first(digits.images[:5]))
 
 
-def test_the_classifier_tells_coloured_images_of_any_number_of_classes_apart(monkeypatch):
+@pytest.mark.parametrize("recipe, widths", [("QUICK", (8, 8)), ("THOROUGH", ((16,), (32,)))])
+def test_the_classifier_tells_coloured_images_of_any_number_of_classes_apart(recipe, widths, monkeypatch):
     """Three classes, the colours of a square."""
-    monkeypatch.setattr(classifier, "STEPS", 60)
+    _narrow(monkeypatch, recipe, widths=widths, steps=60)
     monkeypatch.setattr(classifier, "BATCH", 16)
-    monkeypatch.setattr(classifier, "LEARNING_RATE", 1e-2)
-    monkeypatch.setattr(classifier, "Classifier", functools.partial(classifier.Classifier, widths=(8, 8)))
+    monkeypatch.setattr(classifier, "_THOROUGH_COUNT", 100 if recipe == "THOROUGH" else 1000)
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=200).astype(np.int32)
     images = rng.integers(0, 60, (200, 8, 8, 3)).astype(np.uint8)
     images[np.arange(200), 2:6, 2:6, labels] += 150
     made = features.make("classifier", labelled=Labelled("squares", images, labels, 3))
     assert made.classes == 3 and np.mean(made.classify(made(images)) == labels) > 0.95
+
+
+def _narrow(monkeypatch, name, widths, steps):
+    """Replaces a recipe by one with a narrower network and fewer, longer steps."""
+    recipe = getattr(classifier, name)
+    narrow = recipe._replace(network=functools.partial(recipe.network, widths=widths), steps=steps)
+    monkeypatch.setattr(classifier, name, narrow)
+    monkeypatch.setattr(classifier, "LEARNING_RATE", 1e-2)
+
+
+@pytest.mark.parametrize(
+    "shape, thorough",
+    [((10_000, 8, 8, 3), True), ((9_999, 8, 8, 3), False), ((10_000, 8, 8, 1), False), ((10_000, 32, 32, 3), False)],
+)
+def test_many_small_colour_images_get_the_thorough_classifier(shape, thorough):
+    images = np.broadcast_to(np.uint8(0), shape)
+    recipe = classifier.recipe_of(Labelled("any", images, np.zeros(len(images), np.int32), 2))
+    assert recipe is (classifier.THOROUGH if thorough else classifier.QUICK)
 
 
 def _untrained(model, labelled):

@@ -1,0 +1,60 @@
+"""Differences over seeds, by hand values and against data with a known spread."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eval.comparison import statistics
+
+
+def test_a_difference_is_paired_by_seed():
+    found = statistics.paired({0: 5.0, 1: 8.0, 7: 1.0}, {0: 4.0, 1: 4.0, 2: 9.0})
+    assert found.mean == 2.5 and found.seeds == 2
+    assert found.standard_error == pytest.approx(1.5)  # of 1 and 4: deviation 1.5 sqrt(2), over sqrt(2)
+
+
+def test_one_seed_has_no_error_and_none_no_difference():
+    assert statistics.paired({0: 5.0}, {0: 4.0}) == (1.0, None, 1)
+    assert statistics.paired({0: 5.0}, {1: 4.0}) is None
+
+
+def test_what_seeds_share_is_not_spread():
+    """A bad seed makes all objectives worse by one factor."""
+    values = {"a": {0: 1.0, 1: 2.0}, "b": {0: 3.0, 1: 6.0}, "c": {0: 10.0, 1: 20.0}}
+    error, freedom = statistics.pooled_error(values)
+    assert error == pytest.approx(0, abs=1e-12) and freedom == 2
+
+
+def test_the_pooled_error_is_that_of_a_paired_difference():
+    """For two objectives the pooled error is the paired one, of logarithms."""
+    values = {"a": {0: 1.0, 1: 2.0, 2: 2.5}, "b": {0: 3.0, 1: 4.0, 2: 11.0}}
+    error, freedom = statistics.pooled_error(values)
+    logs = {name: {seed: math.log(value) for seed, value in each.items()} for name, each in values.items()}
+    assert error == pytest.approx(statistics.paired(logs["a"], logs["b"]).standard_error) and freedom == 2
+
+
+def test_level_errs_as_often_as_it_says():
+    """Of equally good objectives, a given one is called worse than a given other by chance in 5 % of the trials."""
+    rng, wrong, trials = np.random.default_rng(0), 0, 2000
+    for _ in range(trials):
+        values = {name: dict(enumerate(np.exp(rng.normal(0, 0.1, 2)))) for name in "abcdefg"}
+        error, freedom = statistics.pooled_error(values)
+        difference = np.mean(np.log(list(values["a"].values()))) - np.mean(np.log(list(values["b"].values())))
+        wrong += difference > stats.t.ppf(statistics.LEVEL, freedom) * error
+    assert 0.035 < wrong / trials < 0.065
+
+
+def test_the_ranking_names_what_is_level():
+    values = {"far": {0: 20.0, 1: 21.0}, "best": {0: 10.0, 1: 11.0}, "near": {0: 10.4, 1: 11.0}}
+    ranked = statistics.ranking(values)
+    assert [place.name for place in ranked] == ["best", "near", "far"]
+    assert [place.level for place in ranked] == [True, True, False]
+    assert ranked[0].behind == 0 and ranked[2].mean == 20.5
+    assert ranked[2].behind == pytest.approx(math.log(20 * 21 / 110) / 2)
+
+
+def test_without_a_second_seed_nothing_is_called_level():
+    ranked = statistics.ranking({"a": {0: 1.0}, "b": {0: 1.0001}})
+    assert [place.level for place in ranked] == [True, False]
