@@ -8,9 +8,11 @@ DIR/comparison.md, comparison.json, curves.png, diagonals.png, learning.png and 
 again after a kill, or with more seeds, objectives or another budget: it measures only the rows that DIR lacks.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -43,30 +45,24 @@ SETTINGS = {
 TRAINED_BY = ("config", "changes", "objective", "first", "seed", "budget", "amount")
 
 
+@dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What the flags ask for. InputError for an impossible request."""
+    """What is compared. path: of the configuration file. changes: the fields that --config.FIELD changed. objectives:
+    variants. first: see `training.train`. out: directory of the results."""
 
-    def __init__(self, given: flags.FlagValues):
-        (self._file,), _ = flag.take([arg for arg in sys.argv if arg != "--"], "config")
-        self._path = self._file.partition(":")[0]
-        self._changes = training.changes(given.config, flag.load(self._file))
-        self.out = Path(given.out)
-        self.budget = budget.parse(given.budget)
-        self.seeds = cli.integers("seeds", given.seeds)
-        self.objectives = variants.from_flag(given.objectives) or objectives.names()
-        self.first = given.first
-        config = given.config
-        self.what = sweeps.Measure(
-            features=given.features or config.eval.features,
-            num_samples=given.num_samples or config.eval.num_samples,
-            calls=cli.integers("steps", given.steps, least=1),
-            curve=cli.integers("curve", given.curve, least=1) if given.curve else (),
-        )
+    path: str
+    changes: dict[str, Any]
+    objectives: tuple[str, ...]
+    seeds: tuple[int, ...]
+    budget: budget.Budget
+    first: float
+    what: sweeps.Measure
+    out: Path
 
     def base(self, objective: str) -> ml_collections.ConfigDict:
-        """The configuration of an objective: that of the file, with the fields that --config.FIELD changed."""
-        config = flag.load(f"{self._path}:{objective}").copy_and_resolve_references()
-        for name, value in self._changes.items():
+        """The configuration of an objective: that of the file, with the changes."""
+        config = flag.load(f"{self.path}:{objective}").copy_and_resolve_references()
+        for name, value in self.changes.items():
             *sections, field = name.split(".")
             section = config
             for part in sections:
@@ -79,8 +75,8 @@ class Comparison:
         """The settings of all rows, seed by seed, so that an interrupted comparison has whole seeds."""
         runs = [
             {
-                "config": Path(self._path).stem,
-                "changes": json.dumps(self._changes, sort_keys=True),
+                "config": Path(self.path).stem,
+                "changes": json.dumps(self.changes, sort_keys=True),
                 "objective": name,
                 "first": self.first,
                 "seed": seed,
@@ -90,7 +86,25 @@ class Comparison:
             for seed in self.seeds
             for name in self.objectives
         ]
-        return [{**run, **self.what.settings()} for run in runs]
+        found = [{**run, **self.what.settings()} for run in runs]
+        for settings in found:
+            self._check_same(settings)
+        return found
+
+    def _check_same(self, settings: store.Settings) -> None:
+        """InputError if the row was measured before, with another configuration."""
+        row = store.Store(self.out).find(settings)
+        if row is None or row["diverged"] is not None:
+            return
+        now = training.fields_of(training.config_of(self.base, row["objective"], row["seed"], row["last_steps"]))
+        then = row["fields"]
+        differing = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+        if differing:
+            name = differing[0]
+            raise InputError(
+                f"{self.out} has rows of another configuration ({name} was {then.get(name, 'the default')}, and is now "
+                f"{now.get(name, 'the default')}): use another --out"
+            )
 
     def workdir(self, settings: store.Settings) -> str:
         """The directory of a row's training run, which all measures of the run share."""
@@ -145,16 +159,39 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_samples", None, "Generated examples; by default the configuration's.", 2)
 
 
+def asked(given: flags.FlagValues, argv: list[str]) -> Comparison:
+    """What the command line asks for. InputError for an impossible request."""
+    files, _ = flag.take(argv, "config")
+    config = given.config
+    chosen = variants.from_flag(given.objectives) or list(objectives.names())
+    if given.first and training.FIRST in chosen:
+        raise InputError(f"--first={given.first} begins with {training.FIRST}: leave it out of --objectives")
+    return Comparison(
+        path=files[-1].partition(":")[0],
+        changes=training.changes(config, flag.load(files[-1])),
+        objectives=tuple(dict.fromkeys(chosen)),
+        seeds=cli.integers("seeds", given.seeds),
+        budget=budget.parse(given.budget),
+        first=given.first,
+        what=sweeps.Measure(
+            features=given.features or config.eval.features,
+            num_samples=given.num_samples or config.eval.num_samples,
+            calls=cli.integers("steps", given.steps, least=1),
+            curve=cli.integers("curve", given.curve, least=1) if given.curve else (),
+        ),
+        out=Path(given.out),
+    )
+
+
 def main(_):
     given = flags.FLAGS
     cli.require(config=given.config)
     cli.start_jax(alone=True)
-    comparison = Comparison(given)
-    if given.first and training.FIRST in comparison.objectives:
-        raise InputError(f"--first={given.first} begins with {training.FIRST}: leave it out of --objectives")
+    comparison = asked(given, sys.argv[1:])
     real = None
     if not given.row:  # first, so that the processes of the rows find classifier and statistics
-        real = floor.measured(given.config, comparison.what.features, comparison.what.num_samples, comparison.out)
+        what = comparison.what
+        real = floor.measured(given.config, what.features, what.num_samples, comparison.out)
     rows = store.from_command("eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:])
     if rows is not None:
         write(comparison, rows, real)

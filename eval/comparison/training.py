@@ -63,7 +63,8 @@ def train(
     """Trains a run in workdir, from its newest checkpoint if it has one, and returns its cost and whether it diverged.
 
     first: the share of the budget that a run of flow matching spends before; its network is where the run begins. It
-    lies in workdir-first. folder: of the comparison, where measured speeds are kept.
+    lies in workdir-first. folder: of the comparison, where measured speeds are kept. Of the values, last_steps and
+    fields are the length and the fields of the run in workdir.
     """
     parts = [(objective, 1 - first, workdir)]
     if first:
@@ -86,7 +87,12 @@ def train(
         spent["flops"] += num_steps * _flops(config)
         spent["device_seconds"] += _log(place)[-1]["device_seconds"]
         spent["rollbacks"] += sum(event.get("event") == "rollback" for event in _lines(layout.events_file(place)))
-    return {**spent, "diverged": None, **_provenance()}
+    found = {
+        "diverged": None,
+        "last_steps": num_steps,
+        "fields": fields_of(config_of(base, objective, seed, num_steps)),
+    }
+    return {**spent, **found, **_provenance()}
 
 
 def _num_steps(base: Base, objective: str, budget: Budget, folder: Path) -> int:
@@ -124,6 +130,14 @@ def _log(workdir: str) -> list[dict[str, Any]]:
 def _provenance() -> dict[str, Any]:
     facts = provenance.describe(sys.argv)
     return {name: facts[name] for name in ("commit", "dirty", "versions", "device_kind", "started")}
+
+
+def fields_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The fields that are not the defaults, as JSON has them."""
+    defaults = fields.get_config(config.objective.name)
+    defaults.model = fields.network(config.model.name)
+    found = changes(config, defaults)
+    return json.loads(json.dumps(found))
 
 
 def changes(given: ml_collections.ConfigDict, plain: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -103,6 +103,7 @@ sgflow_jax.cli
 configs
 configs.base
 configs.cifar10
+configs.cifar8
 configs.images
 configs.imagenet32
 configs.imagenet64
@@ -111,6 +112,7 @@ configs.toy2d
 configs.mixture1d
 eval.tables
 eval.tables.document
+eval.tables.speed
 eval.tables.store
 eval.tables.variants
 eval.features.download
@@ -172,6 +174,15 @@ eval.scores.while_training
 eval.fid_sweep
 eval.ablations
 eval.report
+eval.comparison
+eval.comparison.budget
+eval.comparison.floor
+eval.comparison.statistics
+eval.comparison.summary
+eval.comparison.plots
+eval.comparison.sweeps
+eval.comparison.training
+eval.compare
 eval.rounding
 eval.scaling
 eval.stationarity

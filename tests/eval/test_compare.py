@@ -1,0 +1,156 @@
+"""A comparison from flags to files, on tiny runs."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eval import compare
+from eval.comparison import budget, floor, summary, sweeps, training
+from eval.tables import store
+from sgflow_jax import trainer
+from sgflow_jax.interfaces import InputError
+
+CONFIG = """
+from tests import tiny
+
+def get_config(objective="sgflow"):
+    config = tiny.mixture(objective, 8)
+    config.optim.b1 = 0.8
+    return config.lock()
+"""
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    file = tmp_path / "small.py"
+    file.write_text(CONFIG)
+    return compare.Comparison(
+        path=str(file),
+        changes={"optim.learning_rate": 1e-3},
+        objectives=("flow_matching", "consistency"),
+        seeds=(0, 1),
+        budget=budget.Budget("steps", 8.0),
+        first=0.0,
+        what=sweeps.Measure("pixels", 100, (1, 2), (1,)),
+        out=tmp_path / "out",
+    )
+
+
+def _measured(comparison):
+    return store.complete(store.Store(comparison.out), comparison.wanted(), comparison.measure, "unused", 0)
+
+
+def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
+    rows = _measured(comparison)
+    assert [(row["objective"], row["seed"]) for row in rows] == [
+        (objective, seed) for seed in (0, 1) for objective in ("flow_matching", "consistency")
+    ]
+    for row in rows:
+        assert row["num_steps"] == 8 and row["images"] == 128 and row["flops"] > 0 and not row["faults"]
+        assert row["fields"]["optim.learning_rate"] == 1e-3 and row["fields"]["seed" if row["seed"] else "data.name"]
+        # By its own method in 1 and 2 steps, and in 1 step after three shares: Euler is flow matching's own.
+        where = [(each["steps"], each["share"]) for each in row["distances"]]
+        assert sorted(where) == [(1, 0.125), (1, 0.25), (1, 0.5), (1, 1.0), (2, 1.0)]
+
+    real = floor.measured(comparison.base("flow_matching"), "pixels", 100, comparison.out)
+    assert real["halves"] > 0 and real["counts"]["train"] == 100
+    compare.write(comparison, rows, real)
+    text = (comparison.out / "comparison.md").read_text()
+    assert "| consistency | " in text and "## Best at each number of steps" in text and "steps:8" in text
+    told = json.loads((comparison.out / "comparison.json").read_text())
+    assert len(told["runs"]) == 4 and told["real"]["halves"] == real["halves"]
+    for name in ("curves.png", "diagonals.png", "learning.png"):
+        assert (comparison.out / name).read_bytes()[:4] == b"\x89PNG"
+    assert "flow_matching" in (comparison.out / "page" / "index.html").read_text()
+
+    # A row that is lost is swept, but not trained, again, and is the same to the bit.
+    lost = rows[0]
+    store.Store(comparison.out)._file(comparison.wanted()[0]).unlink()
+    monkeypatch.setattr(trainer._Run, "_compiled", None)
+    again = _measured(comparison)[0]
+    assert again["distances"] == lost["distances"] and again["flops"] == lost["flops"]
+
+    Path(comparison.path).write_text(CONFIG.replace("0.8", "0.7"))
+    with pytest.raises(InputError, match=r"another configuration \(optim.b1 was 0.8, and is now 0.7\)"):
+        comparison.wanted()
+
+
+def test_a_run_may_begin_with_flow_matching(comparison):
+    started = dataclasses.replace(
+        comparison, objectives=("mean_flow",), seeds=(0,), first=0.5, budget=budget.Budget("steps", 16.0)
+    )
+    (row,) = _measured(started)
+    assert row["num_steps"] == 16 and row["last_steps"] == 8
+    (group,) = summary.groups([row])
+    assert group.name == "mean_flow after flow_matching (0.5)"
+    begun = json.loads((Path(started.workdir(row)) / "config.json").read_text())["train"]["init_from"]
+    assert begun.endswith("-first@8")
+
+
+def test_divergence_is_a_row(comparison, monkeypatch):
+    def diverge(*_):
+        raise trainer.Stopped("the loss is not finite")
+
+    monkeypatch.setattr(trainer, "train", diverge)
+    rows = _measured(dataclasses.replace(comparison, seeds=(0,)))
+    chosen = summary.groups(rows)
+    assert [group.diverged for group in chosen] == [[0], [0]] and not summary.at(chosen, 1)
+    real = {"halves": 1.0, "train": 1.0, "test": None, "counts": {"halves": 2, "train": 2}}
+    assert "seed 0: the loss is not finite" in summary.document(chosen, real, {"distance": "d", "budget": "steps:8"})
+
+
+def test_equal_time_gives_every_seed_the_same_number_of_steps(comparison, monkeypatch):
+    monkeypatch.setattr(training, "TRIAL_STEPS", 8)
+    timed = budget.Budget("seconds", 2.0)
+    measured = []
+    monkeypatch.setattr(training.speed, "steps_per_second", lambda *_: measured.append(1) or 10.0 + len(measured))
+    steps = [training._num_steps(comparison.base, "flow_matching", timed, comparison.out) for _ in range(2)]
+    assert steps == [16, 16] and len(measured) == 1  # 22 steps, in whole eighths
+
+
+PARENT = """
+import sys, pathlib
+from eval.tables import store
+store.complete(store.Store(pathlib.Path(sys.argv[1])), [{"objective": "a"}], None, "slow_row", 1)
+"""
+CHILD = """
+import os, pathlib, sys, time
+from eval.tables import store
+store._end_with_parent()
+pathlib.Path(os.environ["BEGUN"]).write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+def test_the_process_of_a_row_ends_with_its_command(tmp_path):
+    (tmp_path / "slow_row.py").write_text(CHILD)
+    begun = tmp_path / "begun"
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], env={**os.environ, "PYTHONPATH": path, "BEGUN": str(begun)}
+    )
+    wait_until(lambda: begun.exists() and begun.read_text())
+    child = int(begun.read_text())
+    command.kill()
+    command.wait()
+    wait_until(lambda: not _runs(child))
+
+
+def wait_until(true):
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2][:3]
+    except OSError:
+        return False
