@@ -23,6 +23,7 @@ from eval.figure import png
 from eval.tables import store, variants
 from sgflow_jax import cli, objectives, terminal
 from sgflow_jax.config import flag
+from sgflow_jax.config.check import check_config
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
@@ -90,6 +91,13 @@ class Comparison:
         for settings in found:
             self._check_same(settings)
         return found
+
+    def check(self) -> None:
+        """InputError for a run that cannot be trained, or results that cannot be written."""
+        for objective in self.objectives:
+            check_config(training.config_of(self.base, objective, 0, budget.PARTS))
+        self.wanted()
+        disk.check_writable(self.out / "comparison.md")
 
     def _check_same(self, settings: store.Settings) -> None:
         """InputError if the row was measured before, with another configuration."""
@@ -190,6 +198,7 @@ def main(_):
     comparison = asked(given, sys.argv[1:])
     real = None
     if not given.row:  # first, so that the processes of the rows find classifier and statistics
+        comparison.check()
         what = comparison.what
         real = floor.measured(given.config, what.features, what.num_samples, comparison.out)
     rows = store.from_command("eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:])

@@ -20,7 +20,8 @@ from sgflow_jax.files import disk, locks
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import layout
 
-# Lengths that are shares of a run: they keep their ratio to train.num_steps of the config file.
+# Lengths that are shares of a run: they keep their ratio to train.num_steps of the config file. So an option of a
+# variant like correction_steps is in steps of that file too.
 SHARES = (
     "optim.warmup_steps",
     "objective.warmup_steps",
@@ -45,10 +46,9 @@ def config_of(base: Base, objective: str, seed: int, num_steps: int) -> ml_colle
     variant.apply(config)
     config.seed = seed
     scale = num_steps / config.train.num_steps
-    given = {f"objective.{name}" for name, _ in variant.options}
     for name in SHARES:
         section, _, field = name.partition(".")
-        if field in config[section] and name not in given:
+        if field in config[section]:
             config[section][field] = round(config[section][field] * scale)
     config.train.num_steps = num_steps
     config.train.checkpoint_every = config.train.keep_every = num_steps // PARTS

@@ -67,6 +67,7 @@ REPORT = "-m eval.report --workdirs={}/run"
 MEASURED = {"run/eval/fid.jsonl": json.dumps(rows.row().flat())}
 STATIONARITY = "-m eval.stationarity --out={}/out"
 TOY = "-m eval.toy_table --out={}/out"
+COMPARE = "-m eval.compare --config=configs/quickstart.py --out={}/out"
 ABLATIONS = "-m eval.ablations --out={}/out"
 CONFIGS = [f"line/checkpoints/{step}/config/metadata" for step in (2, 4, 6)]
 MINE = "main.py --config={}/mine.py --workdir={}/run"
@@ -292,6 +293,14 @@ CASES = [
         f'{TOY} --row={{"data":"mixture1d","objective":"esd","budget":"steps","amount":1.5,"seed":0}}',
         "amount=1.5: use a multiple of 100",
     ),
+    Case("-m eval.compare --out={}/out", "--config is missing: give --config="),
+    Case(f"{COMPARE} --budget=epochs:3", "--budget=epochs:3: use images:AMOUNT, steps:AMOUNT, seconds:AMOUNT, flops:"),
+    Case(
+        f"{COMPARE} --first=0.5 --objectives=flow_matching", "begins with flow_matching: leave it out of --objectives"
+    ),
+    Case(f"{COMPARE} --steps=0,1", "--steps=0,1: use integers from 1"),
+    Case(f"{COMPARE} --objectives=sgflow(estimator=split) --config.data.batch_size=6", "data.batch_size"),
+    Case(f"{COMPARE} --objectives=esd", "out is a file: give a directory", {"out": "a file"}),
     Case("-m eval.table1 --doc={}/none.md", "none.md cannot be read ... name a file with the line"),
     Case("-m eval.table1 --doc={}/a.md", "--doc has no place for the table", {"a.md": "text"}),
     Case("-m eval.table1 --config.model.nosuch=3", "config.model has no field nosuch"),

@@ -49,9 +49,9 @@ def test_schedules_are_shares_of_the_budget():
     assert half.train.checkpoint_every == half.train.keep_every == 976
     check_config(half)
 
-    # What a variant says is not scaled, nor anything that is no length.
-    own = training.config_of(base, "sgflow(warmup_steps=7,correction=0.5)", 0, 80)
-    assert own.objective.warmup_steps == 7 and own.objective.correction == 0.5
+    # What a variant says is in steps of the file too; what is no length stays.
+    own = training.config_of(base, "sgflow(correction_steps=15624,correction=0.5)", 0, 80)
+    assert own.objective.correction_steps == 80 and own.objective.correction == 0.5
     assert own.objective.ramp_steps == round(3_000 * 80 / 15_624)
     assert own.optim.learning_rate == whole.optim.learning_rate
 
