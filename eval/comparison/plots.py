@@ -1,10 +1,11 @@
 """Figures of a comparison."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from eval.comparison import summary
 from eval.comparison.summary import EULER, OWN, Group
@@ -59,7 +60,8 @@ def diagonals(chosen: list[Group], distance: str) -> Figure:
         _steps_axis(ax, calls, "")
         ax.set_title(plain(group.name), fontsize="small")
     axes[0].legend(fontsize="x-small")
-    figure.supylabel(f"{plain(distance)} (lower is better)", fontsize="small")
+    figure.supxlabel("sampling steps (network calls)", fontsize="small")
+    figure.supylabel(textwrap.fill(plain(distance), 40), fontsize="small")
     _share_y(axes)
     return figure
 
@@ -109,9 +111,8 @@ def _steps_axis(ax, calls: Sequence[int], distance: str) -> None:
     ax.set_xticks(calls)
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("sampling steps (network calls)")
     if distance:
-        ax.set_ylabel(f"{plain(distance)} (lower is better)")
+        ax.set(xlabel="sampling steps (network calls)", ylabel=f"{plain(distance)} (lower is better)")
     ax.grid(alpha=0.3)
 
 
@@ -124,3 +125,6 @@ def _share_y(axes) -> None:
     for ax in axes:
         ax.set_yscale("log")
         ax.set_ylim(low / 1.1, high * 1.1)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_locator(NullLocator())

@@ -33,7 +33,7 @@ def comparison(tmp_path):
     return compare.Comparison(
         path=str(file),
         changes={"optim.learning_rate": 1e-3},
-        objectives=("flow_matching", "consistency"),
+        objectives=("mean_flow",),
         seeds=(0, 1),
         budget=budget.Budget("steps", 8.0),
         first=0.0,
@@ -48,26 +48,25 @@ def _measured(comparison):
 
 def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
     rows = _measured(comparison)
-    assert [(row["objective"], row["seed"]) for row in rows] == [
-        (objective, seed) for seed in (0, 1) for objective in ("flow_matching", "consistency")
-    ]
+    assert [row["seed"] for row in rows] == [0, 1]
     for row in rows:
         assert row["num_steps"] == 8 and row["images"] == 128 and row["flops"] > 0 and not row["faults"]
         assert row["fields"]["optim.learning_rate"] == 1e-3 and row["fields"]["seed" if row["seed"] else "data.name"]
-        # By its own method in 1 and 2 steps, and in 1 step after three shares: Euler is flow matching's own.
-        where = [(each["steps"], each["share"]) for each in row["distances"]]
-        assert sorted(where) == [(1, 0.125), (1, 0.25), (1, 0.5), (1, 1.0), (2, 1.0)]
+        # In 1 and 2 steps by its own method and by Euler's on the diagonal, and in 1 step after three shares.
+        where = sorted((each["method"], each["steps"], each["share"]) for each in row["distances"])
+        ends = [(method, steps, 1.0) for method in ("euler", "flow_map") for steps in (1, 2)]
+        assert where == sorted(ends + [("flow_map", 1, share) for share in (0.125, 0.25, 0.5)])
 
-    real = floor.measured(comparison.base("flow_matching"), "pixels", 100, comparison.out)
+    real = floor.measured(comparison.base("mean_flow"), "pixels", 100, comparison.out)
     assert real["halves"] > 0 and real["counts"]["train"] == 100
     compare.write(comparison, rows, real)
     text = (comparison.out / "comparison.md").read_text()
-    assert "| consistency | " in text and "## Best at each number of steps" in text and "steps:8" in text
+    assert "| mean_flow | " in text and "## Best at each number of steps" in text and "steps:8" in text
     told = json.loads((comparison.out / "comparison.json").read_text())
-    assert len(told["runs"]) == 4 and told["real"]["halves"] == real["halves"]
+    assert len(told["runs"]) == 2 and told["real"]["halves"] == real["halves"]
     for name in ("curves.png", "diagonals.png", "learning.png"):
         assert (comparison.out / name).read_bytes()[:4] == b"\x89PNG"
-    assert "flow_matching" in (comparison.out / "page" / "index.html").read_text()
+    assert "mean_flow" in (comparison.out / "page" / "index.html").read_text()
 
     # A row that is lost is swept, but not trained, again, and is the same to the bit.
     lost = rows[0]
@@ -82,9 +81,7 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
 
 
 def test_a_run_may_begin_with_flow_matching(comparison):
-    started = dataclasses.replace(
-        comparison, objectives=("mean_flow",), seeds=(0,), first=0.5, budget=budget.Budget("steps", 16.0)
-    )
+    started = dataclasses.replace(comparison, seeds=(0,), first=0.5, budget=budget.Budget("steps", 16.0))
     (row,) = _measured(started)
     assert row["num_steps"] == 16 and row["last_steps"] == 8
     (group,) = summary.groups([row])
@@ -100,7 +97,7 @@ def test_divergence_is_a_row(comparison, monkeypatch):
     monkeypatch.setattr(trainer, "train", diverge)
     rows = _measured(dataclasses.replace(comparison, seeds=(0,)))
     chosen = summary.groups(rows)
-    assert [group.diverged for group in chosen] == [[0], [0]] and not summary.at(chosen, 1)
+    assert [group.diverged for group in chosen] == [[0]] and not summary.at(chosen, 1)
     real = {"halves": 1.0, "train": 1.0, "test": None, "counts": {"halves": 2, "train": 2}}
     assert "seed 0: the loss is not finite" in summary.document(chosen, real, {"distance": "d", "budget": "steps:8"})
 
