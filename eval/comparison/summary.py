@@ -95,30 +95,26 @@ def curve_table(chosen: list[Group], how: str = OWN) -> str:
 
 
 def best_table(chosen: list[Group]) -> str:
-    """Who is best at each number of steps, and what is level with it."""
-    lines = []
-    for calls in calls_of(chosen):
+    """Who is best at each number of steps, what is level with it, and who comes next."""
+
+    def behind(places: list[statistics.Place]) -> str:
+        return ", ".join(f"{place.name} ({100 * np.expm1(place.behind):+.0f} %)" for place in places)
+
+    def told(calls: int) -> dict[str, str]:
         values = at(chosen, calls)
-        ranked = statistics.ranking(values)
+        best, *others = statistics.ranking(values)
         pooled = statistics.pooled_error(values)
-        best, *others = ranked
-        level = [f"{place.name} ({100 * np.expm1(place.behind):+.0f} %)" for place in others if place.level]
-        lines.append(
-            {
-                "steps": str(calls),
-                "best": f"{best.name} ({best.mean:.4g})",
-                "level with it": ", ".join(level) or ("unknown (one seed)" if pooled is None else "none"),
-                "next": "".join(
-                    f"{place.name} ({100 * np.expm1(place.behind):+.0f} %)"
-                    for place in others
-                    if not place.level and place is next(p for p in others if not p.level)
-                ),
-                "error": "–" if pooled is None else f"{100 * pooled[0]:.1f} %",
-            }
-        )
-    titles = {"steps": "steps", "best": "best (distance)", "level with it": "level with it", "next": "next"}
-    titles["error"] = "pooled standard error of a difference"
-    return markdown({title: lambda line, key=key: line[key] for key, title in titles.items()}, lines)
+        return {
+            "steps": str(calls),
+            "best (distance)": f"{best.name} ({best.mean:.4g})",
+            "level with it": "unknown" if pooled is None else behind([each for each in others if each.level]) or "none",
+            "next": behind([each for each in others if not each.level][:1]),
+            "pooled standard error": "unknown" if pooled is None else f"{100 * pooled[0]:.1f} %",
+        }
+
+    lines = [told(calls) for calls in calls_of(chosen) if at(chosen, calls)]
+    titles = list(lines[0]) if lines else []
+    return markdown({title: lambda line, title=title: line[title] for title in titles}, lines)
 
 
 def difference_table(chosen: list[Group], against: str) -> str:

@@ -1,0 +1,89 @@
+"""Tables of a comparison, from rows made by hand."""
+
+import pytest
+
+from eval.comparison import plots, summary
+from eval.figure import png
+
+REAL = {"halves": 0.01, "train": 0.1, "test": 0.2, "counts": {"halves": 50, "train": 20, "test": 10}}
+FACTS = {"distance": "FD-pixels, 20 samples", "budget": "images:100"}
+
+
+def _row(objective, seed, own, euler=None, method="flow_map", diverged=None, early=9.0):
+    """A row with distances by number of steps."""
+    each = {"weights": "", "resize": "", "value_error": None, "kernel": 0.0, "precision": None, "recall": None}
+    told = [
+        {**each, "steps": n, "method": method, "share": 1.0, "value": value, "network": "a"} for n, value in own.items()
+    ]
+    told += [
+        {**each, "steps": n, "method": "euler", "share": 1.0, "value": value, "network": "a"}
+        for n, value in (euler or {}).items()
+    ]
+    if own:
+        told.append({**each, "steps": 1, "method": method, "share": 0.5, "value": early, "network": "b"})
+    costs = {"images": 100, "num_steps": 10, "flops": 3e12, "device_seconds": 5.0, "rollbacks": seed}
+    settings = {"objective": objective, "first": 0.0, "seed": seed, "features": "pixels", "num_samples": 20}
+    return {**settings, **costs, "method": method, "diverged": diverged, "faults": [], "distances": told}
+
+
+@pytest.fixture
+def groups():
+    return summary.groups(
+        [
+            _row("sgflow", 0, {1: 4.0, 8: 2.0}, {1: 30.0, 8: 3.0}),
+            _row("flow_matching", 0, {1: 30.0, 8: 3.0}, method="euler"),
+            _row("consistency", 0, {1: 5.0}, method="consistency"),
+            _row("sgflow", 1, {1: 4.4, 8: 2.2}, {1: 31.0, 8: 3.3}),
+            _row("flow_matching", 1, {1: 33.0, 8: 3.3}, method="euler"),
+            _row("consistency", 1, {}, diverged="the loss is not finite"),
+        ]
+    )
+
+
+def test_a_group_has_its_own_curve_and_that_of_its_diagonal(groups):
+    sgflow, flow_matching, consistency = groups
+    assert sgflow.values(8) == {0: 2.0, 1: 2.2} and sgflow.values(8, summary.EULER) == {0: 3.0, 1: 3.3}
+    # Flow matching has one curve only; consistency has no diagonal.
+    assert flow_matching.values(8) == flow_matching.values(8, summary.EULER) == {0: 3.0, 1: 3.3}
+    assert consistency.values(1) == {0: 5.0} and consistency.values(1, summary.EULER) == {}
+    assert sgflow.values(1, share=0.5) == {0: 9.0, 1: 9.0} and sgflow.mean("flops") == 3e12
+    assert (
+        consistency.diverged == [1]
+        and summary.calls_of(groups) == [1, 8]
+        and summary.curve_calls([row for group in groups for row in group.rows.values()]) == [1]
+    )
+
+
+def test_the_tables_by_hand(groups):
+    curves = summary.curve_table(groups).splitlines()
+    assert curves[0] == "| objective | 1 | 8 | seeds | diverged |"
+    assert curves[2] == "| sgflow | 4.2 ± 0.2 | 2.1 ± 0.1 | 2 | 0 |"
+    assert curves[4] == "| consistency | 5 | – | 2 | 1 |"
+    # Seed 1 is 10 % worse for both, so that their difference has no spread.
+    best = summary.best_table(groups[:2]).splitlines()
+    assert best[2] == "| 1 | sgflow (4.2) | none | flow_matching (+650 %) | 0.0 % |"
+    assert "| flow_matching | +27.3 ± 1.3 | +1.05 ± 0.05 |" in summary.difference_table(groups, "sgflow")
+    assert summary.learning_table(groups[:1], 1).splitlines()[2] == "| sgflow | 9 ± 0 | 4.2 ± 0.2 |"
+    assert "| sgflow | 100 | 10 | 3.0 | 5 | 1 |" in summary.cost_table(groups)
+
+
+def test_the_document_tells_real_distances_and_faults(groups):
+    text = summary.document(groups, REAL, FACTS)
+    assert "0.01 between two halves of the training examples (50 each)" in text
+    assert "0.2 from 10 test examples" in text and "seeds 0, 1" in text
+    assert "- consistency, seed 1: the loss is not finite" in text
+
+
+def test_a_start_is_part_of_the_name():
+    (group,) = summary.groups([{**_row("sgflow", 0, {1: 4.0}), "first": 0.25}])
+    assert group.name == "sgflow after flow_matching (0.25)"
+
+
+def test_the_figures_show_what_there_is(groups):
+    figure = plots.curves(groups, REAL, "FD-pixels")
+    titles = [ax.get_title() for ax in figure.axes if ax.axison]
+    assert titles == ["one jump equals two"]  # the family of consistency; the other two are in every panel
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names == ["sgflow", "flow_matching", "consistency", "real: 10 test", "real: 20 train"]
+    assert png(figure)[:4] == png(plots.learning(groups, [1], "FD"))[:4] == b"\x89PNG"
+    assert len([ax for ax in plots.diagonals(groups, "FD").axes if ax.axison]) == 3
