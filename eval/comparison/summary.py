@@ -136,6 +136,24 @@ def difference_table(chosen: list[Group], against: str) -> str:
     return markdown(columns, [group for group in chosen if group.name != against])
 
 
+def velocity_table(chosen: list[Group]) -> str:
+    """The share of each distance that is the velocity's: the distance by Euler's method in the most steps, which has
+    next to no error of the map or of the integration left, over that by the objective's own method. Percent."""
+    calls = calls_of(chosen)
+    most = max(calls, default=0)
+
+    def cell(count: int) -> Callable[[Group], str]:
+        def show(group: Group) -> str:
+            own, limit = group.values(count), group.values(most, EULER)
+            shares = [100 * limit[seed] / own[seed] for seed in own if seed in limit]
+            return f"{np.mean(shares):.0f} %" if shares else "–"
+
+        return show
+
+    columns = {"objective": lambda group: group.name, **{str(count): cell(count) for count in calls}}
+    return markdown(columns, [group for group in chosen if group.values(most, EULER)])
+
+
 def learning_table(chosen: list[Group], calls: int) -> str:
     """The distance at one number of steps after each measured share of the training."""
     shares = sorted({d["share"] for g in chosen for row in g.rows.values() for d in row["distances"]})
@@ -186,6 +204,8 @@ def document(chosen: list[Group], real: Values, facts: dict[str, Any]) -> str:
         f"{100 * statistics.LEVEL:.0f} % confidence, by the spread over seeds of all objectives together; in brackets, "
         "how much larger the distance is.\n\n" + best_table(chosen),
         "## By Euler's method on its own diagonal\n\n" + curve_table(chosen, EULER),
+        "## The velocity's share\n\nThe distance by Euler's method in the most steps over that by the objective's own "
+        "method: 100 % where the map adds no error to that of the velocity.\n\n" + velocity_table(chosen),
     ]
     for base in ("sgflow", "flow_matching"):
         if base in {group.name for group in chosen}:

@@ -64,6 +64,10 @@ def test_the_tables_by_hand(groups):
     assert best[2] == "| 1 | sgflow (4.2) | none | flow_matching (+650 %) | 0.0 % |"
     assert "| flow_matching | +27.3 ± 1.3 | +1.05 ± 0.05 |" in summary.difference_table(groups, "sgflow")
     assert summary.learning_table(groups[:1], 1).splitlines()[2] == "| sgflow | 9 ± 0 | 4.2 ± 0.2 |"
+    assert summary.velocity_table(groups[:2]).splitlines()[2:] == [
+        "| sgflow | 75 % | 150 % |",
+        "| flow_matching | 10 % | 100 % |",
+    ]
     assert "| sgflow | 100 | 10 | 3.0 | 5 | 1 |" in summary.cost_table(groups)
 
 
