@@ -28,6 +28,8 @@ from sgflow_jax.display import figures
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
+MOST_LINES = 12  # in a figure of the page
+
 
 def write(workdirs: Sequence[str], out: str) -> Path:
     """Writes the page and its pictures; returns the page's path.
@@ -108,15 +110,26 @@ def _setting(identity: results.Identity) -> str:
 
 
 def _quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
-    """A figure per kind of distance; the file shows them side by side."""
+    """A figure per kind of distance; the file shows them side by side. All settings of every run, or, if these are too
+    many lines, the setting of the table."""
     tagged = [(run.label, row) for run in runs for row in run.rows]
+    kinds = list(dict.fromkeys(row.kind for _, row in tagged))
+    if max(len(plots.series([each for each in tagged if each[1].kind == kind])) for kind in kinds) > MOST_LINES:
+        tagged = [
+            (run.label, row)
+            for kind in kinds
+            for run in runs
+            if any(row.kind == kind for row in run.rows)
+            for rows in run.chosen(kind).values()
+            for row in rows
+        ]
 
     def draw(chosen, **options) -> Figure:
         return plots.distance_curve([row for _, row in chosen], [label for label, _ in chosen], **options)
 
     embed.keep(files, "quality", draw(tagged))
     shown = []
-    for kind in dict.fromkeys(row.kind for _, row in tagged):
+    for kind in kinds:
         chosen = [(label, row) for label, row in tagged if row.kind == kind]
         ends = []
         for label, points in plots.series(chosen).items():

@@ -15,6 +15,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 from eval.figure import MARKERS, panels, plain, scale_axis, style
 from eval.scores import results
 
+BESIDE = 8  # with more lines, the legend is beside the panel
+
 
 def _guided(identity: results.Identity) -> str:
     return identity.guided
@@ -68,7 +70,10 @@ def distance_curve(
         ax.set(xlabel="sampling steps (network calls)", ylabel=f"{plain(kind.distance)} (lower is better)")
         ax.set_title(textwrap.fill(plain(f"against {kind.against}"), int(13 * size[0])), fontsize="small")
         ax.grid(alpha=0.3)
-        ax.legend(fontsize="small")
+        if len(lines) > BESIDE:
+            ax.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        else:
+            ax.legend(fontsize="small")
     return figure
 
 
