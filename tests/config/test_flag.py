@@ -32,7 +32,7 @@ def parsed(*arguments, **how):
         (["--config"], "--config is missing: give --config=FILE.py"),
         (["--config=configs/base.py"], "configs/base.py: get_config must return a locked ConfigDict"),
         (["--config=README.md"], "README.md fails with SyntaxError"),
-        (["--config=docs/demo_curve.png"], "demo_curve.png fails with SyntaxError"),
+        (["--config=docs/quickstart_samples.png"], "quickstart_samples.png fails with SyntaxError"),
         ([QUICKSTART + ":nope"], "'nope'.*sgflow, flow_matching, mean_flow"),
         ([QUICKSTART + ":"], "unknown objective ''"),
         (["--workdir=nowhere", "--config.train.num_steps=3"], "give --config=FILE.py, or the --workdir of a run"),
