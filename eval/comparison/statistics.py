@@ -18,9 +18,22 @@ class Difference(NamedTuple):
     seeds: int
 
 
+class Spread(NamedTuple):
+    """The standard deviation of log distances over training seeds, common to all objectives, and its degrees of
+    freedom."""
+
+    deviation: float
+    freedom: int
+
+    def margin(self, first: int, second: int) -> float:
+        """How much a mean of `first` seeds must exceed one of `second` seeds to be called worse."""
+        error = self.deviation * math.sqrt(1 / first + 1 / second)
+        return float(stats.t.ppf(LEVEL, self.freedom)) * error
+
+
 class Place(NamedTuple):
     """An objective at one number of steps. mean: of its distance over seeds. behind: its difference to the best one, of
-    logarithms; the pooled standard error of that is common to all. level: whether it is not clearly worse."""
+    mean log distances. level: whether it is not clearly worse."""
 
     name: str
     mean: float
@@ -41,33 +54,32 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Differenc
     return Difference(float(np.mean(differences)), error, len(shared))
 
 
-def pooled_error(values: Values) -> tuple[float, int] | None:
-    """The standard error of a difference of two objectives' mean log distances, and its degrees of freedom.
+def pooled(values: Values) -> Spread | None:
+    """The spread of log distances over seeds that the seeds do not share.
 
     Two seeds say little about the spread of one objective, so that of all is pooled: the residual of the two-way layout
-    log distance = objective + seed, among the seeds that every objective has. None with fewer than two seeds or two
+    log distance = objective + seed, of the objectives that have every seed. None with fewer than two seeds or two such
     objectives.
     """
-    seeds = sorted(set.intersection(*(set(each) for each in values.values()))) if values else []
-    freedom = (len(values) - 1) * (len(seeds) - 1)
+    seeds = sorted({seed for each in values.values() for seed in each})
+    whole = [each for each in values.values() if len(each) == len(seeds)]
+    freedom = (len(whole) - 1) * (len(seeds) - 1)
     if freedom < 1:
         return None
-    logs = np.log([[each[seed] for seed in seeds] for each in values.values()])
+    logs = np.log([[each[seed] for seed in seeds] for each in whole])
     residual = logs - logs.mean(0) - logs.mean(1, keepdims=True) + logs.mean()
-    variance = np.sum(residual**2) / freedom
-    return math.sqrt(2 * variance / len(seeds)), freedom
+    return Spread(math.sqrt(np.sum(residual**2) / freedom), freedom)
 
 
 def ranking(values: Values) -> list[Place]:
-    """The objectives from best to worst. Without a `pooled_error` only the best is level with itself."""
+    """The objectives from best to worst. If the spread is unknown, only the best is level with itself."""
     means = {name: float(np.mean(np.log(list(each.values())))) for name, each in values.items()}
-    best = min(means.values())
-    pooled = pooled_error(values)
-    margin = 0.0
-    if pooled is not None:
-        error, freedom = pooled
-        margin = float(stats.t.ppf(LEVEL, freedom)) * error
+    best, spread = min(means, key=means.get), pooled(values)
+
+    def margin(name: str) -> float:
+        return 0.0 if spread is None else spread.margin(len(values[name]), len(values[best]))
+
     return [
-        Place(name, float(np.mean(list(values[name].values()))), mean - best, mean - best <= margin)
+        Place(name, float(np.mean(list(values[name].values()))), mean - means[best], mean - means[best] <= margin(name))
         for name, mean in sorted(means.items(), key=lambda each: each[1])
     ]

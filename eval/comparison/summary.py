@@ -103,13 +103,13 @@ def best_table(chosen: list[Group]) -> str:
     def told(calls: int) -> dict[str, str]:
         values = at(chosen, calls)
         best, *others = statistics.ranking(values)
-        pooled = statistics.pooled_error(values)
+        spread = statistics.pooled(values)
         return {
             "steps": str(calls),
             "best (distance)": f"{best.name} ({best.mean:.4g})",
-            "level with it": "unknown" if pooled is None else behind([each for each in others if each.level]) or "none",
+            "level with it": "unknown" if spread is None else behind([each for each in others if each.level]) or "none",
             "next": behind([each for each in others if not each.level][:1]),
-            "pooled standard error": "unknown" if pooled is None else f"{100 * pooled[0]:.1f} %",
+            "spread over seeds": "unknown" if spread is None else f"{100 * spread.deviation:.1f} %",
         }
 
     lines = [told(calls) for calls in calls_of(chosen) if at(chosen, calls)]
@@ -201,8 +201,8 @@ def document(chosen: list[Group], real: Values, facts: dict[str, Any]) -> str:
         f"Between real examples the distance is {'; '.join(ends)}.",
         "## Sampled by its own method\n\n" + curve_table(chosen),
         "## Best at each number of steps\n\nLevel: not worse than the best at "
-        f"{100 * statistics.LEVEL:.0f} % confidence, by the spread over seeds of all objectives together; in brackets, "
-        "how much larger the distance is.\n\n" + best_table(chosen),
+        f"{100 * statistics.LEVEL:.0f} % confidence, by the spread (standard deviation) over seeds of all objectives "
+        "together; in brackets, how much larger the distance is.\n\n" + best_table(chosen),
         "## By Euler's method on its own diagonal\n\n" + curve_table(chosen, EULER),
         "## The velocity's share\n\nThe distance by Euler's method in the most steps over that by the objective's own "
         "method: 100 % where the map adds no error to that of the velocity.\n\n" + velocity_table(chosen),

@@ -23,16 +23,24 @@ def test_one_seed_has_no_error_and_none_no_difference():
 def test_what_seeds_share_is_not_spread():
     """A bad seed makes all objectives worse by one factor."""
     values = {"a": {0: 1.0, 1: 2.0}, "b": {0: 3.0, 1: 6.0}, "c": {0: 10.0, 1: 20.0}}
-    error, freedom = statistics.pooled_error(values)
-    assert error == pytest.approx(0, abs=1e-12) and freedom == 2
+    assert statistics.pooled(values) == (pytest.approx(0, abs=1e-12), 2)
 
 
-def test_the_pooled_error_is_that_of_a_paired_difference():
-    """For two objectives the pooled error is the paired one, of logarithms."""
+def test_the_pooled_spread_is_that_of_a_paired_difference():
+    """For two objectives it gives the paired standard error, of logarithms."""
     values = {"a": {0: 1.0, 1: 2.0, 2: 2.5}, "b": {0: 3.0, 1: 4.0, 2: 11.0}}
-    error, freedom = statistics.pooled_error(values)
+    spread = statistics.pooled(values)
     logs = {name: {seed: math.log(value) for seed, value in each.items()} for name, each in values.items()}
-    assert error == pytest.approx(statistics.paired(logs["a"], logs["b"]).standard_error) and freedom == 2
+    error = statistics.paired(logs["a"], logs["b"]).standard_error
+    assert spread.margin(3, 3) == pytest.approx(stats.t.ppf(0.95, 2) * error) and spread.freedom == 2
+
+
+def test_an_objective_that_lacks_a_seed_is_left_out_of_the_spread():
+    values = {"a": {0: 1.0, 1: 2.0}, "b": {0: 3.0, 1: 4.0}, "c": {0: 10.0}}
+    assert statistics.pooled(values) == statistics.pooled({name: values[name] for name in "ab"})
+    assert statistics.pooled({"a": values["a"], "c": values["c"]}) is None
+    spread = statistics.Spread(0.1, 5)
+    assert spread.margin(1, 2) == pytest.approx(stats.t.ppf(0.95, 5) * 0.1 * math.sqrt(1.5))
 
 
 def test_level_errs_as_often_as_it_says():
@@ -40,9 +48,8 @@ def test_level_errs_as_often_as_it_says():
     rng, wrong, trials = np.random.default_rng(0), 0, 2000
     for _ in range(trials):
         values = {name: dict(enumerate(np.exp(rng.normal(0, 0.1, 2)))) for name in "abcdefg"}
-        error, freedom = statistics.pooled_error(values)
         difference = np.mean(np.log(list(values["a"].values()))) - np.mean(np.log(list(values["b"].values())))
-        wrong += difference > stats.t.ppf(statistics.LEVEL, freedom) * error
+        wrong += difference > statistics.pooled(values).margin(2, 2)
     assert 0.035 < wrong / trials < 0.065
 
 
