@@ -28,7 +28,7 @@ from absl import flags
 from eval.machine import cost_table, gradient_cost, hardware, plots
 from eval.machine.ready_step import Step
 from eval.tables import document, store, variants
-from sgflow_jax import build, cli, data, generate, objectives, sampling, terminal
+from sgflow_jax import build, cli, data, generate, models, objectives, sampling, terminal
 from sgflow_jax.config import automatic, fields
 from sgflow_jax.config.check import check_config
 from sgflow_jax.files import disk
@@ -67,10 +67,10 @@ def config_of(settings: store.Settings) -> ml_collections.ConfigDict:
     network = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
     config.model = ml_collections.ConfigDict(network)
     config.model.dtype, config.train.microbatches = settings["dtype"], settings["microbatches"]
-    if config.model.name == "unet":
+    if "remat" in models.default_options(config.model.name):
         config.model.remat = settings["remat"]
     elif settings["remat"] != "none":
-        raise InputError(f"--remat={settings['remat']} works with the unet only: use none")
+        raise InputError(f"--remat={settings['remat']} works with unet and song_unet only: use none")
     check_config(config)
     return config
 

@@ -106,7 +106,7 @@ FIELDS = {
     "data.num_workers": Field(0, "processes that decode data too large for memory; 0: threads", least=0, resume=True),
     "mesh.data": Field(-1, "groups of devices, each with a copy of the parameters; -1: as many as fit", resume=True),
     "mesh.fsdp": Field(1, "devices in a group, which share parameters, average and optimiser; -1: all", resume=True),
-    "model.name": Field(None, 'network: "unet" for images, "mlp" for points; its options are listed below'),
+    "model.name": Field(None, 'network: "unet" or "song_unet" for images, "mlp" for points; options below'),
     "teacher.workdir": Field("", 'trained run whose velocity F(t, t, x) is distilled; "": none', resume=_moved),
     "teacher.step": Field(0, "checkpoint of the teacher; 0: its newest when this run starts", least=0, resume=_unset),
     "teacher.network": Field("", 'fingerprint of its network; "": of that found when this run starts', resume=_unset),
@@ -185,6 +185,11 @@ def network(name: str) -> ml_collections.ConfigDict:
 def unet() -> ml_collections.ConfigDict:
     """The options of `models.unet.UNet`: the paper's CIFAR-10 sizes."""
     return network("unet")
+
+
+def song_unet() -> ml_collections.ConfigDict:
+    """The options of `models.song_unet.SongUNet`: the sizes that are published for CIFAR-10."""
+    return network("song_unet")
 
 
 def mlp() -> ml_collections.ConfigDict:

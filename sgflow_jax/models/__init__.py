@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models.mlp import MLP
+from sgflow_jax.models.song_unet import SongUNet
 from sgflow_jax.models.unet import UNet
 
-_MODELS = {"unet": UNet, "mlp": MLP}
+_MODELS = {"unet": UNet, "mlp": MLP, "song_unet": SongUNet}
 _DTYPES = ("float32", "bfloat16")
 _PRECISIONS = ("highest", "high", "default")
 

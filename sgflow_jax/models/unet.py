@@ -41,8 +41,8 @@ def norm_groups(channels: int) -> int:
     return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
 
-def _normalised(h, dtype, name=None):
-    # Statistics are float32 in Flax whatever the dtype.
+def normalised(h: jax.Array, dtype: jnp.dtype, name: str | None = None) -> jax.Array:
+    """GroupNorm in the calling module. Its statistics are float32 in Flax whatever the dtype."""
     return nn.GroupNorm(norm_groups(h.shape[-1]), dtype=dtype, name=name)(h)
 
 
@@ -74,12 +74,12 @@ class ResidualBlock(nn.Module):
     ) -> jax.Array:
         if skip is not None:
             x = jnp.concatenate([x, skip], axis=-1)  # here, so that remat does not store it twice
-        h = _conv(self.features, self.dtype, name="conv_in")(nn.silu(_normalised(x, self.dtype, "norm_in")))
+        h = _conv(self.features, self.dtype, name="conv_in")(nn.silu(normalised(x, self.dtype, "norm_in")))
 
         condition = nn.Dense(self.features, dtype=STREAM, precision=EXACT, name="condition")(nn.silu(condition))
         h = h + condition[:, None, None, :]
 
-        h = nn.silu(_normalised(h, self.dtype, "norm_out"))
+        h = nn.silu(normalised(h, self.dtype, "norm_out"))
         if keys is not None:
             h = dropout(h, keys, self.dropout)
         h = _conv(self.features, self.dtype, zero=True, name="conv_out")(h)
@@ -97,7 +97,7 @@ class AttentionBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, features = x.shape
-        h = _normalised(x, self.dtype).reshape(batch, height * width, features)
+        h = normalised(x, self.dtype).reshape(batch, height * width, features)
         h = nn.MultiHeadDotProductAttention(
             num_heads=1 if features % CHANNELS_PER_HEAD else features // CHANNELS_PER_HEAD,
             dtype=self.dtype,
@@ -105,6 +105,30 @@ class AttentionBlock(nn.Module):
             out_kernel_init=nn.initializers.zeros,
         )(h)
         return x.astype(STREAM) + h.reshape(x.shape)
+
+
+def check_image_network(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """InputError unless the options that all networks with levels share are in range and suit examples of `shape`."""
+    if len(shape) != 3:
+        raise InputError(f"model.name is {name!r}, for images, but the data are points {shape}: use mlp")
+    halvings = len(model.channel_mult) - 1
+    if halvings < 0 or min(model.channel_mult) < 1 or any(size % 2**halvings for size in shape[:2]):
+        raise InputError(
+            f"model.channel_mult is {model.channel_mult}: use positive integers, and few enough "
+            f"that {shape[0]} x {shape[1]} pixels can be halved between levels"
+        )
+    sizes = [shape[0] // 2**level for level in range(halvings + 1)]
+    if not set(model.attention_sizes) <= set(sizes):
+        raise InputError(f"model.attention_sizes is {model.attention_sizes}: use some of the levels' heights, {sizes}")
+    if model.channels < 1 or model.channels % CHANNELS_PER_GROUP:
+        raise InputError(f"model.channels is {model.channels}: use a multiple of {CHANNELS_PER_GROUP}")
+    if model.remat not in REMAT:
+        raise InputError(f"model.remat is {model.remat!r}: use one of {', '.join(REMAT)}")
+    if model.num_blocks < 1 or not 0 <= model.dropout < 1:
+        raise InputError(
+            f"model.num_blocks is {model.num_blocks} and dropout {model.dropout}: use 1 or more, and "
+            "a number >= 0 and < 1"
+        )
 
 
 class UNet(nn.Module):
@@ -138,28 +162,7 @@ class UNet(nn.Module):
 
     def check(self, shape: tuple[int, ...]) -> None:
         """InputError unless the options are in range and suit examples of `shape`."""
-        if len(shape) != 3:
-            raise InputError(f"model.name is 'unet', for images, but the data are points {shape}: use mlp")
-        halvings = len(self.channel_mult) - 1
-        if halvings < 0 or min(self.channel_mult) < 1 or any(size % 2**halvings for size in shape[:2]):
-            raise InputError(
-                f"model.channel_mult is {self.channel_mult}: use positive integers, and few enough "
-                f"that {shape[0]} x {shape[1]} pixels can be halved between levels"
-            )
-        sizes = [shape[0] // 2**level for level in range(halvings + 1)]
-        if not set(self.attention_sizes) <= set(sizes):
-            raise InputError(
-                f"model.attention_sizes is {self.attention_sizes}: use some of the levels' heights, {sizes}"
-            )
-        if self.channels < 1 or self.channels % CHANNELS_PER_GROUP:
-            raise InputError(f"model.channels is {self.channels}: use a multiple of {CHANNELS_PER_GROUP}")
-        if self.remat not in REMAT:
-            raise InputError(f"model.remat is {self.remat!r}: use one of {', '.join(REMAT)}")
-        if self.num_blocks < 1 or not 0 <= self.dropout < 1:
-            raise InputError(
-                f"model.num_blocks is {self.num_blocks} and dropout {self.dropout}: use 1 or more, and "
-                "a number >= 0 and < 1"
-            )
+        check_image_network(self, "unet", shape)
 
     @nn.compact
     def __call__(self, t, u, x, label=None, dropout_keys=None):
@@ -207,7 +210,7 @@ class UNet(nn.Module):
                 h = _conv(h.shape[-1], dtype, name=f"up{level}")(h)
 
         def head(module, h):
-            h = nn.silu(_normalised(h, STREAM, "norm_out"))
+            h = nn.silu(normalised(h, STREAM, "norm_out"))
             # Zero at the start: F = 0, so the map is the identity and its derivatives are small.
             return _conv(x.shape[-1], STREAM, zero=True, precision=EXACT, name="out")(h)
 

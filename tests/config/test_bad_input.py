@@ -320,7 +320,7 @@ CASES = [
     Case(f"{COST} --doc={{}}/no.md", "no.md cannot be read (FileNotFoundError): name a file with the line <!-- python"),
     Case(f"{COST} --out={{}}/x/y", "x is a file", {"x": "a file"}),
     Case(f"{COST} --row=3", "objective is None; use a value of type str"),
-    Case("-m eval.cost --config=configs/mixture1d.py --out={}/x --remat=block", "works with the unet only"),
+    Case("-m eval.cost --config=configs/mixture1d.py --out={}/x --remat=block", "works with unet and song_unet only"),
     Case("-m eval.rounding", "--workdir is missing"),
     Case("-m eval.rounding --workdir={}/none", "none"),
     Case("-m eval.rounding --workdir={line} --objectives=nope", "unknown objective 'nope'"),

@@ -37,7 +37,7 @@ def test_a_field_accepts_its_type_and_range(name, good, bad, allowed):
 
 
 def test_every_default_is_accepted_and_every_field_is_explained():
-    for objective, network in (("sgflow", "unet"), ("ctm", "mlp")):
+    for objective, network in (("sgflow", "unet"), ("sgflow", "song_unet"), ("ctm", "mlp")):
         assert all(field.accepts(field.default) for field in fields.complete(objective, network).values())
     assert all(len(field.text.split()) > 1 for field in fields.FIELDS.values())
 

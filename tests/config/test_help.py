@@ -19,7 +19,7 @@ def test_every_field_has_its_meaning_beside_it():
 
 
 def test_every_option_of_an_objective_and_a_network_is_explained():
-    cases = [(objective, "mlp") for objective in objectives.names()] + [("sgflow", "unet")]
+    cases = [(objective, "mlp") for objective in objectives.names()] + [("sgflow", "unet"), ("sgflow", "song_unet")]
     for objective, network in cases:
         config = tiny.mixture(objective)
         config.model = fields.network(network)

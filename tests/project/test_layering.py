@@ -21,6 +21,9 @@ sgflow_jax.models.embeddings
 sgflow_jax.models.levels
 sgflow_jax.models.mlp
 sgflow_jax.models.unet
+sgflow_jax.models.edm
+sgflow_jax.models.song_names
+sgflow_jax.models.song_unet
 sgflow_jax.models
 sgflow_jax.objectives.base
 sgflow_jax.objectives.flow_map_objective
