@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from configs import mixture1d, quickstart
+from configs import base, mixture1d, quickstart
 from eval import cost, scaling
 from eval.machine import cost_table, gradient_cost, hardware
 from eval.machine.ready_step import Step
@@ -33,6 +33,14 @@ ROW = {
 
 def _row(**values):
     return {**ROW, "device": "gpu", **values}
+
+
+def test_a_row_s_remat_reaches_every_network_for_images():
+    for model in (base.unet(), base.song_unet()):
+        model.channels, model.channel_mult, model.attention_sizes = 8, (1, 2), ()
+        network = {k: v for k, v in model.to_dict().items() if k not in ("dtype", "remat")}
+        row = {**ROW, "network": json.dumps(network), "remat": "block"}
+        assert cost.config_of(row).model.remat == "block"
 
 
 def test_stages_are_joined_and_compared_with_flow_matching_by_hand():
