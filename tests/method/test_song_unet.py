@@ -1,60 +1,20 @@
-"""The DDPM++ network and EDM's denoiser against PyTorch's results with weights made by a rule, and their options."""
+"""The options of the DDPM++ network, and the formula of EDM's velocity. Its values are in test_song_golden.py."""
 
 import functools
-import hashlib
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
-from sgflow_jax import flow_map, models
+from sgflow_jax import models
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.models import edm, song_names, song_unet
 from sgflow_jax.models.song_unet import doubled, halved
+from tests.song_rule import distance, make, net_by_rule, shapes
 
 TINY = dict(channels=8, channel_mult=(1, 2), num_blocks=1, attention_sizes=(4,))
-SMALL = dict(channels=32, channel_mult=(1, 2), num_blocks=1, attention_sizes=(8,), augment_dim=6)
 KEY = jax.random.key(0)
-
-
-def make(**options):
-    return models.make(**{**base.song_unet().to_dict(), **options})
-
-
-def shapes(model, shape):
-    t, x = jnp.zeros(1), jnp.zeros((1, *shape))
-    return jax.eval_shape(lambda: model.init(KEY, t, t, x, jnp.zeros(1, jnp.int32)))["params"]
-
-
-def torch_name(path, value):
-    """PyTorch's key, and the array with its axes in PyTorch's order; the inverse of `song_names.parameter`."""
-    *modules, leaf = (part.key for part in path)
-    key = ".".join([*modules, "bias" if leaf == "bias" else "weight"])
-    axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]
-    return key.replace("enc_", "enc.", 1).replace("dec_", "dec.", 1), tuple(value.shape[axis] for axis in axes)
-
-
-def arrays_by_rule(model, shape, prefix=""):
-    """Arrays by PyTorch's keys, seeded by these with the prefix."""
-    arrays = {}
-    for path, value in jax.tree_util.tree_leaves_with_path(shapes(model, shape)):
-        key, torch_shape = torch_name(path, value)
-        z = np.random.default_rng(zlib.crc32((prefix + key).encode())).standard_normal(torch_shape)
-        if "norm" in key:
-            z = 1 + 0.1 * z if key.endswith("weight") else 0.1 * z
-        elif key.endswith("bias"):
-            z = 0.05 * z
-        else:
-            z = z * np.sqrt(1 / np.prod(torch_shape[1:]))
-        arrays[key] = z.astype(np.float32)
-    return arrays
-
-
-def net_by_rule(model, shape, prefix="", interleaved=False):
-    return models.BoundNet(model, song_names.parameters(arrays_by_rule(model, shape, prefix), interleaved))
 
 
 def tiny_net(label=None, **options):
@@ -66,89 +26,13 @@ X = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
 
 
 @jax.jit
-def call(net, t=T, u=U, x=X, label=None):
-    return net(t, u, x, label)
-
-
-def distance(found, expected):
-    return np.linalg.norm(np.asarray(found, np.float64) - expected) / np.linalg.norm(expected)
-
-
-CASES = [
-    pytest.param(
-        "small",
-        SMALL,
-        (1448.671165931426, 35411.488045077815),
-        "7273d5d13dd55320c634a9889022688ffbfd1c740d2acba39bf4a80d69ff22dd",
-    ),
-    pytest.param(
-        "cifar10",
-        dict(augment_dim=6),
-        (21990.66087393224, 1063759.8786007538),
-        "7522c789d74edf686f561dd26e80dd6ba799dfcd080d86bee94cee12db4eceb6",
-        marks=pytest.mark.slow,
-    ),
-]
-
-
-@pytest.mark.parametrize("name, options, sums, digest", CASES)
-def test_values_and_derivative_equal_pytorch(shared, name, options, sums, digest):
-    with np.load(shared / "golden" / "song_unet.npz") as file:
-        golden = {key.partition("/")[2]: file[key] for key in file if key.startswith(f"{name}/")}
-    x, dx, t, h, augment = (golden[key] for key in ("x", "dx", "t", "h", "augment"))
-    model = make(**options)
-    arrays = arrays_by_rule(model, x.shape[1:])
-    found = [sum(float(f(a.astype(np.float64)).sum()) for a in arrays.values()) for f in (lambda a: a, np.abs)]
-    np.testing.assert_allclose(found, sums, rtol=1e-12)
-    assert hashlib.sha256(b"".join(arrays[key].tobytes() for key in sorted(arrays))).hexdigest() == digest
-    params = song_names.parameters(arrays, interleaved=False)
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def theirs(params, labelled, t, h, x):
-        last = (None, None, augment) if labelled else ()
-        with jax.default_matmul_precision("highest"):
-            return -model.apply({"params": params}, 1 - t, 1 - t + h, x, *last)
-
-    one = np.ones_like(t)
-    y, dy = jax.jvp(functools.partial(theirs, params, True), (t, h, x), (one, one, dx))
-    errors = {
-        "y": distance(y, golden["y"]),
-        "dy": distance(dy, golden["dy"]),
-        "y_without_augment": distance(theirs(params, False, t, h, x), golden["y_without_augment"]),
-    }
-    print(name, errors)
-    assert max(errors.values()) < 5e-6
-
-
-def test_samples_equal_pytorch(shared):
-    golden = np.load(shared / "golden" / "py_meanflow_small.npz")
-    model, noise = make(**{**SMALL, "channels": 8}), golden["noise"]
-    jump = jax.jit(flow_map.apply)
-    for average in ("net", "net_ema1"):
-        net = net_by_rule(model, noise.shape[1:], f"{average}.")
-        for times in ((0.0, 1.0), (0.0, 0.5, 1.0)):
-            x = noise
-            for t, u in zip(times, times[1:], strict=False):
-                x = jump(net, jnp.full(len(x), t), jnp.full(len(x), u), x)
-            expected = golden[f"{average}/steps_{len(times) - 1}"]
-            print(average, len(times) - 1, np.abs(x - expected).max())
-            np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5)
-
-
-def test_the_velocity_of_a_denoiser_equals_pytorch(shared):
-    golden = np.load(shared / "golden" / "edm_small.npz")
-    model = make(**{**SMALL, "channels": 16, "augment_dim": 9}, preconditioning="edm")
-    net = net_by_rule(model, golden["x"].shape[1:], "model.", interleaved=True)
-    t = golden["t"]
-    v = call(net, t, t, golden["x"])
-    print(distance(v, golden["velocity"]))
-    assert distance(v, golden["velocity"]) < 1e-5
-    np.testing.assert_array_equal(v, call(net, t, np.ones_like(t), golden["x"]))
+def call(net, t=T, u=U, x=X):
+    return net(t, u, x)
 
 
 def test_velocity_of_a_denoiser_by_its_formula_near_both_ends():
-    """A box replaces the network. EDM's formulas as published, in extended precision; their derivatives by a
-    complex step."""
+    """A box replaces the network. EDM's formulas as published, in extended precision; their derivatives by a complex
+    step."""
     d, tiny = np.longdouble(0.5), np.longdouble(1e-40)
 
     def box(xp, x, noise):
