@@ -5,7 +5,8 @@
 
 Trains each objective with each seed, sweeps its number of sampling steps, always from the same noise, and writes
 DIR/comparison.md, comparison.json, curves.png, diagonals.png, learning.png and page/index.html. Give the same command
-again after a kill, or with more seeds, objectives or another budget: it measures only the rows that DIR lacks.
+again after a kill, or with more seeds, objectives or another budget: it measures only the rows that DIR lacks. With
+--so_far it shows those that DIR has.
 """
 
 import dataclasses
@@ -114,6 +115,13 @@ class Comparison:
                 f"{now.get(name, 'the default')}): use another --out"
             )
 
+    def so_far(self) -> list[store.Values]:
+        """The rows that were measured. InputError if there are none."""
+        found = [store.Store(self.out).find(settings) for settings in self.wanted()]
+        if not any(found):
+            raise InputError(f"{self.out} has no row of this comparison: give the command without --so_far first")
+        return [row for row in found if row is not None]
+
     def workdir(self, settings: store.Settings) -> str:
         """The directory of a row's training run, which all measures of the run share."""
         return str(self.out / "runs" / store.name({name: settings[name] for name in TRAINED_BY}))
@@ -164,6 +172,7 @@ def define_flags() -> None:
     flags.DEFINE_list("steps", CALLS.split(","), "Numbers of sampling steps (network calls).")
     flags.DEFINE_list("curve", CURVE.split(","), "Those measured during training too; none: --curve=")
     flags.DEFINE_enum("features", None, features.names(), "Features of the distance; by default the configuration's.")
+    flags.DEFINE_bool("so_far", False, "Train nothing: write tables and figures of the rows that DIR has.")
     flags.DEFINE_integer("num_samples", None, "Generated examples; by default the configuration's.", 2)
 
 
@@ -201,7 +210,12 @@ def main(_):
         comparison.check()
         what = comparison.what
         real = floor.measured(given.config, what.features, what.num_samples, comparison.out)
-    rows = store.from_command("eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:])
+    if given.so_far:
+        rows = comparison.so_far()
+    else:
+        rows = store.from_command(
+            "eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:]
+        )
     if rows is not None:
         write(comparison, rows, real)
 

@@ -17,7 +17,7 @@ from sgflow_jax.display.figures import in_steps
 FAMILIES = {
     "along the Eulerian equation": ("mean_flow", "improved_mean_flow", "esd", "slim_esd"),
     "along the Lagrangian equation": ("lsd", "slim_lsd", "fmm"),
-    "one jump equals two": ("psd", "shortcut", "ctm", "consistency"),
+    "a jump equals two, or a later one": ("psd", "shortcut", "ctm", "consistency"),
 }
 ALWAYS = ("sgflow", "flow_matching")
 
@@ -76,6 +76,9 @@ def learning(chosen: list[Group], counts: Sequence[int], distance: str) -> Figur
             if images := group.mean("images"):
                 _line(ax, [share * images for share, _ in found], [each for _, each in found], group.name, number)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.set(xlabel="images seen", ylabel=f"{plain(distance)} (lower is better)", title=in_steps(calls))
         ax.grid(alpha=0.3)
     axes[-1].legend(fontsize="x-small", ncols=2)
@@ -126,5 +129,5 @@ def _share_y(axes) -> None:
         ax.set_yscale("log")
         ax.set_ylim(low / 1.1, high * 1.1)
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.yaxis.set_minor_locator(NullLocator())

@@ -16,6 +16,7 @@ from eval.figure import MARKERS, panels, plain, scale_axis, style
 from eval.scores import results
 
 BESIDE = 8  # with more lines, the legend is beside the panel
+LEGEND = (2.4, 0.25)  # inches: its width, and the height of a line
 
 
 def _guided(identity: results.Identity) -> str:
@@ -44,6 +45,9 @@ def distance_curve(
     kinds = defaultdict(list)
     for label, row in zip(labels or [row.identity.objective for row in rows], rows, strict=True):
         kinds[row.kind].append((label, row))
+    most = max((len(series(chosen)) for chosen in kinds.values()), default=0)
+    if most > BESIDE:
+        size = size[0] + LEGEND[0], max(size[1], LEGEND[1] * most)
     figure, axes = panels(len(kinds), len(kinds), size)
     for ax, (kind, chosen) in zip(axes, kinds.items(), strict=True):
         values = [row.scores.value for _, row in chosen]

@@ -68,6 +68,11 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
         assert (comparison.out / name).read_bytes()[:4] == b"\x89PNG"
     assert "mean_flow" in (comparison.out / "page" / "index.html").read_text()
 
+    assert comparison.so_far() == rows
+    assert dataclasses.replace(comparison, seeds=(1, 2)).so_far() == rows[1:]
+    with pytest.raises(InputError, match="has no row of this comparison"):
+        dataclasses.replace(comparison, seeds=(2,)).so_far()
+
     # A row that is lost is swept, but not trained, again, and is the same to the bit.
     lost = rows[0]
     store.Store(comparison.out)._file(comparison.wanted()[0]).unlink()
