@@ -150,8 +150,9 @@ def write(comparison: Comparison, rows: list[store.Values], real: store.Values) 
     pictures = {
         "curves": plots.curves(chosen, real, distance),
         "diagonals": plots.diagonals(chosen, distance),
-        "learning": plots.learning(chosen, summary.curve_calls(rows), distance),
     }
+    if counts := summary.curve_calls(rows):
+        pictures["learning"] = plots.learning(chosen, counts, distance)
     for name, figure in pictures.items():
         disk.write_atomically(out / f"{name}.png", png(figure))
     measured = [comparison.workdir(row) for row in rows if row["distances"] and row["seed"] == rows[0]["seed"]]

@@ -24,6 +24,7 @@ def get_config(objective="sgflow"):
     config.optim.b1 = 0.8
     return config.lock()
 """
+REAL = {"halves": 1.0, "train": 1.0, "test": None, "counts": {"halves": 2, "train": 2}}
 
 
 @pytest.fixture
@@ -89,6 +90,8 @@ def test_a_run_may_begin_with_flow_matching(comparison):
     started = dataclasses.replace(comparison, seeds=(0,), first=0.5, budget=budget.Budget("steps", 16.0))
     (row,) = _measured(started)
     assert row["num_steps"] == 16 and row["last_steps"] == 8
+    compare.write(started, [{**row, "distances": [each for each in row["distances"] if each["share"] == 1]}], REAL)
+    assert not (started.out / "learning.png").exists()  # as with --curve=
     (group,) = summary.groups([row])
     assert group.name == "mean_flow after flow_matching (0.5)"
     begun = json.loads((Path(started.workdir(row)) / "config.json").read_text())["train"]["init_from"]
@@ -103,8 +106,7 @@ def test_divergence_is_a_row(comparison, monkeypatch):
     rows = _measured(dataclasses.replace(comparison, seeds=(0,)))
     chosen = summary.groups(rows)
     assert [group.diverged for group in chosen] == [[0]] and not summary.at(chosen, 1)
-    real = {"halves": 1.0, "train": 1.0, "test": None, "counts": {"halves": 2, "train": 2}}
-    assert "seed 0: the loss is not finite" in summary.document(chosen, real, {"distance": "d", "budget": "steps:8"})
+    assert "seed 0: the loss is not finite" in summary.document(chosen, REAL, {"distance": "d", "budget": "steps:8"})
 
 
 def test_equal_time_gives_every_seed_the_same_number_of_steps(comparison, monkeypatch):
