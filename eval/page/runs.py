@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from eval.scores import class_names, labels, results
-from sgflow_jax import data
+from sgflow_jax import data, objectives, sampling
 from sgflow_jax.config.check import completed
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -34,8 +34,9 @@ class Run:
         """The rows of one setting by number of steps; they differ only in the seed and are sorted by it.
 
         The setting: newest checkpoint; among its settings prefer EMA, then the uniform grid, no guidance, labels as in
-        the data, then the method with the most step counts.
+        the data, the objective's own method, then the method with the most step counts.
         """
+        own = self._own_method()
         rows = [row for row in self.rows if row.kind == kind]
         newest = max(row.identity.checkpoint_step for row in rows)
         settings = {}
@@ -46,12 +47,19 @@ class Run:
         def preference(setting: results.Identity) -> tuple:
             counts = {row.identity.calls for row in settings[setting]}
             usual = setting.parameters == "ema", setting.grid == "uniform", not setting.guided, bool(setting.labels)
-            return *(not each for each in usual), -len(counts)
+            return *(not each for each in usual), setting.method != own, -len(counts)
 
         found = {}
         for row in sorted(settings[min(settings, key=preference)], key=lambda row: row.identity.seed):
             found.setdefault(row.identity.calls, []).append(row)
         return dict(sorted(found.items()))
+
+    def _own_method(self) -> str | None:
+        """The sampling method of the run's objective; None if its configuration is unknown or of another version."""
+        try:
+            return None if self.config is None else sampling.methods(objectives.make(**self.config.objective))[0]
+        except (ValueError, AttributeError, KeyError):
+            return None
 
     def _shape(self, otherwise: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of an example by the configuration; `otherwise` if that is unknown or of another version."""

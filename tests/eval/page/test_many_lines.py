@@ -2,6 +2,7 @@
 
 import pytest
 
+from configs import quickstart
 from eval import report
 from eval.page.runs import Run
 from tests import rows
@@ -22,3 +23,12 @@ def test_the_curve_of_too_many_settings_is_that_of_the_table(settings, lines):
     told = shown["alt"].partition("one line per run. ")[2]
     assert told.count("in 1 step") == lines and f"{settings} in 1 step" in told
     assert files["quality.png"][:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("known, method", [(True, "flow_map"), (False, "euler")])
+def test_the_objective_s_own_method_is_shown_even_if_it_takes_fewer_numbers_of_steps(known, method):
+    measured = [rows.row(1), *(rows.row(calls, method="euler") for calls in (1, 4))]
+    config = quickstart.get_config("shortcut") if known else None
+    run = Run("mine", "mine", measured, config, [], [], ())
+    shown = run.chosen(measured[0].kind)
+    assert {row.identity.method for each in shown.values() for row in each} == {method}
