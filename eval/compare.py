@@ -141,12 +141,16 @@ class Comparison:
 def write(comparison: Comparison, rows: list[store.Values], real: store.Values) -> None:
     """Writes tables, figures and the page of the rows asked for."""
     out, chosen = comparison.out, summary.groups(rows)
-    distance = summary.distance_name(rows[0])
+    distance = summary.distance_name(rows)
     facts = {"budget": str(comparison.budget), "distance": distance}
     text = summary.document(chosen, real, facts)
     terminal.say(text)
     disk.write_atomically(out / "comparison.md", text)
     disk.write_atomically(out / "comparison.json", json.dumps(summary.as_json(chosen, real, facts), indent=1) + "\n")
+    measured = [row for row in rows if row["distances"]]
+    if not measured:
+        terminal.say("no run could be measured, so there are no figures")
+        return
     pictures = {
         "curves": plots.curves(chosen, real, distance),
         "diagonals": plots.diagonals(chosen, distance),
@@ -155,12 +159,12 @@ def write(comparison: Comparison, rows: list[store.Values], real: store.Values) 
         pictures["learning"] = plots.learning(chosen, counts, distance)
     for name, figure in pictures.items():
         disk.write_atomically(out / f"{name}.png", png(figure))
-    measured = [comparison.workdir(row) for row in rows if row["distances"] and row["seed"] == rows[0]["seed"]]
-    there = [workdir for workdir in measured if Path(workdir).is_dir()]
+    first = [comparison.workdir(row) for row in measured if row["seed"] == measured[0]["seed"]]
+    there = [workdir for workdir in first if Path(workdir).is_dir()]
     if there:
         terminal.say(f"page: {report.write(there, str(out / 'page'))}")
-    if len(there) < len(measured):
-        terminal.say(f"{len(measured) - len(there)} runs are not on the page: their directories are gone")
+    if len(there) < len(first):
+        terminal.say(f"{len(first) - len(there)} runs are not on the page: their directories are gone")
 
 
 def define_flags() -> None:

@@ -13,12 +13,13 @@ from eval.figure import MARKERS, panels, plain, style
 from eval.tables.store import Values
 from sgflow_jax.display.figures import in_steps
 
-# One panel each, so that at most six lines share one; the first two objectives are in every panel.
+# One panel each, so that few lines share one, and one for all other objectives; those in ALWAYS are in every panel.
 FAMILIES = {
     "along the Eulerian equation": ("mean_flow", "improved_mean_flow", "esd", "slim_esd"),
     "along the Lagrangian equation": ("lsd", "slim_lsd", "fmm"),
     "a jump equals two, or a later one": ("psd", "shortcut", "ctm", "consistency"),
 }
+OTHERS = "others"
 ALWAYS = ("sgflow", "flow_matching")
 
 
@@ -27,16 +28,13 @@ def curves(chosen: list[Group], real: Values, distance: str) -> Figure:
 
     real: distances between real examples, of `floor.measured`, drawn as lines.
     """
-    shown = {
-        title: [group for group in chosen if _plain(group) in (*ALWAYS, *members)]
-        for title, members in FAMILIES.items()
-    }
-    shown = {title: groups for title, groups in shown.items() if any(_plain(group) not in ALWAYS for group in groups)}
-    shown = shown or {"": chosen}
+    families = {group.name: _family(group) for group in chosen}
+    titles = [title for title in (*FAMILIES, OTHERS) if title in families.values()] or [""]
+    shown = {title: [group for group in chosen if families[group.name] in (title, "")] for title in titles}
     figure, axes = panels(len(shown), 3, (4.4, 3.8))
     for ax, (title, groups) in zip(axes, shown.items(), strict=True):
         calls = summary.calls_of(groups)
-        for number, group in enumerate(sorted(groups, key=lambda group: _plain(group) not in ALWAYS)):
+        for number, group in enumerate(sorted(groups, key=lambda group: families[group.name] != "")):
             _line(ax, calls, [group.values(n) for n in calls], group.name, number)
         for split, line in (("test", ":"), ("train", "--")):
             if real[split] is not None:
@@ -86,8 +84,12 @@ def learning(chosen: list[Group], counts: Sequence[int], distance: str) -> Figur
     return figure
 
 
-def _plain(group: Group) -> str:
-    return group.name.partition("(")[0]
+def _family(group: Group) -> str:
+    """The title of the panel of a group's objective, whatever its options and its start; "" for every panel."""
+    objective = next(iter(group.rows.values()))["objective"].partition("(")[0]
+    if objective in ALWAYS:
+        return ""
+    return next((title for title, members in FAMILIES.items() if objective in members), OTHERS)
 
 
 def _line(ax, x: Sequence[float], values: Sequence[dict[int, float]], label: str, number: int) -> None:

@@ -70,11 +70,11 @@ def at(chosen: list[Group], calls: int, how: str = OWN, share: float = 1.0) -> d
     return {name: values for name, values in found.items() if values}
 
 
-def distance_name(row: Values) -> str:
-    """The name of the distance of a row, with its number of samples."""
-    first = next((d for d in row["distances"]), None)
-    weights, resize = (first["weights"], first["resize"]) if first else ("", "")
-    return f"{features.distance_name(row['features'], weights, resize)}, {row['num_samples']:,} samples"
+def distance_name(rows: list[Values]) -> str:
+    """The name of the distance of the rows, with its number of samples."""
+    first = next((each for row in rows for each in row["distances"]), None)
+    name = features.distance_name(rows[0]["features"], first["weights"], first["resize"]) if first else "no distance"
+    return f"{name}, {rows[0]['num_samples']:,} samples"
 
 
 def _cell(values: dict[int, float]) -> str:

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 from eval import fid_sweep
 from eval.comparison.budget import PARTS
 from eval.tables.store import Settings
-from sgflow_jax import build, sampling
+from sgflow_jax import build, cli, sampling
 from sgflow_jax.run import access
 
-SHARES = (1, 2, 4)  # parts of a run after which its learning curve is measured, besides the end
+LISTS = ("calls", "curve")  # of the settings of a row
+CURVE_PARTS = (1, 2, 4)  # parts of a run after which its learning curve is measured, besides the end
 
 
 class Measure(NamedTuple):
@@ -25,8 +26,8 @@ class Measure(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> "Measure":
-        """The inverse of `settings`; other settings are ignored."""
-        calls, curve = (tuple(int(n) for n in settings[name].split(",") if n) for name in ("calls", "curve"))
+        """The inverse of `settings`; other settings are ignored. InputError for a list that is not of integers."""
+        calls, curve = (cli.integers(name, settings[name].split(","), 1) if settings[name] else () for name in LISTS)
         return cls(settings["features"], settings["num_samples"], calls, curve)
 
 
@@ -47,7 +48,7 @@ def distances(workdir: str, measure: Measure) -> Swept:
     """Measures a finished run, always from the same noise.
 
     By the objective's own method at every number of steps; by Euler's method on the network's diagonal, if it has one;
-    and after SHARES of the training.
+    and after CURVE_PARTS of the training.
     """
     opened = access.open(workdir)
     num_steps, objective = opened.step, build.objective(opened.config)
@@ -56,7 +57,7 @@ def distances(workdir: str, measure: Measure) -> Swept:
     if "euler" in sampling.methods(objective)[1:]:
         sweeps.append((sampling.Sampler(objective, "euler"), measure.calls, (num_steps,)))
     if measure.curve:
-        sweeps.append((own, measure.curve, tuple(num_steps * part // PARTS for part in SHARES)))
+        sweeps.append((own, measure.curve, tuple(num_steps * part // PARTS for part in CURVE_PARTS)))
     found, faults = [], []
     for sampler, calls, checkpoints in sweeps:
         request = fid_sweep.Request(

@@ -30,7 +30,7 @@ SHARES = (
     "objective.correction_steps",
 )
 TRIAL_STEPS = 200  # of the run that measures training speed
-FIRST = "flow_matching"  # the objective of the first part of a run with `Training.first`
+FIRST = "flow_matching"  # the objective of the first part of a run, see `train`
 
 Base = Callable[[str], ml_collections.ConfigDict]  # the configuration of an objective, from --config
 

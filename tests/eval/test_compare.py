@@ -106,7 +106,14 @@ def test_divergence_is_a_row(comparison, monkeypatch):
     rows = _measured(dataclasses.replace(comparison, seeds=(0,)))
     chosen = summary.groups(rows)
     assert [group.diverged for group in chosen] == [[0]] and not summary.at(chosen, 1)
-    assert "seed 0: the loss is not finite" in summary.document(chosen, REAL, {"distance": "d", "budget": "steps:8"})
+    compare.write(comparison, rows, REAL)
+    assert "seed 0: the loss is not finite" in (comparison.out / "comparison.md").read_text()
+    assert not (comparison.out / "curves.png").exists()
+
+
+def test_a_row_given_by_hand_must_list_numbers():
+    with pytest.raises(InputError, match="--calls=1,x: use integers from 1"):
+        sweeps.Measure.of({"features": "pixels", "num_samples": 100, "calls": "1,x", "curve": ""})
 
 
 def test_equal_time_gives_every_seed_the_same_number_of_steps(comparison, monkeypatch):

@@ -83,6 +83,17 @@ def test_a_start_is_part_of_the_name():
     assert group.name == "sgflow after flow_matching (0.25)"
 
 
+def test_every_objective_is_in_the_figure():
+    """One of the user's own, and one that began with flow matching, too."""
+    rows = [_row("sgflow", 0, {1: 4.0}), _row("mine(a=1)", 0, {1: 5.0}), {**_row("lsd", 0, {1: 3.0}), "first": 0.5}]
+    figure = plots.curves(summary.groups(rows), REAL, "FD")
+    shown = {ax.get_title(): [text.get_text() for text in ax.get_legend().get_texts()][:2] for ax in figure.axes}
+    assert shown == {
+        "along the Lagrangian equation": ["sgflow", "lsd after flow_matching (0.5)"],
+        "others": ["sgflow", "mine(a=1)"],
+    }
+
+
 def test_the_figures_show_what_there_is(groups):
     figure = plots.curves(groups, REAL, "FD-pixels")
     titles = [ax.get_title() for ax in figure.axes if ax.axison]
