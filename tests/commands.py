@@ -43,8 +43,8 @@ def lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def wait_until(true) -> None:
-    end = time.monotonic() + SECONDS
+def wait_until(true, seconds: float = SECONDS) -> None:
+    end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, f"not within {SECONDS} seconds"
+        assert time.monotonic() < end, f"not within {seconds} seconds"
         time.sleep(0.02)

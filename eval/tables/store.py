@@ -124,12 +124,8 @@ def complete(
         terminal.say(f"[{done}/{len(missing)}] {told} ({seconds:.0f} s, about {left:.0f} s left)")
 
     with ThreadPoolExecutor(max(processes, 1)) as pool:
-        try:
-            for _ in pool.map(one, missing):
-                pass
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # or the rows not yet begun would still be measured
-            raise
+        for _ in pool.map(one, missing):  # on a fault, rows that have not begun are cancelled
+            pass
     if faults:
         raise InputError("; ".join(faults))
     return [store.find(settings) for settings in wanted]

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from eval.comparison import budget, floor, summary, sweeps, training
 from eval.tables import store
 from sgflow_jax import trainer
 from sgflow_jax.interfaces import InputError
+from tests.commands import wait_until
 
 CONFIG = """
 from tests import tiny
@@ -135,7 +135,7 @@ import os, pathlib, sys, time
 from eval.tables import store
 store._end_with_parent()
 pathlib.Path(os.environ["BEGUN"]).write_text(str(os.getpid()))
-time.sleep(60)
+time.sleep(90)  # longer than the test waits for its end
 """
 
 
@@ -146,18 +146,11 @@ def test_the_process_of_a_row_ends_with_its_command(tmp_path):
     command = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)], env={**os.environ, "PYTHONPATH": path, "BEGUN": str(begun)}
     )
-    wait_until(lambda: begun.exists() and begun.read_text())
+    wait_until(lambda: begun.exists() and begun.read_text(), 60)
     child = int(begun.read_text())
     command.kill()
     command.wait()
     wait_until(lambda: not _runs(child))
-
-
-def wait_until(true):
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def _runs(process: int) -> bool:

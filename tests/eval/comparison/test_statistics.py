@@ -65,3 +65,12 @@ def test_the_ranking_names_what_is_level():
 def test_without_a_second_seed_nothing_is_called_level():
     ranked = statistics.ranking({"a": {0: 1.0}, "b": {0: 1.0001}})
     assert [place.level for place in ranked] == [True, False]
+
+
+def test_fewer_seeds_have_a_wider_margin():
+    values = {"best": {0: 1.0, 1: 1.1}, "far": {0: 5.0, 1: 6.0}}
+    margin = statistics.pooled(values).margin(2, 2)
+    behind = math.sqrt(1.1) * math.exp(1.1 * margin)  # more than two seeds allow, less than one allows
+    one = {place.name: place.level for place in statistics.ranking({**values, "other": {0: behind}})}
+    assert one == {"best": True, "other": True, "far": False}
+    assert statistics.pooled(values).margin(1, 2) > 1.1 * margin > margin

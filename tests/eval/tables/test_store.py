@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def test_an_interrupted_table_keeps_its_rows(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         store.complete(table, WANTED, measure, "unused", 0)
     assert table.find(WANTED[0]) == {**WANTED[0], "value": 1} and table.find(WANTED[1]) is None
+
+
+def test_rows_that_have_not_begun_are_not_measured_after_an_interrupt(tmp_path):
+    measured = []
+
+    def measure(settings):
+        measured.append(settings)
+        if settings["seed"] == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.1)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        store.complete(store.Store(tmp_path), [{"seed": seed} for seed in range(20)], measure, "unused", 0)
+    assert len(measured) < 10
 
 
 def test_a_training_run_stays_in_the_directory(tmp_path):
