@@ -18,8 +18,9 @@ from typing import Any
 import ml_collections
 from absl import flags
 
-from eval import features, report
+from eval import features, reference, report
 from eval.comparison import budget, floor, plots, summary, sweeps, training
+from eval.features.interface import Features
 from eval.figure import png
 from eval.tables import store, variants
 from sgflow_jax import cli, objectives, terminal
@@ -122,6 +123,17 @@ class Comparison:
             raise InputError(f"{self.out} has no row of this comparison: give the command without --so_far first")
         return [row for row in found if row is not None]
 
+    def check_features(self, extract: Features) -> None:
+        """InputError if rows were measured with other weights of the features."""
+        found = [row for row in map(store.Store(self.out).find, self.wanted()) if row is not None]
+        mine = extract.name, extract.weights
+        others = [identity for identity in summary.identities(found) if identity != mine]
+        if others:
+            raise InputError(
+                f"{self.out} has rows measured with {summary.told(others[0])}, and here it is {summary.told(mine)}: "
+                "use another --out"
+            )
+
     def workdir(self, settings: store.Settings) -> str:
         """The directory of a row's training run, which all measures of the run share."""
         return str(self.out / "runs" / store.name({name: settings[name] for name in TRAINED_BY}))
@@ -138,9 +150,14 @@ class Comparison:
         return {**spent, **sweeps.distances(workdir, sweeps.Measure.of(settings))._asdict()}
 
 
-def write(comparison: Comparison, rows: list[store.Values], real: store.Values) -> None:
-    """Writes tables, figures and the page of the rows asked for."""
+def write(comparison: Comparison, rows: list[store.Values]) -> None:
+    """Writes tables, figures and the page of the rows asked for. InputError if their features had different weights."""
     out, chosen = comparison.out, summary.groups(rows)
+    identities = summary.identities(rows)
+    if len(identities) > 1:
+        each = " and ".join(map(summary.told, identities))
+        raise InputError(f"{out} has rows measured with {each}: remove those of one")
+    real = floor.known(identities[0], comparison.what.num_samples, out) if identities else None
     distance = summary.distance_name(rows)
     facts = {"budget": str(comparison.budget), "distance": distance}
     text = summary.document(chosen, real, facts)
@@ -210,19 +227,17 @@ def main(_):
     cli.require(config=given.config)
     cli.start_jax(alone=True)
     comparison = asked(given, sys.argv[1:])
-    real = None
-    if not given.row:  # first, so that the processes of the rows find classifier and statistics
-        comparison.check()
-        what = comparison.what
-        real = floor.measured(given.config, what.features, what.num_samples, comparison.out)
+    comparison.check()
     if given.so_far:
-        rows = comparison.so_far()
-    else:
-        rows = store.from_command(
-            "eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:]
-        )
+        write(comparison, comparison.so_far())
+        return
+    if not given.row:  # first, so that the processes of the rows find classifier and statistics
+        extract = reference.extractor(given.config, comparison.what.features, None, None)
+        comparison.check_features(extract)
+        floor.measured(given.config, extract, comparison.what.num_samples, comparison.out)
+    rows = store.from_command("eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:])
     if rows is not None:
-        write(comparison, rows, real)
+        write(comparison, rows)
 
 
 if __name__ == "__main__":

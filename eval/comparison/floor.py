@@ -6,33 +6,41 @@ from pathlib import Path
 import ml_collections
 
 from eval import reference
+from eval.features.interface import Features
 from eval.scores import real
 from eval.scores.measure import Sample
 from eval.tables import store
 from sgflow_jax import build, data
 
 
-def measured(config: ml_collections.ConfigDict, features: str, num_samples: int, folder: Path) -> store.Values:
+def measured(config: ml_collections.ConfigDict, extract: Features, num_samples: int, folder: Path) -> store.Values:
     """Distances between real examples, from folder/real if measured before:
 
     halves: one half of the training examples and the other. train, test: num_samples examples of that split (or all)
     and the whole training split; test is None for data without one. counts: the number of examples in each.
     """
-    known = store.Store(folder / "real")
-    source = build.source(config)
     settings = {
         "data": data.title(config.data),
-        "fingerprint": source.fingerprint,
-        "features": features,
+        "fingerprint": build.source(config).fingerprint,
+        "features": extract.name,
+        "weights": extract.weights,
         "num_samples": num_samples,
     }
-    if known.find(settings) is None:
-        known.write(settings, _measure(config, features, num_samples))
-    return known.find(settings)
+    rows = store.Store(folder / "real")
+    if rows.find(settings) is None:
+        rows.write(settings, _measure(config, extract, num_samples))
+    return rows.find(settings)
 
 
-def _measure(config: ml_collections.ConfigDict, features: str, num_samples: int) -> store.Values:
-    extract = reference.extractor(config, features, None, None)
+def known(identity: tuple[str, str], num_samples: int, folder: Path) -> store.Values | None:
+    """Those that were measured with the features and weights of `summary.identities`; None if they were not."""
+    name, weights = identity
+    wanted = {"features": name, "weights": weights, "num_samples": num_samples}
+    rows = store.Store(folder / "real").every()
+    return next((row for row in rows if wanted.items() <= row.items()), None)
+
+
+def _measure(config: ml_collections.ConfigDict, extract: Features, num_samples: int) -> store.Values:
     target = reference.of_data(config, extract).statistics()
     found = {"halves": target.halves.distance, "train": None, "test": None}
     counts = {"halves": target.halves.counts[0]}

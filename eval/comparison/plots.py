@@ -23,10 +23,10 @@ OTHERS = "others"
 ALWAYS = ("sgflow", "flow_matching")
 
 
-def curves(chosen: list[Group], real: Values, distance: str) -> Figure:
+def curves(chosen: list[Group], real: Values | None, distance: str) -> Figure:
     """The distance against the number of steps: mean and range over seeds, a panel for each of FAMILIES.
 
-    real: distances between real examples, of `floor.measured`, drawn as lines.
+    real: distances between real examples, of `floor.known`, drawn as lines; None: not measured.
     """
     families = {group.name: _family(group) for group in chosen}
     titles = [title for title in (*FAMILIES, OTHERS) if title in families.values()] or [""]
@@ -37,7 +37,7 @@ def curves(chosen: list[Group], real: Values, distance: str) -> Figure:
         for number, group in enumerate(sorted(groups, key=lambda group: families[group.name] != "")):
             _line(ax, calls, [group.values(n) for n in calls], group.name, number)
         for split, line in (("test", ":"), ("train", "--")):
-            if real[split] is not None:
+            if real is not None and real[split] is not None:
                 label = f"real: {real['counts'][split]:,} {split}"
                 ax.axhline(real[split], color="black", linewidth=0.8, linestyle=line, label=label)
         _steps_axis(ax, calls, distance)

@@ -77,6 +77,17 @@ def distance_name(rows: list[Values]) -> str:
     return f"{name}, {rows[0]['num_samples']:,} samples"
 
 
+def identities(rows: list[Values]) -> list[tuple[str, str]]:
+    """Features and weights that the distances of the rows were measured with."""
+    return sorted({(each["features"], each["weights"]) for row in rows for each in row["distances"]})
+
+
+def told(identity: tuple[str, str]) -> str:
+    """One of `identities` in words."""
+    name, weights = identity
+    return f"{name} of weights {weights}" if weights else name
+
+
 def _cell(values: dict[int, float]) -> str:
     """Mean, and half of the range over seeds."""
     if not values:
@@ -185,9 +196,10 @@ def curve_calls(rows: list[Values]) -> list[int]:
     return sorted({each["steps"] for row in rows for each in row["distances"] if each["share"] < 1})
 
 
-def document(chosen: list[Group], real: Values, facts: dict[str, Any]) -> str:
-    """All tables, in Markdown."""
-    seeds = sorted({seed for group in chosen for seed in group.rows})
+def _floor(real: Values | None) -> str:
+    """The distances between real examples, in a sentence."""
+    if real is None:
+        return "The distance between real examples was not measured."
     counts = real["counts"]
     ends = [f"{real['halves']:.4g} between two halves of the training examples ({counts['halves']:,} each)"]
     ends += [
@@ -195,10 +207,16 @@ def document(chosen: list[Group], real: Values, facts: dict[str, Any]) -> str:
         for split in ("train", "test")
         if real[split] is not None
     ]
+    return f"Between real examples the distance is {'; '.join(ends)}."
+
+
+def document(chosen: list[Group], real: Values | None, facts: dict[str, Any]) -> str:
+    """All tables, in Markdown. real: of `floor.known`."""
+    seeds = sorted({seed for group in chosen for seed in group.rows})
     parts = [
         f"{facts['distance']}, against the training examples; lower is better. Each run has the budget "
         f"{facts['budget']}; seeds {', '.join(map(str, seeds))}. Mean ± half of the range over seeds.",
-        f"Between real examples the distance is {'; '.join(ends)}.",
+        _floor(real),
         "## Sampled by its own method\n\n" + curve_table(chosen),
         "## Best at each number of steps\n\nLevel: not worse than the best at "
         f"{100 * statistics.LEVEL:.0f} % confidence, by the spread (standard deviation) over seeds of all objectives "
@@ -226,7 +244,7 @@ def document(chosen: list[Group], real: Values, facts: dict[str, Any]) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def as_json(chosen: list[Group], real: Values, facts: dict[str, Any]) -> dict[str, Any]:
+def as_json(chosen: list[Group], real: Values | None, facts: dict[str, Any]) -> dict[str, Any]:
     """All numbers of the tables."""
     lines = []
     for group in chosen:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eval import compare
+from eval import compare, features
 from eval.comparison import budget, floor, summary, sweeps, training
 from eval.tables import store
 from sgflow_jax import trainer
@@ -24,7 +24,6 @@ def get_config(objective="sgflow"):
     config.optim.b1 = 0.8
     return config.lock()
 """
-REAL = {"halves": 1.0, "train": 1.0, "test": None, "counts": {"halves": 2, "train": 2}}
 
 
 @pytest.fixture
@@ -58,9 +57,11 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
         ends = [(method, steps, 1.0) for method in ("euler", "flow_map") for steps in (1, 2)]
         assert where == sorted(ends + [("flow_map", 1, share) for share in (0.125, 0.25, 0.5)])
 
-    real = floor.measured(comparison.base("mean_flow"), "pixels", 100, comparison.out)
+    pixels = features.make("pixels")
+    real = floor.measured(comparison.base("mean_flow"), pixels, 100, comparison.out)
     assert real["halves"] > 0 and real["counts"]["train"] == 100
-    compare.write(comparison, rows, real)
+    comparison.check_features(pixels)
+    compare.write(comparison, rows)
     text = (comparison.out / "comparison.md").read_text()
     assert "| mean_flow | " in text and "## Best at each number of steps" in text and "steps:8" in text
     told = json.loads((comparison.out / "comparison.json").read_text())
@@ -73,6 +74,12 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
     assert dataclasses.replace(comparison, seeds=(1, 2)).so_far() == rows[1:]
     with pytest.raises(InputError, match="has no row of this comparison"):
         dataclasses.replace(comparison, seeds=(2,)).so_far()
+
+    with pytest.raises(InputError, match="with pixels, and here it is pixels of weights abc: use another --out"):
+        comparison.check_features(dataclasses.replace(pixels, weights="abc"))
+    other = [{**each, "weights": "abc"} for each in rows[1]["distances"]]
+    with pytest.raises(InputError, match="pixels and pixels of weights abc: remove those of one"):
+        compare.write(comparison, [rows[0], {**rows[1], "distances": other}])
 
     # A row that is lost is swept, but not trained, again, and is the same to the bit.
     lost = rows[0]
@@ -90,7 +97,7 @@ def test_a_run_may_begin_with_flow_matching(comparison):
     started = dataclasses.replace(comparison, seeds=(0,), first=0.5, budget=budget.Budget("steps", 16.0))
     (row,) = _measured(started)
     assert row["num_steps"] == 16 and row["last_steps"] == 8
-    compare.write(started, [{**row, "distances": [each for each in row["distances"] if each["share"] == 1]}], REAL)
+    compare.write(started, [{**row, "distances": [each for each in row["distances"] if each["share"] == 1]}])
     assert not (started.out / "learning.png").exists()  # as with --curve=
     (group,) = summary.groups([row])
     assert group.name == "mean_flow after flow_matching (0.5)"
@@ -106,7 +113,7 @@ def test_divergence_is_a_row(comparison, monkeypatch):
     rows = _measured(dataclasses.replace(comparison, seeds=(0,)))
     chosen = summary.groups(rows)
     assert [group.diverged for group in chosen] == [[0]] and not summary.at(chosen, 1)
-    compare.write(comparison, rows, REAL)
+    compare.write(comparison, rows)
     assert "seed 0: the loss is not finite" in (comparison.out / "comparison.md").read_text()
     assert not (comparison.out / "curves.png").exists()
 
