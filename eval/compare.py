@@ -20,7 +20,6 @@ from absl import flags
 
 from eval import features, reference, report
 from eval.comparison import budget, floor, plots, summary, sweeps, training
-from eval.features.interface import Features
 from eval.figure import png
 from eval.tables import store, variants
 from sgflow_jax import cli, objectives, terminal
@@ -31,6 +30,7 @@ from sgflow_jax.interfaces import InputError
 
 CALLS = "1,2,4,8,16,50"
 CURVE = "1,8"
+SAME = 1e-4  # largest relative difference of a distance between weights that count as the same
 # The settings of a row, and their valid values.
 SETTINGS = {
     "config": str,  # the name of the file
@@ -116,23 +116,27 @@ class Comparison:
                 f"{now.get(name, 'the default')}): use another --out"
             )
 
-    def so_far(self) -> list[store.Values]:
-        """The rows that were measured. InputError if there are none."""
-        found = [store.Store(self.out).find(settings) for settings in self.wanted()]
-        if not any(found):
-            raise InputError(f"{self.out} has no row of this comparison: give the command without --so_far first")
+    def measured(self) -> list[store.Values]:
+        """The rows that were measured."""
+        found = map(store.Store(self.out).find, self.wanted())
         return [row for row in found if row is not None]
 
-    def check_features(self, extract: Features) -> None:
-        """InputError if rows were measured with other weights of the features."""
-        found = [row for row in map(store.Store(self.out).find, self.wanted()) if row is not None]
-        mine = extract.name, extract.weights
-        others = [identity for identity in summary.identities(found) if identity != mine]
-        if others:
-            raise InputError(
-                f"{self.out} has rows measured with {summary.told(others[0])}, and here it is {summary.told(mine)}: "
-                "use another --out"
-            )
+    def so_far(self) -> list[store.Values]:
+        """The rows that were measured. InputError if there are none."""
+        found = self.measured()
+        if not found:
+            raise InputError(f"{self.out} has no row of this comparison: give the command without --so_far first")
+        return found
+
+    def check_features(self, rows: list[store.Values], *more: tuple[str, str]) -> float:
+        """The `floor.spread` of the features of rows. InputError if that is more than rounding. more: further ones of
+        `summary.identities`."""
+        identities = sorted({*summary.identities(rows), *more})
+        spread = floor.spread(identities, self.what.num_samples, self.out)
+        if spread > SAME:
+            each = " and ".join(map(summary.told, identities))
+            raise InputError(f"{self.out} has rows measured with {each}, which do not compare: use another --out")
+        return spread
 
     def workdir(self, settings: store.Settings) -> str:
         """The directory of a row's training run, which all measures of the run share."""
@@ -153,13 +157,11 @@ class Comparison:
 def write(comparison: Comparison, rows: list[store.Values]) -> None:
     """Writes tables, figures and the page of the rows asked for. InputError if their features had different weights."""
     out, chosen = comparison.out, summary.groups(rows)
+    spread = comparison.check_features(rows)
     identities = summary.identities(rows)
-    if len(identities) > 1:
-        each = " and ".join(map(summary.told, identities))
-        raise InputError(f"{out} has rows measured with {each}: remove those of one")
     real = floor.known(identities[0], comparison.what.num_samples, out) if identities else None
     distance = summary.distance_name(rows)
-    facts = {"budget": str(comparison.budget), "distance": distance}
+    facts = {"budget": str(comparison.budget), "distance": distance, "spread": spread}
     text = summary.document(chosen, real, facts)
     terminal.say(text)
     disk.write_atomically(out / "comparison.md", text)
@@ -233,8 +235,8 @@ def main(_):
         return
     if not given.row:  # first, so that the processes of the rows find classifier and statistics
         extract = reference.extractor(given.config, comparison.what.features, None, None)
-        comparison.check_features(extract)
         floor.measured(given.config, extract, comparison.what.num_samples, comparison.out)
+        comparison.check_features(comparison.measured(), (extract.name, extract.weights))
     rows = store.from_command("eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:])
     if rows is not None:
         write(comparison, rows)

@@ -1,6 +1,7 @@
 """The distance between real examples, in the features of a comparison: what no generated examples can be expected to
 undercut."""
 
+import math
 from pathlib import Path
 
 import ml_collections
@@ -38,6 +39,18 @@ def known(identity: tuple[str, str], num_samples: int, folder: Path) -> store.Va
     wanted = {"features": name, "weights": weights, "num_samples": num_samples}
     rows = store.Store(folder / "real").every()
     return next((row for row in rows if wanted.items() <= row.items()), None)
+
+
+def spread(identities: list[tuple[str, str]], num_samples: int, folder: Path) -> float:
+    """By how much, relative, the distance of the halves differs between weights; infinite if it is not known for all.
+
+    A classifier that is trained anew on another machine has other weights by rounding, and the same distances to 1e-6.
+    """
+    found = [known(identity, num_samples, folder) for identity in identities]
+    if len(found) > 1 and None in found:
+        return math.inf
+    halves = [row["halves"] for row in found if row is not None]
+    return max(halves) / min(halves) - 1 if halves else 0.0
 
 
 def _measure(config: ml_collections.ConfigDict, extract: Features, num_samples: int) -> store.Values:

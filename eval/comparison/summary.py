@@ -210,13 +210,24 @@ def _floor(real: Values | None) -> str:
     return f"Between real examples the distance is {'; '.join(ends)}."
 
 
+def _retrained(chosen: list[Group], spread: float) -> str:
+    """A sentence for a classifier that was trained more than once."""
+    found = identities([row for group in chosen for row in group.rows.values()])
+    if len(found) < 2:
+        return ""
+    return (
+        f" The classifier was trained {len(found)} times, on different machines (weights "
+        f"{', '.join(weights for _, weights in found)}): the distance between the halves differs by {spread:.1g} of it."
+    )
+
+
 def document(chosen: list[Group], real: Values | None, facts: dict[str, Any]) -> str:
-    """All tables, in Markdown. real: of `floor.known`."""
+    """All tables, in Markdown. real: of `floor.known`. facts: budget, distance, and the spread of `floor.spread`."""
     seeds = sorted({seed for group in chosen for seed in group.rows})
     parts = [
         f"{facts['distance']}, against the training examples; lower is better. Each run has the budget "
         f"{facts['budget']}; seeds {', '.join(map(str, seeds))}. Mean ± half of the range over seeds.",
-        _floor(real),
+        _floor(real) + _retrained(chosen, facts["spread"]),
         "## Sampled by its own method\n\n" + curve_table(chosen),
         "## Best at each number of steps\n\nLevel: not worse than the best at "
         f"{100 * statistics.LEVEL:.0f} % confidence, by the spread (standard deviation) over seeds of all objectives "

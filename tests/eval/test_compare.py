@@ -60,7 +60,7 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
     pixels = features.make("pixels")
     real = floor.measured(comparison.base("mean_flow"), pixels, 100, comparison.out)
     assert real["halves"] > 0 and real["counts"]["train"] == 100
-    comparison.check_features(pixels)
+    comparison.check_features(rows, ("pixels", ""))
     compare.write(comparison, rows)
     text = (comparison.out / "comparison.md").read_text()
     assert "| mean_flow | " in text and "## Best at each number of steps" in text and "steps:8" in text
@@ -75,11 +75,18 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
     with pytest.raises(InputError, match="has no row of this comparison"):
         dataclasses.replace(comparison, seeds=(2,)).so_far()
 
-    with pytest.raises(InputError, match="with pixels, and here it is pixels of weights abc: use another --out"):
-        comparison.check_features(dataclasses.replace(pixels, weights="abc"))
-    other = [{**each, "weights": "abc"} for each in rows[1]["distances"]]
-    with pytest.raises(InputError, match="pixels and pixels of weights abc: remove those of one"):
-        compare.write(comparison, [rows[0], {**rows[1], "distances": other}])
+    # Rows of a classifier that was trained again: its distances must be the same.
+    again = [rows[0], {**rows[1], "distances": [{**each, "weights": "abc"} for each in rows[1]["distances"]]}]
+    for halves, fine in ((1 + 1e-6, True), (1.1, False)):
+        found = real | {"weights": "abc", "halves": halves * real["halves"]}
+        store.Store(comparison.out / "real").write({"weights": "abc"}, found)
+        if fine:
+            comparison.check_features(again)
+            continue
+        with pytest.raises(InputError, match="pixels and pixels of weights abc, which do not compare: use another"):
+            comparison.check_features(again)
+    with pytest.raises(InputError, match="pixels and pixels of weights d, which"):
+        comparison.check_features(rows, ("pixels", "d"))
 
     # A row that is lost is swept, but not trained, again, and is the same to the bit.
     lost = rows[0]

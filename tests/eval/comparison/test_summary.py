@@ -6,12 +6,13 @@ from eval.comparison import plots, summary
 from eval.figure import png
 
 REAL = {"halves": 0.01, "train": 0.1, "test": 0.2, "counts": {"halves": 50, "train": 20, "test": 10}}
-FACTS = {"distance": "FD-pixels, 20 samples", "budget": "images:100"}
+FACTS = {"distance": "FD-pixels, 20 samples", "budget": "images:100", "spread": 2e-7}
 
 
 def _row(objective, seed, own, euler=None, method="flow_map", diverged=None, early=9.0):
     """A row with distances by number of steps."""
-    each = {"weights": "", "resize": "", "value_error": None, "kernel": 0.0, "precision": None, "recall": None}
+    each = {"weights": "", "resize": "", "features": "pixels"}
+    each |= {"value_error": None, "kernel": 0.0, "precision": None, "recall": None}
     told = [
         {**each, "steps": n, "method": method, "share": 1.0, "value": value, "network": "a"} for n, value in own.items()
     ]
@@ -76,6 +77,10 @@ def test_the_document_tells_real_distances_and_faults(groups):
     assert "0.01 between two halves of the training examples (50 each)" in text
     assert "0.2 from 10 test examples" in text and "seeds 0, 1" in text
     assert "- consistency, seed 1: the loss is not finite" in text
+    assert "was trained" not in text
+    groups[0].rows[0]["distances"][0]["weights"] = "abc"
+    assert "trained 2 times" in summary.document(groups, REAL, FACTS)
+    assert "The distance between real examples was not measured." in summary.document(groups, None, FACTS)
 
 
 def test_a_start_is_part_of_the_name():
