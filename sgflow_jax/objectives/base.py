@@ -98,7 +98,8 @@ class Objective(abc.ABC):
         self._one_of("velocity_target", VELOCITY_TARGETS)
         self._one_of("target", TARGETS)
         self._one_of("dropout", self.dropouts)
-        if not (self.has_targets or self.make_guidance().on):
+        guided = self.make_guidance().on
+        if not (self.has_targets or guided):
             for field, default in {"target": "self", "dropout": "everywhere"}.items():
                 if getattr(self, field) not in (default, "diagonal"):
                     raise InputError(
