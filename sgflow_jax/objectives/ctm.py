@@ -27,6 +27,7 @@ class CTM(FlowMapObjective):
     intervals: int = 64
 
     directions = ("forward",)
+    pairings = ("sorted",)  # it divides by s - t
     exact = False
     takes_teacher = True
     nested = True

@@ -107,6 +107,7 @@ class FlowMapObjective(Objective):
     weight_offset: float = 1.0
 
     directions = ("forward", "both")
+    pairings = PAIRINGS
     weights = ("none", "residual", "learned")
     dropouts = ("everywhere", "predictions", "diagonal")
 
@@ -116,7 +117,7 @@ class FlowMapObjective(Objective):
         if self.warmup_steps < 0 or self.ramp_steps < 0:
             raise InputError(f"warmup_steps is {self.warmup_steps}, ramp_steps {self.ramp_steps}: use 0 or more steps")
         self._one_of("direction", self.directions)
-        self._one_of("pairing", PAIRINGS)
+        self._one_of("pairing", self.pairings)
         self._one_of("end_law", ("same", *LAWS))
         self._one_of("diagonal_law", ("same", "start", *LAWS))
         self.make_pair_law()

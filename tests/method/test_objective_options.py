@@ -147,6 +147,7 @@ def test_only_some_options_leave_the_truth_stationary():
         ("fmm", {"weight": "residual"}, "weight of FMM.*none"),
         ("ctm", {"direction": "both"}, "direction of CTM is 'both'.*forward"),
         ("ctm", {"intervals": 0}, "intervals of CTM is 0"),
+        ("ctm", {"pairing": "clipped"}, "pairing of CTM is 'clipped': use 'sorted'"),
         ("shortcut", {"direction": "both"}, "direction of Shortcut is 'both'.*forward"),
         ("shortcut", {"num_steps": 6}, "num_steps of Shortcut is 6.*power of 2"),
         ("shortcut", {"num_steps": 0}, "num_steps of Shortcut is 0"),

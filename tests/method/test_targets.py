@@ -12,6 +12,7 @@ from sgflow_jax.interfaces import InputError, LabelledNet
 from sgflow_jax.objectives.flow_map_objective import FlowMapObjective, OffDiagonal
 from tests import independent
 from tests.independent import At, square
+from tests.method.test_objective_batches import FLOW_MAPS
 from tests.method.test_objectives import UNIFORM, B, times_in_domain
 
 KEY = jax.random.key(3)
@@ -130,6 +131,28 @@ def test_targets_are_those_of_the_other_network(name, options, expected, kind, x
 
 def test_every_objective_with_targets_has_a_case():
     assert {name for name, *_ in CASES} == {name for name in objectives.names() if objectives.make(name).has_targets}
+
+
+@pytest.mark.parametrize("name", [name for name in FLOW_MAPS if name not in ("fmm", "ctm", "shortcut")])
+def test_a_jump_of_length_0_is_flow_matching_or_nothing(name, x64):
+    """Where pairs are clipped. What flow_map_objective says of each loss."""
+    objective = objectives.make(name, pairing="clipped")
+    rng = np.random.default_rng(4)
+    x0, x1 = rng.standard_normal((2, B, independent.D))
+    at = At.of(UNIFORM, UNIFORM, x0, x1, independent.PATHS["linear"])
+    examples = OffDiagonal(*map(jnp.asarray, (*at[:4], UNIFORM)), 0)
+    params = jax.tree.map(jnp.asarray, independent.parameters(rng))
+
+    def net(params):
+        return lambda t, u, x: independent.network(jnp, params, t, u, x)
+
+    def flow_matching(params):
+        return jnp.sum((net(params)(examples.t, examples.t, examples.x_t) - examples.dx_t) ** 2)
+
+    found = jax.grad(lambda p: jnp.sum(objective.off_diagonal(net(p), examples, None).per_example))(params)
+    learns = name in ("sgflow", "mean_flow", "improved_mean_flow")
+    expected = jax.tree.map(lambda slope: slope * float(learns), jax.grad(flow_matching)(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
 
 
 def test_dropout_on_the_diagonal_only(x64):

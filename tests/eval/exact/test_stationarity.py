@@ -25,8 +25,7 @@ EXACT = [name for name in objectives.names() if variants.parse(name).make().exac
 CLIPPED = "time_law=logit_normal,logit_mean=0.6,logit_std=1.6,pairing=clipped,end_law=logit_normal,end_logit_mean=4.0"
 RECIPES = [
     f"mean_flow({CLIPPED},end_logit_std=1.6,prob_diagonal=0.25)",
-    "lsd(weight=learned)",
-    "psd(target=average,diagonal_law=start)",
+    "lsd(weight=learned,diagonal_law=start)",
 ]
 
 
@@ -177,30 +176,24 @@ def test_a_correction_on_its_way_keeps_the_stationary_point(x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lsd", "mean_flow"])
-def test_an_average_that_is_wrong_moves_the_stationary_point(name, x64):
+def test_an_average_that_is_wrong_moves_the_stationary_point(x64):
+    """At an average that is right the loss is that of the network's own targets (test_targets)."""
     wrong = jnp.full(audit.DIRECTIONS, audit.PERTURBATION)
-    objective = audit.make(f"{name}(target=average)")
-    assert _at_the_truth(objective, "gaussian", 2**14)["z"] < 4
-    assert _at_the_truth(objective, "gaussian", 2**14, average=wrong)["z"] > 8
+    assert _at_the_truth(audit.make("lsd(target=average)"), "gaussian", 2**14, average=wrong)["z"] > 8
 
 
 @pytest.mark.slow
 def test_dropout_keeps_the_stationary_point_on_the_diagonal_only(x64):
     """Errors of mean 0 in the place of dropout."""
     everywhere, diagonal = (audit.make(f"sgflow(dropout={where})") for where in ("everywhere", "diagonal"))
-    assert _at_the_truth(everywhere, "gaussian", 2**14, dropout=0.5)["z"] > 8
-    assert _at_the_truth(diagonal, "gaussian", 2**14, dropout=0.5)["z"] < 4
+    assert _at_the_truth(everywhere, "gaussian", 2**15, dropout=0.8)["z"] > 8
+    assert _at_the_truth(diagonal, "gaussian", 2**15, dropout=0.8)["z"] < 4
 
 
 @pytest.mark.slow
 def test_the_pseudo_huber_distance_moves_the_stationary_point_on_an_asymmetric_law(x64):
-    def z(distance, law):
-        objective = objectives.make("consistency", continuous=True, distance=distance)
-        return _at_the_truth(objective, law, 2**15)["z"]
-
-    assert z("pseudo_huber", "mixture") > 8
-    assert z("pseudo_huber", "gaussian") < 4 and z("squared", "mixture") < 4
+    objective = objectives.make("consistency", continuous=True, distance="pseudo_huber")
+    assert _at_the_truth(objective, "mixture", 2**14)["z"] > 8
 
 
 def test_expectations_are_sampled_until_accepted():
