@@ -72,7 +72,7 @@ class Objective(abc.ABC):
     domain = Domain.FORWARD
     # The numbers of `flow_map` sampling steps it is trained for; None for any.
     step_counts = None
-    # Whether the true map is a stationary point. If False, it becomes one only as some step size goes to 0.
+    # Whether the true map is a stationary point. If False, it becomes one as some step size goes to 0, or never.
     exact = True
     # Whether a given velocity network may replace the model's own velocity (distillation).
     takes_teacher = False
@@ -80,8 +80,8 @@ class Objective(abc.ABC):
     regression = False
     # Whether gradients pass through one network call into another call that made its input.
     nested = False
-    # Whether any value of the network is behind a stop-gradient, besides the velocity of guidance.
-    has_targets = True
+    # Whether values without gradient, besides the velocity of guidance, are made by `target_net`.
+    has_targets = False
     # Whether it trains a weight of the loss too (`interfaces.TrainedNet.log_loss`).
     learns_weight = False
     dropouts = ("everywhere", "predictions")

@@ -36,9 +36,10 @@ class Consistency(Objective):
     al., Theorem 6), has none; its value is only the size of D f, mostly noise.
 
     continuous: which of the two.
-    distance: "squared", |r|^2 as above, or "pseudo_huber", sqrt(|r|^2 + c^2) - c with c = huber_scale sqrt(D) for D
-        coordinates (Song & Dhariwal, section 3.3). It weights an example by about 1 / |r|, and r has the noise of dx_t.
-        So it moves the stationary point: from the mean towards the median wherever |r| is not small against c.
+    distance, huber_scale: "squared", |r|^2 as above, or "pseudo_huber", sqrt(|r|^2 + c^2) - c with c = huber_scale
+        sqrt(D) for D coordinates (Song & Dhariwal, section 3.3). It weights an example by about 1 / |r|, and r has the
+        noise of dx_t. So it moves the stationary point, from the mean towards a median, where |r| is not small
+        against c.
     interval: the length that divides the discrete loss. "time": s - t. "noise_level": sigma_t - sigma_s for the ratio
         sigma of noise to data in x_t, (1 - t) / t on the linear path (Song & Dhariwal, section 3.1). It is infinite at
         t = 0, so examples there have weight 0.
@@ -61,6 +62,7 @@ class Consistency(Objective):
 
     domain = Domain.TO_DATA
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def __post_init__(self):

@@ -30,6 +30,7 @@ class CTM(FlowMapObjective):
     pairings = ("sorted",)  # it divides by s - t
     exact = False
     takes_teacher = True
+    has_targets = True
     nested = True
 
     def __post_init__(self):

@@ -67,6 +67,7 @@ class SlimESD(FlowMapObjective):
     """
 
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def off_diagonal(self, net, examples, teacher):

@@ -20,7 +20,6 @@ class FlowMatching(Objective):
 
     domain = Domain.DIAGONAL
     regression = True
-    has_targets = False
 
     def unguided_loss(self, net, drawn, teacher):
         loss = diagonal_loss(net, drawn)

@@ -22,7 +22,6 @@ class FMM(FlowMapObjective):
     directions = ("both",)
     weights = ("none", "learned")
     nested = True
-    has_targets = False
 
     def draw_pair(self, key, n, dtype):
         u, t = super().draw_pair(key, n, dtype)  # both orders are equally likely; this one reproduces earlier versions

@@ -63,6 +63,7 @@ class SlimLSD(FlowMapObjective):
     """
 
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def off_diagonal(self, net, examples, teacher):

@@ -31,6 +31,7 @@ class MeanFlow(FlowMapObjective):
 
     weights = ("none", "adaptive", "learned")
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def off_diagonal(self, net, examples, teacher):
@@ -56,6 +57,7 @@ class ImprovedMeanFlow(FlowMapObjective):
 
     weights = ("none", "residual", "adaptive", "learned")
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def off_diagonal(self, net, examples, teacher):

@@ -49,6 +49,7 @@ class SGFlow(FlowMapObjective):
     tangents: str = "linearize"
 
     takes_teacher = True
+    has_targets = True
     weights = ("none", "residual")  # a learned weight needs a loss that is not negative
 
     def __post_init__(self):

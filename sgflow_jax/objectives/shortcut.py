@@ -30,6 +30,7 @@ class Shortcut(FlowMapObjective):
     directions = ("forward",)
     exact = False
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def __post_init__(self):
