@@ -35,7 +35,8 @@ class BoundTrainedNet(BoundNet):
     loss_weight: Any = None
 
     def without_dropout(self) -> "BoundTrainedNet":
-        return self.replace(dropout_keys=None)
+        # The network itself, where it has none: then a prediction and its target share one call.
+        return self if self.dropout_keys is None else self.replace(dropout_keys=None)
 
     def averaged(self) -> "BoundTrainedNet":
         if self.average is None:
