@@ -70,10 +70,12 @@ def derivatives(
 
 
 def average_velocity_derivative(
-    net: Net, t: jax.Array, u: jax.Array, x: jax.Array, tangent: Tangent
+    net: Net, t: jax.Array, u: jax.Array, x: jax.Array, tangent: Tangent, target: Net | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """(F, derivative of F along the tangent), both like x."""
-    return jax.jvp(net, (t, u, x), tangent)
+    """(F, derivative of F along the tangent), both like x. target: the network that is differentiated, if another."""
+    if target is None or target is net:
+        return jax.jvp(net, (t, u, x), tangent)
+    return net(t, u, x), jax.jvp(target, (t, u, x), tangent)[1]
 
 
 def detached(net: Net) -> Net:

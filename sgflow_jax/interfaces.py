@@ -60,6 +60,20 @@ class LabelledNet(ConditionedNet, Protocol):
         """[B]: whether the label of an example is a class, not the null class."""
 
 
+@runtime_checkable
+class TrainedNet(Protocol):
+    """A network during training."""
+
+    def without_dropout(self) -> Net:
+        """The same network as it will be sampled, with no activation dropped."""
+
+    def averaged(self) -> Net:
+        """The same network, dropout included, with the average of its parameters in place of the parameters."""
+
+    def log_loss(self, t: jax.Array, u: jax.Array) -> jax.Array:
+        """w(t, u), [B], of the learned weight exp(-w) of the loss: an estimate of the logarithm of the loss."""
+
+
 class LossOut(NamedTuple):
     """The result of an objective.
 
@@ -68,7 +82,7 @@ class LossOut(NamedTuple):
     terms: scalars, the parts of the loss before any weight or ramp, each the mean over the examples it applies to; ()
         if the only one is the mean of per_example.
     degree: a scalar or [B]. per_example grows with the number of coordinates D as D^degree: 1 for a squared norm, 0 for
-        a loss that a weight bounds. Training minimises the mean of per_example / D^degree.
+        a loss that a weight bounds or that is per coordinate. Training minimises the mean of per_example / D^degree.
     """
 
     per_example: jax.Array
@@ -80,6 +94,18 @@ class LossOut(NamedTuple):
 def restrict(net: Net, select: Callable[[jax.Array], jax.Array]) -> Net:
     """The same network for the examples that `select` ([B, ...] -> [b, ...]) keeps."""
     return net.restrict(select) if isinstance(net, ConditionedNet) else net
+
+
+def without_dropout(net: Net) -> Net:
+    """The same network with no activation dropped."""
+    return net.without_dropout() if isinstance(net, TrainedNet) else net
+
+
+def in_training(net: Net) -> TrainedNet:
+    """The network itself. InputError if it is not in training, so has no average and no weight of the loss."""
+    if not isinstance(net, TrainedNet):
+        raise InputError("this option needs a network in training: bind it as models.trained.BoundTrainedNet does")
+    return net
 
 
 def expand_time(t: jax.Array, x: jax.Array) -> jax.Array:

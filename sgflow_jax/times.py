@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from sgflow_jax.interfaces import InputError
 
 LAWS = ("uniform", "logit_normal")
+PAIRINGS = ("sorted", "clipped")
+MAX_LOGIT = 100.0
 MAX_GROUP = 64
 
 
@@ -27,31 +29,65 @@ class Domain(enum.Enum):
 class TimeLaw:
     """The distribution of one time in (0, 1).
 
-    name: "uniform", or "logit_normal": t = 1 / (1 + exp(-z)) with z ~ N(logit_mean, logit_std^2).
+    name: "uniform", or "logit_normal": t = 1 / (1 + exp(-z)) with z ~ N(logit_mean, logit_std^2), kept in the open
+        interval by one rounding unit.
     logit_mean: above 0 favours data, t = 1. In papers with noise at time 1 the sign is the opposite, since the logit
-        of 1 - t is -z: MeanFlow's P_mean = -2, which favours data, is logit_mean = +2 here.
+        of 1 - t is -z: MeanFlow's P_mean = -2, which favours data, is logit_mean = +2 here. EDM and consistency models
+        draw the noise level of x1 + sigma x0 instead. On the linear path x_t / t has sigma = (1 - t) / t, so the logit
+        of t is -ln sigma: ln sigma ~ N(-1.2, 1.2^2) (EDM) is logit_mean = 1.2, logit_std = 1.2, and iCT's and ECT's
+        N(-1.1, 2^2) is 1.1 and 2.
+    prefix: of these names in an error.
     """
 
     name: str = "uniform"
     logit_mean: float = 0.0
     logit_std: float = 1.0
+    prefix: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self):
         if self.name not in LAWS:
-            raise InputError(f"unknown time_law {self.name!r}: use one of {', '.join(LAWS)}")
-        if self.logit_std <= 0:
-            raise InputError(f"logit_std is {self.logit_std}: use a positive number")
+            raise InputError(f"unknown {self.prefix or 'time_'}law {self.name!r}: use one of {', '.join(LAWS)}")
+        if not 0 < self.logit_std <= MAX_LOGIT:
+            raise InputError(
+                f"{self.prefix}logit_std is {self.logit_std}: use a positive number of at most {MAX_LOGIT}"
+            )
+        if not abs(self.logit_mean) <= MAX_LOGIT:
+            raise InputError(f"{self.prefix}logit_mean is {self.logit_mean}: use one from {-MAX_LOGIT} to {MAX_LOGIT}")
 
     def single(self, key: jax.Array, n: int, dtype=jnp.float32) -> jax.Array:
         """Independent times t [n], for diagonal examples."""
         if self.name == "uniform":
             return jax.random.uniform(key, (n,), dtype)
-        return jax.nn.sigmoid(self.logit_mean + self.logit_std * jax.random.normal(key, (n,), dtype))
+        t = jax.nn.sigmoid(self.logit_mean + self.logit_std * jax.random.normal(key, (n,), dtype))
+        least = jnp.finfo(dtype).eps  # float32 rounds the sigmoid of 17 up to 1
+        return jnp.clip(t, least, 1 - least)
 
-    def pair(self, key: jax.Array, n: int, dtype=jnp.float32, both: bool = False) -> tuple[jax.Array, jax.Array]:
-        """(t, u), both [n]: two independent draws, sorted so that t <= u unless `both` orders are wanted."""
-        a, b = self.single(key, 2 * n, dtype).reshape(2, n)
-        return (a, b) if both else (jnp.minimum(a, b), jnp.maximum(a, b))
+
+@dataclasses.dataclass(frozen=True)
+class PairLaw:
+    """The distribution of the two times t <= u of a jump, made of two independent times a and b.
+
+    start, end: the laws of a and b.
+    pairing: "sorted": t = min(a, b), u = max(a, b). With two uniform times (t, u) has the density 2 on t < u: it is
+        uniform on the triangle. "clipped": t = a, u = max(a, b), so the jumps with b <= a have length 0.
+    """
+
+    start: TimeLaw
+    end: TimeLaw
+    pairing: str = "sorted"
+
+    def draw(self, key: jax.Array, n: int, dtype=jnp.float32) -> tuple[jax.Array, jax.Array]:
+        """(t, u), both [n]."""
+        a, b = self.unordered(key, n, dtype)
+        return (jnp.minimum(a, b) if self.pairing == "sorted" else a), jnp.maximum(a, b)
+
+    def unordered(self, key: jax.Array, n: int, dtype=jnp.float32) -> tuple[jax.Array, jax.Array]:
+        """(a, b), both [n]."""
+        if self.start == self.end:
+            a, b = self.start.single(key, 2 * n, dtype).reshape(2, n)
+            return a, b
+        key_start, key_end = jax.random.split(key)
+        return self.start.single(key_start, n, dtype), self.end.single(key_end, n, dtype)
 
 
 @dataclasses.dataclass(frozen=True)

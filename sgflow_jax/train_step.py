@@ -15,6 +15,7 @@ from clu import metrics as clu_metrics
 from sgflow_jax import data, guidance, optim
 from sgflow_jax.guard import Guard, Limits
 from sgflow_jax.models import BoundNet
+from sgflow_jax.models.trained import BoundTrainedNet, LossWeight
 from sgflow_jax.objectives.base import Objective
 
 
@@ -32,6 +33,36 @@ class TrainState:
     average: Any
     rollbacks: jax.Array
     skipped: jax.Array
+
+    @property
+    def trained(self) -> Any:
+        """What the optimiser trains."""
+        return self.params
+
+    def with_trained(self, trained: Any) -> "TrainState":
+        return self.replace(params=trained)
+
+
+class Trained(NamedTuple):
+    """What the optimiser trains where the loss has a learned weight: the network's parameters and that weight's."""
+
+    params: Any
+    loss_weight: Any
+
+
+@flax.struct.dataclass
+class WeighedState(TrainState):
+    """The training state with a learned weight of the loss. loss_weight: the parameters of `LossWeight`, which belong
+    to no network that is averaged or sampled."""
+
+    loss_weight: Any
+
+    @property
+    def trained(self) -> Trained:
+        return Trained(self.params, self.loss_weight)
+
+    def with_trained(self, trained: Trained) -> "WeighedState":
+        return self.replace(params=trained.params, loss_weight=trained.loss_weight)
 
 
 @flax.struct.dataclass
@@ -98,7 +129,11 @@ class TrainStep:
         params = self.model.init(key, t, t, jnp.zeros((1, *shape)), label)["params"]
         none = jnp.zeros((), jnp.int32)
         average = jax.tree.map(jnp.copy, params)
-        return TrainState(none, params, self.optimiser.init(params), average, rollbacks=none, skipped=none)
+        if not self.objective.learns_weight:
+            return TrainState(none, params, self.optimiser.init(params), average, rollbacks=none, skipped=none)
+        trained = Trained(params, LossWeight().init(key, t, t)["params"])  # all 0, whatever the key
+        opt_state = self.optimiser.init(trained)
+        return WeighedState(none, params, opt_state, average, none, none, trained.loss_weight)
 
     def init_monitor(self, batch: dict[str, Any], state: TrainState) -> Monitor:
         """An empty monitor, with averages for the metrics that the objective returns."""
@@ -118,9 +153,11 @@ class TrainStep:
         drawn = self.objective.draw(key_times, x0, x1, step, alike)
         return Examples(drawn, label, jax.random.split(key_dropout, len(x1)))
 
-    def loss(self, params, part: Examples, coordinates: int, teacher: BoundNet | None):
-        """(loss, `Seen`) of a batch or a part of it. coordinates: of one example."""
-        net = BoundNet(self.model, params, part.label, part.dropout_keys)
+    def loss(self, trained, part: Examples, coordinates: int, teacher: BoundNet | None, average=None):
+        """(loss, `Seen`) of a batch or a part of it. trained: the network's parameters, or `Trained`. coordinates: of
+        one example. average: of the parameters, where targets are made with it."""
+        params, loss_weight = trained if isinstance(trained, Trained) else (trained, None)
+        net = BoundTrainedNet(self.model, params, part.label, part.dropout_keys, average, loss_weight)
         teacher = None if teacher is None else teacher.replace(label=part.label)
         out = self.objective.loss(net, part.drawn, teacher)
 
@@ -130,12 +167,14 @@ class TrainStep:
         seen = jax.tree.map(lambda sum: sum / coordinates, Seen(out.metrics, terms))
         return jnp.mean(out.per_example * coordinates ** (1 - out.degree)) / coordinates, seen
 
-    def gradient(self, params, state: TrainState, batch, key, teacher: BoundNet | None = None):
-        """((loss, `Seen`), gradient) of a batch, at `params`."""
+    def gradient(self, trained, state: TrainState, batch, key, teacher: BoundNet | None = None):
+        """((loss, `Seen`), gradient) of a batch, at `trained`, which is like state.trained."""
         examples = self._examples(batch, jax.random.fold_in(key, state.step + state.skipped), state.step)
 
+        average = self.gather(state.average) if self.objective.target == "average" else None
+
         def gradient_of(part):
-            return jax.value_and_grad(self.loss, has_aux=True)(params, part, batch["x"][0].size, teacher)
+            return jax.value_and_grad(self.loss, has_aux=True)(trained, part, batch["x"][0].size, teacher, average)
 
         if self.microbatches == 1:
             return gradient_of(examples)
@@ -145,14 +184,14 @@ class TrainStep:
         return jax.tree.map(lambda sum: sum / self.microbatches, total)
 
     def _update(self, state: TrainState, batch, key, teacher: BoundNet | None):
-        (loss, seen), grads = self.gradient(self.gather(state.params), state, batch, key, teacher)
-        updates, opt_state = self.optimiser.update(grads, state.opt_state, state.params)
+        (loss, seen), grads = self.gradient(self.gather(state.trained), state, batch, key, teacher)
+        updates, opt_state = self.optimiser.update(grads, state.opt_state, state.trained)
         updates = optax.tree.scale(self.rollback_factor**state.rollbacks, updates)
-        params = optax.apply_updates(state.params, updates)
-        average = optim.update_average(state.average, params, state.step, self.ema_decay)
+        new = state.with_trained(optax.apply_updates(state.trained, updates))
+        average = optim.update_average(state.average, new.params, state.step, self.ema_decay)
 
         metrics = {"loss": loss, **seen.metrics, "grad_norm": optax.tree.norm(grads)}
-        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, average=average)
+        new = new.replace(step=state.step + 1, opt_state=opt_state, average=average)
         return new, metrics, jnp.stack(seen.terms)
 
     def __call__(

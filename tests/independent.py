@@ -265,6 +265,17 @@ def consistency_discrete(params, frozen, at, x_s=None):
     return square(f(params, at.t, at.u, at.x) - f(frozen, at.s, at.u, x_s)) / (at.s - at.t)
 
 
+def huber(squares, c):
+    return np.sqrt(squares + c**2) - c
+
+
+def consistency_ict(params, frozen, at, c):
+    """Pseudo-Huber over the step of the noise level, which is infinite at t = 0."""
+    r = f(params, at.t, at.u, at.x) - f(frozen, at.s, at.u, sample(at.path, at.s, at.x0, at.x1)[0])
+    with np.errstate(divide="ignore"):
+        return huber(square(r), c) / ((1 - at.t) / at.t - (1 - at.s) / at.s)
+
+
 def consistency_distilled(params, frozen, at):
     """x_s is a step of Euler's method along the teacher, or along dx where there is none."""
     v = at.dx if at.teacher is None else velocity(frozen, at, at.t, at.x)

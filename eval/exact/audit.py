@@ -90,12 +90,15 @@ def _basis(t, u, x):
 class Candidate:
     """The network F = F_exact + sum_k theta_k phi_k of a law. truth: 1, or 0 for its velocity in place of F_exact.
     label: [B], for the labelled law; each class then has its own phi_k, with factors of either sign, since the mean of
-    v_c - v_null over the classes of a point is 0."""
+    v_c - v_null over the classes of a point is 0. average: theta of the averaged network. masks: [B, DIRECTIONS],
+    errors of theta whose mean is 0, in the place of dropout; None without it."""
 
     law: oracles.Oracle | oracles.LabelledMixture
     truth: float
     theta: jax.Array
     label: jax.Array | None = None
+    average: jax.Array | None = None
+    masks: jax.Array | None = None
 
     def __call__(self, t, u, x):
         given = () if self.label is None else (self.label,)
@@ -103,7 +106,9 @@ class Candidate:
         # F(t, t, x) is the velocity: one call instead of the steps of a solver.
         exact = velocity if u is t else self.law.average_velocity(t, u, x, *given)
 
-        return self.truth * exact + (1 - self.truth) * velocity + jnp.tensordot(self.theta, self._phi(t, u, x), axes=1)
+        phi = self._phi(t, u, x)
+        dropped = 0 if self.masks is None else jnp.einsum("bk,kbd->bd", self.masks, phi)
+        return self.truth * exact + (1 - self.truth) * velocity + jnp.tensordot(self.theta, phi, axes=1) + dropped
 
     def _phi(self, t, u, x):
         if self.label is None:
@@ -112,13 +117,24 @@ class Candidate:
         return jnp.cos(2 * label)[None] * _basis(t, u, x + 0.7 * label)
 
     def restrict(self, select) -> "Candidate":
-        return dataclasses.replace(self, label=jax.tree.map(select, self.label))
+        label, masks = jax.tree.map(select, (self.label, self.masks))
+        return dataclasses.replace(self, label=label, masks=masks)
 
     def unconditional(self) -> "Candidate":
         return dataclasses.replace(self, label=jnp.full_like(self.label, self.law.num_classes))
 
     def has_class(self) -> jax.Array:
         return self.label < self.law.num_classes
+
+    def without_dropout(self) -> "Candidate":
+        return dataclasses.replace(self, masks=None)
+
+    def averaged(self) -> "Candidate":
+        return dataclasses.replace(self, theta=self.average)
+
+    def log_loss(self, t, u) -> jax.Array:
+        """Any function of the times will do: a learned weight keeps a stationary point whatever it has learned."""
+        return jnp.sin(3 * t) + u**2 - 0.5
 
 
 def _data(law: oracles.Oracle | oracles.LabelledMixture, key: jax.Array):
@@ -131,24 +147,32 @@ def _data(law: oracles.Oracle | oracles.LabelledMixture, key: jax.Array):
 
 
 def gradient(
-    objective: Objective, oracle: oracles.Oracle | oracles.LabelledMixture, dim: int, taught: bool = False
+    objective: Objective,
+    oracle: oracles.Oracle | oracles.LabelledMixture,
+    dim: int,
+    taught: bool = False,
+    average: jax.Array | None = None,
+    dropout: float = 0.0,
 ) -> Callable:
     """The function (theta [DIRECTIONS], truth, error, key) -> the gradient of one batch, [DIRECTIONS].
 
     truth: 1 starts from the exact average velocity, 0 from the velocity v(t, x) instead. taught: gives the objective a
-    teacher, with this `error` of its velocity.
+    teacher, with this `error` of its velocity. average: theta of the averaged network; by default that of the network.
+    dropout: the size of the random errors that stand for dropout, see `Candidate`.
     """
 
     def of_batch(theta, truth, error, key):
         key_noise, key_data, key_loss = jax.random.split(key, 3)
         x0 = jax.random.normal(key_noise, (BATCH, dim))
         x1, label, alike = _data(oracle, key_data)
+        signs = jax.random.rademacher(jax.random.fold_in(key, 3), (BATCH, DIRECTIONS), x0.dtype)
+        masks, averaged = dropout * signs if dropout else None, theta if average is None else average
 
         def teacher(t, u, x):
             return oracle.velocity(t, x) + error * jnp.sin(1.5 * x + 1 + t[:, None])
 
         def loss(theta):
-            net = Candidate(oracle, truth, theta, label)
+            net = Candidate(oracle, truth, theta, label, jax.lax.stop_gradient(averaged), masks)
             out = objective(net, x0, x1, key_loss, variants.TRAINED, teacher if taught else None, alike)
             return jnp.mean(out.per_example)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from eval.tables.variants import TRAINED
 from sgflow_jax import build, data, models
-from sgflow_jax.models import BoundNet
+from sgflow_jax.models.trained import BoundTrainedNet, LossWeight
 from sgflow_jax.objectives.base import Objective
 
 
@@ -32,7 +32,9 @@ def gradient_cost(config: ml_collections.ConfigDict, objective: Objective) -> Co
     params = jax.eval_shape(lambda key: build.train_step(config).init(key, shape).params, key)
 
     def loss(params, x0, x1, key):
-        net = BoundNet(model, params, jnp.zeros(t.shape, jnp.int32))
+        t = jnp.zeros(len(x0))
+        average, loss_weight = jax.lax.stop_gradient(params), LossWeight().init(key, t, t)["params"]
+        net = BoundTrainedNet(model, params, t.astype(jnp.int32), average=average, loss_weight=loss_weight)
         return jnp.mean(objective(net, x0, x1, key, TRAINED).per_example)
 
     gradient = jax.jit(jax.grad(loss)).lower(params, x, x, key)

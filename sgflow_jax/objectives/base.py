@@ -10,10 +10,20 @@ import jax.numpy as jnp
 
 from sgflow_jax import interpolant
 from sgflow_jax.guidance import Guidance, unconditional
-from sgflow_jax.interfaces import InputError, LabelledNet, LossOut, Net, expand_time, squared_norm
+from sgflow_jax.interfaces import (
+    InputError,
+    LabelledNet,
+    LossOut,
+    Net,
+    expand_time,
+    in_training,
+    squared_norm,
+    without_dropout,
+)
 from sgflow_jax.times import Domain, TimeLaw
 
 VELOCITY_TARGETS = ("pair", "batch")
+TARGETS = ("self", "average")
 
 
 class Points(NamedTuple):
@@ -33,14 +43,18 @@ class Objective(abc.ABC):
 
     The fields are the options a config may set.
     interpolant: "linear" or "trigonometric".
-    time_law, logit_mean, logit_std: the distribution of each time, see `times.TimeLaw`. A published logit_mean may
-        need its sign changed.
+    time_law, logit_mean, logit_std: the distribution of each time, see `times.TimeLaw`. Noise is at time 0 here: a
+        published logit_mean for noise at time 1, or mean of ln sigma, changes its sign.
     velocity_target: the value used for dx_t. "pair" is the velocity of the example's own pair. "batch" is its
         conditional mean given x_t when the data are the batch (`interpolant.Interpolant.mean_velocity`): the same
         expected gradient with less noise. For a labelled network, the data are those of the example's class.
     guidance: W of classifier-free guidance, trained into the map so that one call is a guided step, see `guide`; 1 for
         none. Needs labels and model.label_dropout.
     guidance_start, guidance_end: guidance acts at times t from the first to the second only.
+    target: the network that makes the targets, which are all values behind a stop-gradient: "self", or "average", with
+        the average of the parameters (as consistency models, CTM and shortcut models first had it).
+    dropout: where activations are dropped, in a network that has dropout. "everywhere": targets have the mask of the
+        prediction. "predictions": not in targets.
     """
 
     interpolant: str = "linear"
@@ -51,12 +65,14 @@ class Objective(abc.ABC):
     guidance: float = 1.0
     guidance_start: float = 0.0
     guidance_end: float = 1.0
+    target: str = "self"
+    dropout: str = "everywhere"
 
     # Where the network learns F(t, u, x). Decides how it can be sampled (`sampling.METHODS`).
     domain = Domain.FORWARD
     # The numbers of `flow_map` sampling steps it is trained for; None for any.
     step_counts = None
-    # Whether the true map is a stationary point. If False, it becomes one only as some step size goes to 0.
+    # Whether the true map is a stationary point. If False, it becomes one as some step size goes to 0, or never.
     exact = True
     # Whether a given velocity network may replace the model's own velocity (distillation).
     takes_teacher = False
@@ -64,6 +80,11 @@ class Objective(abc.ABC):
     regression = False
     # Whether gradients pass through one network call into another call that made its input.
     nested = False
+    # Whether values without gradient, besides the velocity of guidance, are made by `target_net`.
+    has_targets = False
+    # Whether it trains a weight of the loss too (`interfaces.TrainedNet.log_loss`).
+    learns_weight = False
+    dropouts = ("everywhere", "predictions")
     # The batch size on every device must be a multiple of this.
     batch_multiple = 1
 
@@ -75,7 +96,16 @@ class Objective(abc.ABC):
         interpolant.make(self.interpolant)
         self.make_law()  # rejects a bad law here, not in the middle of a trace
         self._one_of("velocity_target", VELOCITY_TARGETS)
-        self.make_guidance()
+        self._one_of("target", TARGETS)
+        self._one_of("dropout", self.dropouts)
+        guided = self.make_guidance().on
+        if not (self.has_targets or guided):
+            for field, default in {"target": "self", "dropout": "everywhere"}.items():
+                if getattr(self, field) not in (default, "diagonal"):
+                    raise InputError(
+                        f"{field} of {type(self).__name__} is {getattr(self, field)!r}, but it has no target, a value "
+                        f"without gradient: use {default!r}"
+                    )
 
     def _one_of(self, field: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, field)
@@ -88,6 +118,13 @@ class Objective(abc.ABC):
 
     def make_guidance(self) -> Guidance:
         return Guidance(self.guidance, self.guidance_start, self.guidance_end)
+
+    def target_net(self, net: Net) -> Net:
+        """The network that makes the targets; see `target` and `dropout`. InputError if it must be in training and is
+        not."""
+        if self.target == "average":
+            net = in_training(net).averaged()
+        return net if self.dropout == "everywhere" else without_dropout(net)
 
     def points(
         self, t: jax.Array, x0: jax.Array, x1: jax.Array, data: jax.Array, alike: jax.Array | None = None
@@ -136,7 +173,7 @@ class Objective(abc.ABC):
         """The loss of a batch or of a part of it. drawn: the result of `draw`, or a part of it."""
         guidance = self.make_guidance()
         if guidance.on:
-            drawn = self.guide(net, drawn)
+            drawn = self.guide(self.target_net(net), drawn)
             teacher = None if teacher is None else guidance.of(teacher)
         return self.unguided_loss(net, drawn, teacher)
 

@@ -27,8 +27,10 @@ class CTM(FlowMapObjective):
     intervals: int = 64
 
     directions = ("forward",)
+    pairings = ("sorted",)  # it divides by s - t
     exact = False
     takes_teacher = True
+    has_targets = True
     nested = True
 
     def __post_init__(self):
@@ -40,13 +42,14 @@ class CTM(FlowMapObjective):
         t, u, x_t = examples.point
         s = jnp.minimum(t + 1 / self.intervals, u)
         step = expand_time(s - t, x_t)
+        target = self.target_net(net)
 
-        x_s = x_t + step * velocity(net, teacher, t, x_t)
+        x_s = x_t + step * velocity(target, teacher, t, x_t)
 
         def g(x):
-            return flow_map.apply(flow_map.detached(net), u, jnp.ones_like(u), x)
+            return flow_map.apply(flow_map.detached(target), u, jnp.ones_like(u), x)
 
-        here, later = flow_map.apply(net, t, u, x_t), flow_map.apply(net, s, u, x_s)
+        here, later = flow_map.apply(net, t, u, x_t), flow_map.apply(target, s, u, x_s)
         difference = g(here) - jax.lax.stop_gradient(g(later))
 
         # Of the size of the differential equation's residual for any step. Without tiny, t = u would divide 0 by 0.

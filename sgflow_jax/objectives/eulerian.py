@@ -38,13 +38,18 @@ class ESD(FlowMapObjective):
     def nested(self) -> bool:
         return self.stopgrad == "none"
 
+    @property
+    def has_targets(self) -> bool:
+        return self.stopgrad != "none"
+
     def off_diagonal(self, net, examples, teacher):
         t, u, x_t = examples.point
-        v = velocity(net, teacher, t, x_t)
+        target = self.target_net(net)
+        v = velocity(target if self.has_targets else net, teacher, t, x_t)
 
         if self.stopgrad == "full":
             d_t_f = flow_map.derivative(net, t, u, x_t, flow_map.backward_tangent(t, jnp.zeros_like(v)))
-            R = d_t_f + sg(flow_map.derivative(net, t, u, x_t, flow_map.spatial_tangent(t, v)))
+            R = d_t_f + sg(flow_map.derivative(target, t, u, x_t, flow_map.spatial_tangent(t, v)))
         else:
             v = v if self.stopgrad == "none" else sg(v)
             R = flow_map.derivative(net, t, u, x_t, flow_map.backward_tangent(t, v))
@@ -62,12 +67,14 @@ class SlimESD(FlowMapObjective):
     """
 
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def off_diagonal(self, net, examples, teacher):
         t, u, x_t = examples.point
-        v = sg(velocity(net, teacher, t, x_t))
+        target = self.target_net(net)
+        v = sg(velocity(target, teacher, t, x_t))
 
-        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, v))
+        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, v), target)
 
         return OffDiagonalLoss.square(F - sg(v + expand_time(u - t, x_t) * DF))

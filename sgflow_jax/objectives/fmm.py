@@ -20,7 +20,7 @@ class FMM(FlowMapObjective):
     direction: str = "both"
 
     directions = ("both",)
-    weights = ("none",)
+    weights = ("none", "learned")
     nested = True
 
     def draw_pair(self, key, n, dtype):

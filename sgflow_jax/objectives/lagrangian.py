@@ -36,14 +36,21 @@ class LSD(FlowMapObjective):
     def nested(self) -> bool:
         return self.stopgrad == "none"
 
+    @property
+    def has_targets(self) -> bool:
+        return self.stopgrad != "none"
+
     def off_diagonal(self, net, examples, teacher):
         t, u, x_t = examples.point
 
         f, d_u_f = flow_map.map_and_derivative(net, t, u, x_t, flow_map.forward_tangent(u, x_t))
 
-        v = velocity(net, teacher, u, f if self.stopgrad == "none" else sg(f))
+        if self.stopgrad == "none":
+            v = velocity(net, teacher, u, f)
+        else:
+            v = sg(velocity(self.target_net(net), teacher, u, sg(f)))
 
-        return OffDiagonalLoss.square(d_u_f - (v if self.stopgrad == "none" else sg(v)))
+        return OffDiagonalLoss.square(d_u_f - v)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +63,16 @@ class SlimLSD(FlowMapObjective):
     """
 
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def off_diagonal(self, net, examples, teacher):
         t, u, x_t = examples.point
         gap = expand_time(u - t, x_t)
 
-        F, d_u_F = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.forward_tangent(u, x_t))
+        target = self.target_net(net)
+        F, d_u_F = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.forward_tangent(u, x_t), target)
 
         f = sg(x_t + gap * F)
 
-        return OffDiagonalLoss.square(F - sg(velocity(net, teacher, u, f) - gap * d_u_F))
+        return OffDiagonalLoss.square(F - sg(velocity(target, teacher, u, f) - gap * d_u_F))

@@ -29,19 +29,19 @@ class MeanFlow(FlowMapObjective):
 
     weight_offset: float = 1e-3
 
-    weights = ("none", "adaptive")
+    weights = ("none", "adaptive", "learned")
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def off_diagonal(self, net, examples, teacher):
         t, u, x_t = examples.point
-        v = examples.dx_t if teacher is None else velocity(net, teacher, t, x_t)
+        target = self.target_net(net)
+        v = examples.dx_t if teacher is None else velocity(target, teacher, t, x_t)
 
-        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, v))
+        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, v), target)
 
-        target = v + expand_time(u - t, x_t) * DF
-
-        return OffDiagonalLoss(squared_norm(F - sg(target)))
+        return OffDiagonalLoss(squared_norm(F - sg(v + expand_time(u - t, x_t) * DF)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +55,17 @@ class ImprovedMeanFlow(FlowMapObjective):
     adaptive weight has weight_offset 1e-3.
     """
 
-    weights = ("none", "residual", "adaptive")
+    weights = ("none", "residual", "adaptive", "learned")
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def off_diagonal(self, net, examples, teacher):
         t, u, x_t = examples.point
-        vhat = sg(velocity(net, teacher, t, x_t))
+        target = self.target_net(net)
+        vhat = sg(velocity(target, teacher, t, x_t))
 
-        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, vhat))
+        F, DF = flow_map.average_velocity_derivative(net, t, u, x_t, flow_map.backward_tangent(t, vhat), target)
 
         V = F - expand_time(u - t, x_t) * sg(DF)
 

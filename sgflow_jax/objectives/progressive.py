@@ -37,14 +37,19 @@ class PSD(FlowMapObjective):
     def regression(self) -> bool:
         return self.stopgrad == "convex"
 
+    @property
+    def has_targets(self) -> bool:
+        return self.stopgrad == "convex"
+
     def off_diagonal(self, net, examples, teacher):
         t, u, x_t = examples.point
         g = examples.uniform if self.split == "uniform" else jnp.full_like(t, 0.5)
         s = t + g * (u - t)
 
-        first = net(t, s, x_t)
+        inner = self.target_net(net) if self.has_targets else net
+        first = inner(t, s, x_t)
 
-        second = net(s, u, x_t + expand_time(s - t, x_t) * first)
+        second = inner(s, u, x_t + expand_time(s - t, x_t) * first)
 
         g = expand_time(g, x_t)
         two_jumps = g * first + (1 - g) * second

@@ -49,6 +49,8 @@ class SGFlow(FlowMapObjective):
     tangents: str = "linearize"
 
     takes_teacher = True
+    has_targets = True
+    weights = ("none", "residual")  # a learned weight needs a loss that is not negative
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,7 +77,7 @@ class SGFlow(FlowMapObjective):
 
     def off_diagonal(self, net, examples, teacher):
         t, u, x_t = examples.point
-        vhat = jax.lax.stop_gradient(velocity(net, teacher, t, x_t))
+        vhat = jax.lax.stop_gradient(velocity(self.target_net(net), teacher, t, x_t))
         e = examples.dx_t - vhat
         lam = self.lam(examples.step).astype(x_t.dtype)
         estimator = self._paired if self.estimator == "paired" else self._split

@@ -30,6 +30,7 @@ class Shortcut(FlowMapObjective):
     directions = ("forward",)
     exact = False
     takes_teacher = True
+    has_targets = True
     regression = True
 
     def __post_init__(self):
@@ -53,12 +54,13 @@ class Shortcut(FlowMapObjective):
         t, u, x_t = examples.point
         m = (t + u) / 2
         smallest = (u - t) * self.num_steps < 1.5
+        target = self.target_net(net)
 
         def half_jump(t, m, x):
             """F(t, m, x), or the velocity at t where the step is the smallest."""
             if teacher is None:
-                return net(t, jnp.where(smallest, t, m), x)
-            return jnp.where(expand_time(smallest, x), velocity(net, teacher, t, x), net(t, m, x))
+                return target(t, jnp.where(smallest, t, m), x)
+            return jnp.where(expand_time(smallest, x), velocity(target, teacher, t, x), target(t, m, x))
 
         first = half_jump(t, m, x_t)
 

@@ -85,10 +85,19 @@ def test_psd_can_split_uniformly():
 
 
 def test_weights_of_each_objective():
-    other = {"mean_flow": ("none", "adaptive"), "improved_mean_flow": ("none", "residual", "adaptive")}
+    expected = {
+        "sgflow": ("none", "residual"),  # its loss may be negative
+        "mean_flow": ("none", "adaptive", "learned"),
+        "improved_mean_flow": ("none", "residual", "adaptive", "learned"),
+        "fmm": ("none", "learned"),
+    }
     for name in FLOW_MAPS:
-        expected = ("none",) if name == "fmm" else other.get(name, ("none", "residual"))
-        assert objectives.make(name).weights == expected
+        assert objectives.make(name).weights == expected.get(name, ("none", "residual", "learned"))
+
+
+def test_only_some_options_leave_the_truth_stationary():
+    assert objectives.make("consistency", continuous=True).exact
+    assert not objectives.make("consistency", continuous=True, distance="pseudo_huber").exact
 
 
 @pytest.mark.parametrize(
@@ -113,6 +122,24 @@ def test_weights_of_each_objective():
         ("sgflow", {"weight": "adaptive"}, "weight of SGFlow is 'adaptive'.*none, residual"),
         ("sgflow", {"weight_power": -1.0}, "weight_power is -1.0"),
         ("sgflow", {"direction": "backward"}, "direction.*'backward'.*forward, both"),
+        ("sgflow", {"weight": "learned"}, "weight of SGFlow is 'learned'.*none, residual"),
+        ("sgflow", {"pairing": "nearest"}, "pairing of SGFlow is 'nearest'.*sorted, clipped"),
+        ("sgflow", {"end_law": "beta"}, "end_law of SGFlow is 'beta'.*same, uniform, logit_normal"),
+        ("sgflow", {"end_logit_std": -1.0}, "end_logit_std is -1.0: use a positive number"),
+        ("sgflow", {"diagonal_law": "end"}, "diagonal_law.*same, start, uniform, logit_normal"),
+        ("sgflow", {"diagonal_logit_mean": 200.0}, "diagonal_logit_mean is 200.0: use one from -100.0 to 100.0"),
+        ("sgflow", {"direction": "both", "pairing": "clipped"}, "pairing is 'clipped'.*all t and u: use 'sorted'"),
+        ("sgflow", {"target": "teacher"}, "target of SGFlow is 'teacher'.*self, average"),
+        ("sgflow", {"dropout": "never"}, "dropout of SGFlow is 'never'.*everywhere, predictions, diagonal"),
+        ("fmm", {"end_law": "uniform"}, "end_law 'uniform', but FMM trains all t and u"),
+        ("fmm", {"target": "average"}, "target of FMM is 'average', but it has no target.*'self'"),
+        ("shortcut", {"pairing": "clipped"}, "Shortcut trains t = u, and u - t = 1, 1/2"),
+        ("lsd", {"stopgrad": "none", "target": "average"}, "target of LSD is 'average', but it has no target"),
+        ("psd", {"stopgrad": "none", "dropout": "predictions"}, "dropout of PSD.*no target.*'everywhere'"),
+        ("flow_matching", {"dropout": "diagonal"}, "dropout of FlowMatching is 'diagonal'.*everywhere, predictions"),
+        ("consistency", {"distance": "lpips"}, "distance of Consistency is 'lpips'.*squared, pseudo_huber"),
+        ("consistency", {"huber_scale": 0.0}, "huber_scale is 0.0: use a positive number"),
+        ("consistency", {"continuous": True, "interval": "noise_level"}, "interval of Consistency.*use 'time'"),
         ("flow_matching", {"prob_diagonal": 0.5}, "prob_diagonal"),
         ("mean_flow", {"weight_offset": 0.0}, "weight_offset 0.0"),
         ("mean_flow", {"weight": "residual"}, "'residual'.*none, adaptive"),
@@ -120,6 +147,7 @@ def test_weights_of_each_objective():
         ("fmm", {"weight": "residual"}, "weight of FMM.*none"),
         ("ctm", {"direction": "both"}, "direction of CTM is 'both'.*forward"),
         ("ctm", {"intervals": 0}, "intervals of CTM is 0"),
+        ("ctm", {"pairing": "clipped"}, "pairing of CTM is 'clipped': use 'sorted'"),
         ("shortcut", {"direction": "both"}, "direction of Shortcut is 'both'.*forward"),
         ("shortcut", {"num_steps": 6}, "num_steps of Shortcut is 6.*power of 2"),
         ("shortcut", {"num_steps": 0}, "num_steps of Shortcut is 0"),

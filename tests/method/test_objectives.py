@@ -62,6 +62,8 @@ def _squares(name, **residuals):
 
 _SCHEDULE = {"correction": 1.0, "final_correction": 0.25, "correction_steps": 8}
 _DISCRETE = {"initial_intervals": 4, "final_intervals": 16, "doubling_steps": 100}
+_ICT = {"distance": "pseudo_huber", "huber_scale": 0.2, "interval": "noise_level"}
+_C = 0.2 * np.sqrt(independent.D)
 _CTM = {"loss": _with(independent.ctm, intervals=5), "residual": _with(independent.ctm_residual, intervals=5)}
 _SHORTCUT = {"residual": _with(independent.shortcut, num_steps=4)}
 _COMPOUND = {"loss": independent.improved_mean_flow, "residual": independent.improved_mean_flow_residual}
@@ -105,6 +107,12 @@ CASES = [
     Case("consistency", {"continuous": True}, independent.consistency_continuous),
     Case("consistency", {"continuous": True, "velocity_target": "batch"}, independent.consistency_continuous),
     Case("consistency", {"continuous": True}, independent.consistency_continuous, teacher=True),
+    Case("consistency", {**_DISCRETE, **_ICT}, _with(independent.consistency_ict, c=_C), step=150),
+    Case(
+        "consistency",
+        {"continuous": True, "distance": "pseudo_huber", "huber_scale": 0.2},
+        lambda *given: independent.huber(independent.consistency_continuous(*given), _C),
+    ),
     Case("ctm", {"intervals": 5}, **_CTM),
     Case("ctm", {"intervals": 5}, **_CTM, teacher=True),
     Case("shortcut", {"num_steps": 4}, **_SHORTCUT),
@@ -126,7 +134,7 @@ def _jax_net(params):
     return lambda t, u, x: independent.network(jnp, params, t, u, x)
 
 
-def _times(objective, rng):
+def times_in_domain(objective, rng):
     """Some (t, u) in the objective's domain, in both orders where it allows both."""
     if objective.step_counts is not None:
         size = np.array([1, 1 / 2, 1 / 4, 1 / 4, 1 / 2, 1 / 4, 1 / 4, 1])
@@ -157,7 +165,7 @@ def _given(case):
         return x
 
     if isinstance(objective, FlowMapObjective):
-        at = At.of(*_times(objective, rng), x0, x1, **more)
+        at = At.of(*times_in_domain(objective, rng), x0, x1, **more)
         # `independent.fmm` starts at u, the code at t.
         start = At.of(at.u, at.t, x0, x1, **more) if case.name == "fmm" else at
         examples = OffDiagonal(*map(jnp.asarray, (*start[:4], UNIFORM)), case.step)

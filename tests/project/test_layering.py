@@ -25,6 +25,7 @@ sgflow_jax.models.edm
 sgflow_jax.models.song_names
 sgflow_jax.models.song_unet
 sgflow_jax.models
+sgflow_jax.models.trained
 sgflow_jax.objectives.base
 sgflow_jax.objectives.flow_map_objective
 sgflow_jax.objectives.consistency

@@ -21,6 +21,12 @@ UNCORRECTED, *_ = CONTROLS
 UNGUIDED = [name for name in CONTROLS if audit.suits(name, "mixture")]
 GUIDED = [variant.name for variant in variants.guided()]
 EXACT = [name for name in objectives.names() if variants.parse(name).make().exact]
+# Knobs of published recipes, in this project's direction of time.
+CLIPPED = "time_law=logit_normal,logit_mean=0.6,logit_std=1.6,pairing=clipped,end_law=logit_normal,end_logit_mean=4.0"
+RECIPES = [
+    f"mean_flow({CLIPPED},end_logit_std=1.6,prob_diagonal=0.25)",
+    "lsd(weight=learned,diagonal_law=start)",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +40,7 @@ def together():
 
     One program for all of them compiles in half the time of one for each.
     """
-    names, (make_law, dim) = [*EXACT, UNCORRECTED], audit.LAWS["gaussian"]
+    names, (make_law, dim) = [*EXACT, *RECIPES, UNCORRECTED], audit.LAWS["gaussian"]
     each = [audit.gradient(audit.make(name), make_law("linear"), dim) for name in names]
     compiled = audit.of_batches(lambda *at: jnp.concatenate([of_batch(*at) for of_batch in each]))
 
@@ -57,7 +63,7 @@ def test_every_objective_stops_at_the_truth_and_nowhere_near(together, x64):
         name: audit.verdict({"objective": name, "law": "gaussian", **{where: found[where][name] for where in found}})
         for name in found["exact"]
     }
-    assert said == dict.fromkeys(EXACT, "stops") | {UNCORRECTED: "control, caught"}
+    assert said == dict.fromkeys([*EXACT, *RECIPES], "stops") | {UNCORRECTED: "control, caught"}
 
 
 def _row(name, law, max_samples=2**15, tolerance=0.02):
@@ -65,12 +71,12 @@ def _row(name, law, max_samples=2**15, tolerance=0.02):
     return {**settings, **audit.measure(settings)}
 
 
-def _at_the_truth(objective, law, max_samples, guidance=1.0):
+def _at_the_truth(objective, law, max_samples, guidance=1.0, **more):
     make_law, dim = audit.LAWS[law]
     oracle = make_law("linear")
     if law == audit.LABELLED:
         oracle = dataclasses.replace(oracle, guidance=guidance)
-    gradients = audit.of_batches(audit.gradient(objective, oracle, dim))
+    gradients = audit.of_batches(audit.gradient(objective, oracle, dim, **more))
     zero = jnp.zeros(audit.DIRECTIONS)
     return audit.expect(lambda keys: gradients(zero, 1.0, 0.0, keys), 4, lambda found: False, max_samples).flat()
 
@@ -167,6 +173,27 @@ def test_options_keep_the_stationary_point(options, x64, monkeypatch):
 def test_a_correction_on_its_way_keeps_the_stationary_point(x64):
     objective = objectives.make("sgflow", correction_steps=2 * variants.TRAINED, final_correction=0.0)
     assert _at_the_truth(objective, "gaussian", 2**14)["z"] < 4
+
+
+@pytest.mark.slow
+def test_an_average_that_is_wrong_moves_the_stationary_point(x64):
+    """At an average that is right the loss is that of the network's own targets (test_targets)."""
+    wrong = jnp.full(audit.DIRECTIONS, audit.PERTURBATION)
+    assert _at_the_truth(audit.make("lsd(target=average)"), "gaussian", 2**14, average=wrong)["z"] > 8
+
+
+@pytest.mark.slow
+def test_dropout_keeps_the_stationary_point_on_the_diagonal_only(x64):
+    """Errors of mean 0 in the place of dropout."""
+    everywhere, diagonal = (audit.make(f"sgflow(dropout={where})") for where in ("everywhere", "diagonal"))
+    assert _at_the_truth(everywhere, "gaussian", 2**15, dropout=0.8)["z"] > 8
+    assert _at_the_truth(diagonal, "gaussian", 2**15, dropout=0.8)["z"] < 4
+
+
+@pytest.mark.slow
+def test_the_pseudo_huber_distance_moves_the_stationary_point_on_an_asymmetric_law(x64):
+    objective = objectives.make("consistency", continuous=True, distance="pseudo_huber")
+    assert _at_the_truth(objective, "mixture", 2**14)["z"] > 8
 
 
 def test_expectations_are_sampled_until_accepted():
