@@ -113,7 +113,7 @@ def _own(file: str, opened: TensorFile) -> Imported:
         facts = disk.from_json(opened.texts[KEY])
         version, step, identity, parameters = (facts[name] for name in ("format", "step", "data", "parameters"))
         if version != FORMAT:
-            raise InputError(f"{file} has format {version!r:.20}, and this version reads {FORMAT}: use another version")
+            raise InputError(f"its format is {version!r:.20}, and this version reads {FORMAT}: use another version")
         config = completed(facts["config"]).lock()
         check_fields(config)
         if type(step) is not int or not 1 <= step <= config.train.num_steps or not isinstance(identity, dict | None):
@@ -124,8 +124,8 @@ def _own(file: str, opened: TensorFile) -> Imported:
         build.objective(config)
         model.check(shape)
         expected = {".".join(path): leaf for path, leaf in released.shapes(model, shape).items()}
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{file} cannot be imported: {error}") from error
     except Exception as error:  # the text may be any JSON
         raise InputError(
             f"{file} has a damaged configuration ({' '.join(f'{type(error).__name__}: {error}'.split()):.100}): "

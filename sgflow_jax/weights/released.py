@@ -4,24 +4,26 @@ By keys and shapes alone: MeanFlow's and SoFlow's networks of two times, and EDM
 layouts.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from sgflow_jax import models
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.interfaces import MAX_SEED, InputError
 from sgflow_jax.models import song_names
 from sgflow_jax.models.song_unet import FILTERS
 from sgflow_jax.weights.tensor_file import TensorFile
 from sgflow_jax.weights.torch_file import TorchFile
 
 NETWORK = "song_unet"
-AVERAGES = ("net_ema1", "ema_model", "ema")  # names of averaged networks; the first in a file is taken
+AVERAGES = ("net_ema1", "net_ema", "ema_model", "ema")  # names of averaged networks; the first in a file is taken
 RAW = ("net", "model")  # names of the last parameters
 SUPPORTED = "use a file that docs/weights.md describes"
 _FIRST = re.compile(r"((?:.*[./])?)enc\.(\d+)x\2_conv\.weight", re.DOTALL)  # each network has one such key
@@ -92,13 +94,8 @@ def recognised(file: File, average: str | None, options: Mapping[str, Any]) -> R
         if other != model:
             raise InputError(f"{file.path} has networks of different sizes, {raw} and {chosen}: {SUPPORTED}")
     number = file.values.get("epoch", 1)
-    step = number if isinstance(number, int) and 1 <= number < 2**31 else 1
-    facts = {
-        "average": found[chosen],
-        "raw": found[raw],
-        "networks": sorted(found),
-        "step_is": "epoch" if step > 1 else "",
-    }
+    step = number if type(number) is int and 1 <= number <= MAX_SEED else 1
+    facts = {"networks": sorted(found), "average": found[chosen], "raw": found[raw]}
     return Released(model, shape, params, tree, step, facts)
 
 
@@ -137,9 +134,7 @@ def _check_beside(file: File, found: dict[str, str]) -> None:
     for name in file.shapes:
         place, _, key = name.rpartition("/")
         if place in dictionaries and not name.startswith(prefixes) and key not in _BESIDE:
-            raise InputError(
-                f"{file.path} has the array {name!r:.80} beside its network, which is not known here: {SUPPORTED}"
-            )
+            raise InputError(f"{file.path} has the unknown array {name!r:.80} beside its network: {SUPPORTED}")
 
 
 def _network(file: File, prefix: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int, int], dict]:
@@ -191,7 +186,8 @@ def _network(file: File, prefix: str, options: Mapping[str, Any]) -> tuple[dict[
     return model, shape, jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), tree)
 
 
-def shapes(model, shape: tuple[int, ...]) -> dict[tuple[str, ...], tuple[int, ...]]:
+@functools.lru_cache(maxsize=4)  # the networks of a file are alike
+def shapes(model: nn.Module, shape: tuple[int, ...]) -> dict[tuple[str, ...], tuple[int, ...]]:
     """The shapes of the parameters of a network for examples of `shape`, by their paths. Allocates nothing."""
     t, x, label = jnp.zeros(1), jnp.zeros((1, *shape)), jnp.zeros(1, jnp.int32)
     tree = jax.eval_shape(lambda key: model.init(key, t, t, x, label), jax.random.key(0))["params"]
