@@ -21,7 +21,7 @@ from sgflow_jax.config.check import check_config, check_fields, completed
 from sgflow_jax.devices import provenance
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import layout, record
+from sgflow_jax.run import classes, layout, record
 from sgflow_jax.run.checkpoint import Checkpoints
 from sgflow_jax.run.integrity import Saved
 from sgflow_jax.run.metric_log import MetricLog
@@ -123,6 +123,7 @@ def _own(file: str, opened: TensorFile) -> Imported:
         model, shape = models.make(**config.model), data.shape(config.data)
         build.objective(config)
         model.check(shape)
+        classes.of_identity(identity)
         expected = {".".join(path): leaf for path, leaf in released.shapes(model, shape).items()}
     except InputError as error:
         raise InputError(f"{file} cannot be imported: {error}") from error

@@ -18,6 +18,7 @@ from flax import traverse_util
 from sgflow_jax import models
 from sgflow_jax.interfaces import MAX_SEED, InputError
 from sgflow_jax.models import song_names
+from sgflow_jax.models.edm import SIGMA_DATA
 from sgflow_jax.models.song_unet import FILTERS
 from sgflow_jax.weights.tensor_file import TensorFile
 from sgflow_jax.weights.torch_file import TorchFile
@@ -65,9 +66,8 @@ def of_torch(path: str, average: str | None, options: Mapping[str, Any]) -> Rele
     with TorchFile(path) as file:
         tensors, values = file.flattened()
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        return recognised(
-            File(path, shapes, values, lambda names: file.arrays({n: tensors[n] for n in names})), average, options
-        )
+        read = lambda names: file.arrays({name: tensors[name] for name in names})  # noqa: E731
+        return recognised(File(path, shapes, values, read), average, options)
 
 
 def of_tensors(path: str, file: TensorFile, average: str | None, options: Mapping[str, Any]) -> Released:
@@ -139,10 +139,6 @@ def _check_beside(file: File, found: dict[str, str]) -> None:
 
 def _network(file: File, prefix: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, int, int], dict]:
     """The options, the shape of an image, and the parameters of the network whose keys begin with a prefix."""
-
-    def fault(what: str) -> InputError:
-        return InputError(f"{file.path} {what}: {SUPPORTED}")
-
     arrays = file.read([name for name in file.shapes if name.startswith(prefix)])
     arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     try:
@@ -150,40 +146,52 @@ def _network(file: File, prefix: str, options: Mapping[str, Any]) -> tuple[dict[
         if found["num_blocks"] > _MAX_BLOCKS:
             raise InputError(f"it has {found['num_blocks']} blocks in a level")
         model = {"name": NETWORK, **models.default_options(NETWORK), **options, **found}
-        dictionary = prefix.rpartition("/")[0]
-        share = file.values.get(f"{prefix}label_dropout", 0)
-        if model["num_classes"] and isinstance(share, int | float) and 0 < share < 1:
-            model["label_dropout"] = float(share)
+        share = file.values.get(f"{prefix}label_dropout")
+        if model["num_classes"] and isinstance(share, float) and 0 < share < 1:
+            model["label_dropout"] = share
         made = models.make(**model)
         made.check(shape)
+        if model["preconditioning"] == "edm":
+            _check_denoiser(file.values, prefix.rpartition("/")[0])
+        _check_filters(arrays, FILTERS[model["preconditioning"]])
+        arrays = {key: a for key, a in arrays.items() if key.rpartition(".")[2] != song_names.BUFFER}
+        _check_arrays(arrays, dict(song_names.key(*item) for item in shapes(made, shape).items()))
     except InputError as error:
-        raise fault(f"has a network that song_unet cannot be ({error})") from error
-
-    if model["preconditioning"] == "edm":
-        name = file.values.get(f"{dictionary}/class_name", "EDMPrecond")
-        deviation = file.values.get(f"{dictionary}/sigma_data", 0.5)
-        if (name, deviation) != ("EDMPrecond", 0.5):
-            raise fault(f"has a denoiser {name!r:.40} with sigma_data {deviation!r:.20}, not EDMPrecond with 0.5")
-    expected = dict(song_names.key(*item) for item in shapes(made, shape).items())
-    taps = np.outer(*2 * [FILTERS[model["preconditioning"]]])
-    for key, array in list(arrays.items()):
-        if key.rpartition(".")[2] == song_names.BUFFER:
-            if array.shape != (1, 1, *taps.shape) or not np.allclose(array, taps / taps.sum(), rtol=1e-5):
-                raise fault(f"has another filter for resampling, {prefix}{key}")
-            del arrays[key]
-    if missing := [key for key in expected if key not in arrays]:
-        raise fault(f"lacks the array {prefix}{missing[0]}")
-    for key, array in arrays.items():
-        if key not in expected:
-            raise fault(f"has the unknown array {prefix + key!r:.80}")
-        if array.shape != expected[key]:
-            raise fault(f"has the array {prefix}{key} of shape {array.shape}, not {expected[key]}")
-        if array.dtype.kind != "f":
-            raise fault(f"has the array {prefix}{key} of type {array.dtype}, not of floating point")
-        if not np.all(np.isfinite(array)):
-            raise fault(f"has NaN or infinity in the array {prefix}{key}")
+        where = f" {prefix!r:.60}" if prefix else ""
+        raise InputError(f"{file.path} has a network{where} that song_unet cannot be, {error}: {SUPPORTED}") from error
     tree = song_names.parameters(arrays, interleaved=model["preconditioning"] == "edm")
     return model, shape, jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), tree)
+
+
+def _check_denoiser(values: dict[str, Any], place: str) -> None:
+    """InputError if a pickle says that the denoiser around the network is not the one that `edm.velocity` has."""
+    name, deviation = values.get(f"{place}/class_name", "EDMPrecond"), values.get(f"{place}/sigma_data", SIGMA_DATA)
+    if (name, deviation) != ("EDMPrecond", SIGMA_DATA):
+        raise InputError(f"a {name!r:.40} with sigma_data {deviation!r:.20}, not EDMPrecond with {SIGMA_DATA}")
+
+
+def _check_filters(arrays: Mapping[str, np.ndarray], taps: tuple[int, ...]) -> None:
+    """InputError if the network resamples with another filter."""
+    right = np.outer(taps, taps) / sum(taps) ** 2
+    for key, array in arrays.items():
+        same = array.shape == (1, 1, *right.shape) and np.allclose(array, right, rtol=1e-5)
+        if key.rpartition(".")[2] == song_names.BUFFER and not same:
+            raise InputError(f"{key} is another filter than {taps}")
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """InputError for the first array that is missing, unknown, of another shape, or not of finite numbers."""
+    if missing := next((key for key in expected if key not in arrays), None):
+        raise InputError(f"the array {missing} is missing")
+    for key, array in arrays.items():
+        if key not in expected:
+            raise InputError(f"the array {key!r:.80} is unknown")
+        if array.shape != expected[key]:
+            raise InputError(f"the array {key} has the shape {array.shape}, not {expected[key]}")
+        if array.dtype.kind != "f":
+            raise InputError(f"the array {key} has the type {array.dtype}, not one of floating point")
+        if not np.all(np.isfinite(array)):
+            raise InputError(f"the array {key} has NaN or infinity")
 
 
 @functools.lru_cache(maxsize=4)  # the networks of a file are alike

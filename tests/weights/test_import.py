@@ -190,6 +190,7 @@ BAD = {
     "own, another format": (_own({**OWN, "format": 2}), "its format is 2"),
     "own, no configuration": (_own({**OWN, "config": 3}), "is damaged"),
     "own, unknown objective": (_own({**OWN, "config": {**OWN["config"], "objective": {"name": "new"}}}), "new"),
+    "own, classes": (_own({**OWN, "data": {"classes": [3]}}), "damaged configuration"),
     "own, step": (_own({**OWN, "step": -1}), "damaged configuration"),
     "own, endless network": (
         _own({**OWN, "config": {**OWN["config"], "model": {**OWN["config"]["model"], "depth": 10**9}}}),

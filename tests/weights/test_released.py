@@ -110,17 +110,23 @@ def _edm(**facts):
     {
         "another network": ({"conv1.weight": np.ones((4, 3, 3, 3), np.float32)}, "first array is 'conv1.weight'"),
         "no arrays": ({"epoch": 3}, "no arrays"),
-        "missing": (_changed(**{"map_layer1.bias": None}), "lacks the array map_layer1.bias"),
+        "missing": (_changed(**{"map_layer1.bias": None}), "the array map_layer1.bias is missing"),
         "missing, from which sizes follow": (_changed(**{"map_layer0.weight": None}), "map_layer0.weight is missing"),
-        "unknown": (_changed(**{"dec.8x8_new.weight": np.ones(4, np.float32)}), "unknown array 'dec.8x8_new.weight'"),
-        "shape": (_changed(**{"map_layer1.bias": np.ones(3, np.float32)}), r"map_layer1.bias of shape \(3,\), not"),
+        "unknown": (_changed(**{"dec.8x8_new.weight": np.ones(4, np.float32)}), "'dec.8x8_new.weight' is unknown"),
+        "shape": (
+            _changed(**{"map_layer1.bias": np.ones(3, np.float32)}),
+            r"the shape \(3,\), not",
+        ),
         "dimensions": (_changed(**{"map_layer0.weight": np.ones(3, np.float32)}), r"has the shape \(3,\)"),
         "not finite": (
             _changed(**{"map_layer1.bias": np.full(16, np.nan, np.float32)}),
-            "NaN or infinity in the array",
+            "map_layer1.bias has NaN or infinity",
         ),
-        "integers": (_changed(**{"map_layer1.bias": np.ones(16, np.int64)}), "of type int64"),
-        "other filter": (_changed(**{"enc.8x8_down.conv0.resample_filter": FILTER[:, :, 1:3, 1:3]}), "another filter"),
+        "integers": (_changed(**{"map_layer1.bias": np.ones(16, np.int64)}), "has the type int64"),
+        "other filter": (
+            _changed(**{"enc.8x8_down.conv0.resample_filter": FILTER[:, :, 1:3, 1:3]}),
+            "another filter",
+        ),
         "beside the network": ({"model": {**smallest("net."), "head.weight": np.ones(3, np.float32)}}, "head.weight"),
         "several": (
             {"a": smallest("model."), "b": smallest("model.")},
