@@ -40,7 +40,7 @@ INERT = frozenset(
     }.items()
     for name in names.split()
 )
-MAX_ENTRIES = 10**5  # of the content of a file: a pickle may refer to one dictionary from many places
+MAX_ENTRIES = 50_000  # of the content of a file: a pickle may refer to one dictionary from many places
 
 
 class Fault(Exception):

@@ -21,17 +21,16 @@ from tests import tiny
 COUNT = 20
 
 
-@pytest.mark.parametrize("run, config, ema", [("labelled_run", tiny.labelled, True), ("line_run", tiny.mixture, False)])
-def test_parameters_come_back_bit_for_bit(run, config, ema, request, tmp_path):
-    workdir, file = request.getfixturevalue(run), str(tmp_path / "a.safetensors")
-    export_run.export(workdir, config(), file, _request(ema=ema))
+@pytest.mark.parametrize("ema", [True, False])
+def test_parameters_come_back_bit_for_bit(ema, line_run, tmp_path):
+    file = str(tmp_path / "a.safetensors")
+    export_run.export(line_run, tiny.mixture(), file, _request(ema=ema))
     import_run.import_weights(file, str(tmp_path / "run"))
-    before = access.open(workdir, ema=ema)
+    before = access.open(line_run, ema=ema)
     for after in (access.open(str(tmp_path / "run"), ema=each) for each in (True, False)):
         jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
         assert before.fingerprint == after.fingerprint
         assert (before.step, before.config, before.data) == (after.step, after.config, after.data)
-        assert before.classes == after.classes
 
 
 def _request(calls=None, **changes) -> sample_run.Request:
