@@ -1,11 +1,9 @@
-"""Train, or sample from a trained run; make a run of weights in a file, or a file of a run.
+"""Train, or sample from a trained run; import and export weights.
 
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
     python main.py --workdir=runs/quickstart --mode=sample --steps=1,4 --out=samples.npz
-    python main.py --workdir=runs/quickstart --mode=export --out=digits.safetensors
-    python main.py --workdir=runs/imported --mode=import --weights=digits.safetensors
 
-A run that was stopped continues with its --workdir alone. See README.md.
+A run that was stopped continues with its --workdir alone. See README.md, and docs/weights.md for the last two.
 """
 
 from sgflow_jax import terminal
