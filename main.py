@@ -1,9 +1,9 @@
-"""Train, or sample from a trained run.
+"""Train, or sample from a trained run; import and export weights.
 
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
     python main.py --workdir=runs/quickstart --mode=sample --steps=1,4 --out=samples.npz
 
-A run that was stopped continues with its --workdir alone. See README.md.
+A run that was stopped continues with its --workdir alone. See README.md, and docs/weights.md for the last two.
 """
 
 from sgflow_jax import terminal
@@ -22,43 +22,61 @@ _CONFIG = cli.define_config(
     of_run=True,
 )
 _WORKDIR = cli.define_run("workdir", "Directory of the run.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "import", "export"], "What to do.")
+_WEIGHTS = cli.define_path("weights", None, "import: the file, of PyTorch, EDM or safetensors; see docs/weights.md.")
+_AVERAGE = flags.DEFINE_string(
+    "average", None, "import: which network of the file is the averaged one; by default net_ema1 or ema_model."
+)
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "train: check everything, print the configuration and the cost of a step, and stop."
 )
 _OUT = cli.define_output(
     "out",
     "sample: the .npz file to write, and a picture, NAME.png, beside it; or a directory for PNG files, with a slash at "
-    "its end: DIR/.",
+    "its end: DIR/. export: the file, NAME.safetensors (parameters) or NAME.stablehlo (a sampler).",
 )
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "sample: examples for each number of steps.", 1, MAX_SAMPLES)
 _STEPS = flags.DEFINE_list(
-    "steps", None, "sample: numbers of steps (network calls); by default those of 1,2,4,10 that the run can take."
+    "steps",
+    None,
+    "sample: numbers of steps (network calls); by default those of 1,2,4,10 that the run can take. "
+    "export: the one number of a sampler.",
 )
 _METHOD = flags.DEFINE_string(
-    "method", None, "sample: flow_map, euler, heun or consistency; by default the objective's own."
+    "method", None, "sample, export: flow_map, euler, heun or consistency; by default the objective's own."
 )
-_GRID = flags.DEFINE_string("grid", "uniform", "sample: spacing of the steps in time: uniform, quadratic or cosine.")
+_GRID = flags.DEFINE_string("grid", "uniform", "sample, export: spacing of the steps: uniform, quadratic or cosine.")
 _LABEL = flags.DEFINE_string(
-    "label", None, "sample: classes, by name or number, like cat or 3,5; by default all. They take turns."
+    "label", None, "sample, export: classes, by name or number, like cat or 3,5; by default all. They take turns."
 )
-cli.define_guidance("sample: ")
+cli.define_guidance("sample, export: ")
 _INTERPOLATE = flags.DEFINE_bool(
     "interpolate", False, "sample: also write NAME_interpolation.png, interpolations between images."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEED)
-_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step of the checkpoint; by default the newest.", 1)
+_CHECKPOINT = flags.DEFINE_integer(
+    "checkpoint", None, "sample, export: step of a checkpoint; by default the newest.", 1
+)
 _PARAMETERS = flags.DEFINE_enum(
-    "parameters", "ema", ["ema", "raw"], "sample: the averaged parameters, or the last ones."
+    "parameters", "ema", ["ema", "raw"], "sample, export: the averaged parameters, or the last ones."
 )
 
 
 def main(_):
-    cli.require(config=_CONFIG.value, workdir=_WORKDIR.value)
-    config, workdir = _CONFIG.value, _WORKDIR.value
-    cli.start_jax(saves=_MODE.value == "train")
-    if _MODE.value == "sample":
-        _sample(config, workdir)
+    mode, config, workdir = _MODE.value, _CONFIG.value, _WORKDIR.value
+    if mode == "import":
+        cli.require(weights=_WEIGHTS.value, workdir=workdir)
+    else:
+        cli.require(config=config, workdir=workdir)
+    if _DRY_RUN.value and mode != "train":
+        raise InputError("--dry_run is for training: leave it out")
+    cli.start_jax(alone=mode in ("import", "export"), saves=mode == "train")
+    if mode == "import":
+        from sgflow_jax.weights import import_run
+
+        import_run.import_weights(_WEIGHTS.value, workdir, config, _AVERAGE.value)
+    elif mode in ("sample", "export"):
+        _write(mode, config, workdir)
     elif _DRY_RUN.value:
         from eval.machine import gradient_cost
         from sgflow_jax import build
@@ -81,11 +99,10 @@ def _make_scorer(config):
     return while_training.scorer(config)
 
 
-def _sample(config, workdir):
+def _write(mode, config, workdir):
     from sgflow_jax import sample_run
+    from sgflow_jax.weights import export_run
 
-    if _DRY_RUN.value:
-        raise InputError("--dry_run is for training: leave it out")
     cli.require(out=_OUT.value)
     request = sample_run.Request(
         calls=cli.integers("steps", _STEPS.value, least=1),
@@ -99,7 +116,8 @@ def _sample(config, workdir):
         label=_LABEL.value,
         guidance=cli.guidance(),
     )
-    for line in sample_run.sample(workdir, config, _OUT.value, request):
+    write = sample_run.sample if mode == "sample" else export_run.export
+    for line in write(workdir, config, _OUT.value, request):
         terminal.say(line)
 
 

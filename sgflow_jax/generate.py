@@ -132,14 +132,14 @@ def _in_batches(net: BoundNet, plan: Plan, indices: np.ndarray, towards: Towards
 def _sample_batch(
     net: BoundNet, plan: Plan, which: tuple[jax.Array, Towards | None, jax.Array | None], times: np.ndarray
 ):
-    """Dispatches one batch; returns the arrays of `_to_examples`. Any number of steps runs the same compiled programs,
+    """Dispatches one batch; returns the arrays of `to_examples`. Any number of steps runs the same compiled programs,
     unlike `sampling.sample`, whose loop is compiled for each."""
     how, (indices, towards, label) = plan.sampler, which
-    x, keys = _draw_noise(plan.seed, indices, towards, plan.shape)
+    x, keys = draw_noise(plan.seed, indices, towards, plan.shape)
     net = how.guided(net.replace(label=label))
     for index, (t, u) in enumerate(itertools.pairwise(times)):
-        x = _step(net, x, index, t, u, keys, how.method, how.objective.interpolant)
-    return _to_examples(x)
+        x = step(net, x, index, t, u, keys, how.method, how.objective.interpolant)
+    return to_examples(x)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
@@ -148,7 +148,7 @@ def _gather(params, mesh: Mesh):
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def _draw_noise(seed, indices, towards, shape: tuple[int, ...]):
+def draw_noise(seed, indices, towards, shape: tuple[int, ...]):
     """For the examples `indices` [b]: noise [b, ...], and keys [b] for methods that return to noise."""
 
     def noise(keys):
@@ -170,11 +170,12 @@ def _keys(seed, indices):
 
 # Static is only what changes the program: a whole Sampler would compile once per objective and grid.
 @functools.partial(jax.jit, static_argnames=("method", "name"), donate_argnums=sharding.donated(1))
-def _step(net: Net, x, index, t, u, keys, method: str, name: str):
+def step(net: Net, x, index, t, u, keys, method: str, name: str):
+    """`sampling.step`, one program for all steps. name: of the interpolant. keys: [b], of `draw_noise`."""
     return sampling.step(net, x, index, t, u, method, sampling.Renoise(interpolant.make(name), keys))
 
 
 @jax.jit
-def _to_examples(x1):
+def to_examples(x1):
     """x1 as examples [b, ...], and whether each is finite, [b] (rounding to uint8 would hide it)."""
     return data.to_examples(x1), jnp.all(jnp.isfinite(x1), axis=tuple(range(1, x1.ndim)))

@@ -68,7 +68,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     like = build.state_like(config, step_fn, mesh)
     config = beginning.spelled(config)
     found = access.previous(workdir, config)
-    config = _filled_in(config, found)
+    config = filled_in(config, found)
     teacher, config.teacher.step, config.teacher.network = build.teacher(config, mesh)
     begins_with = None if found.step else beginning.find(config, like)
     source = processes.on_all(lambda: access.check_data(workdir, found, build.source(config)))
@@ -83,8 +83,9 @@ def _checked(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDi
     return config, chosen
 
 
-def _filled_in(config: ml_collections.ConfigDict, found: Saved) -> ml_collections.ConfigDict:
-    """A copy with the values that the run resolved when it first started."""
+def filled_in(config: ml_collections.ConfigDict, found: Saved) -> ml_collections.ConfigDict:
+    """A copy with the values that the run resolved when it first started, in place of -1 and "". found: Saved() for a
+    new run."""
     saved = found.config
     config = config.copy_and_resolve_references()
     train = config.train

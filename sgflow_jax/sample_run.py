@@ -13,6 +13,7 @@ from sgflow_jax.guidance import Guidance
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import access, record
 from sgflow_jax.sample_files import Samples
+from sgflow_jax.sampling import Sampler
 
 PAIRS, POSITIONS = 4, 9  # rows and columns of the picture of interpolations
 
@@ -52,13 +53,8 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
         raise InputError(f"--interpolate shows images, and {config.data.name} is points: leave it out")
     if config.eval.batch_size < 1:
         raise InputError(f"config.eval.batch_size is {config.eval.batch_size}: use a positive integer")
-    with phase("reading the checkpoint"):
-        opened = access.open(workdir, request.checkpoint, request.ema)
-    record.check_same(workdir, opened.config.to_dict(), automatic.as_saved(config, opened.config.to_dict()))
-    sampler = run_sampler.make(opened.config, request.method, request.grid, request.guidance)
-    names = opened.classes.names
-    chosen = labels.chosen(request.label, names)
-    calls = sampler.choose(request.calls)
+    opened, sampler, chosen = open_run(workdir, config, request)
+    names, calls = opened.classes.names, sampler.choose(request.calls)
     target = sample_files.target(out, calls, of_points=len(shape) != 3)
 
     net = opened.net()
@@ -77,7 +73,21 @@ def sample(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
     return [*run_sampler.remarks(opened.config, sampler), _told(opened, request, sampler, calls, chosen), *written]
 
 
-def _told(opened: access.Opened, request: Request, sampler, calls: tuple[int, ...], chosen: tuple[int, ...]) -> str:
+def open_run(
+    workdir: str, config: ml_collections.ConfigDict, request: Request
+) -> tuple[access.Opened, Sampler, tuple[int, ...]]:
+    """The network of a run, how it is sampled, and the labels that take turns. config must be that of the run.
+    InputError for an impossible request."""
+    with phase("reading the checkpoint"):
+        opened = access.open(workdir, request.checkpoint, request.ema)
+    record.check_same(workdir, opened.config.to_dict(), automatic.as_saved(config, opened.config.to_dict()))
+    sampler = run_sampler.make(opened.config, request.method, request.grid, request.guidance)
+    return opened, sampler, labels.chosen(request.label, opened.classes.names)
+
+
+def _told(
+    opened: access.Opened, request: Request, sampler: Sampler, calls: tuple[int, ...], chosen: tuple[int, ...]
+) -> str:
     """What was sampled, in one line."""
     guidance, names = sampler.guidance, [opened.classes.names[label] for label in chosen]
     parts = [

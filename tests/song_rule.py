@@ -44,6 +44,16 @@ def arrays_by_rule(model, shape, prefix=""):
     return arrays
 
 
+SMALLEST = dict(channels=4, channel_mult=(1,), num_blocks=1, attention_sizes=())
+SMALLEST_SHAPE = (8, 8, 1)  # of an image of it
+
+
+def smallest(prefix="", preconditioning="none", **options):
+    """The state dict in PyTorch of a network of a few arrays, whose values follow from the prefix of its keys."""
+    model = make(**{**SMALLEST, **options}, preconditioning=preconditioning)
+    return {f"{prefix}{key}": a for key, a in arrays_by_rule(model, SMALLEST_SHAPE, prefix).items()}
+
+
 def net_by_rule(model, shape, prefix="", interleaved=False):
     return models.BoundNet(model, song_names.parameters(arrays_by_rule(model, shape, prefix), interleaved))
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from eval.features import torch_file
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.weights import torch_file
 
 BATCH_NORM_EPS = 1e-3  # TensorFlow's: both sets of weights come from there
 

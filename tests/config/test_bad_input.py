@@ -21,7 +21,8 @@ from tests import rows
 from tests.commands import ROOT
 
 # What the commands import. Not the commands themselves: some define the same flags.
-PRELOADED = """ml_collections.config_flags sgflow_jax.cli sgflow_jax.trainer sgflow_jax.sample_run scipy.stats
+PRELOADED = """ml_collections.config_flags sgflow_jax.cli sgflow_jax.trainer sgflow_jax.sample_run
+    sgflow_jax.weights.export_run scipy.stats
     sklearn.datasets eval.tables.store eval.page.gallery eval.scores.selfcheck eval.features eval.machine.gradient_cost
     eval.machine.ready_step"""
 # Reads [arguments, environment, file for stdout, file for stderr] from each line and answers with the exit code.
@@ -103,7 +104,7 @@ CASES = [
     Case(f"main.py --config={'x' * 300} --workdir={{}}/run", "there is no file xxx"),
     Case(f"{QUICK} --nosuch=1", "nosuch ... --help"),
     Case(f"{QUICK} stray", "unexpected argument 'stray' ... --name=value"),
-    Case(f"{QUICK} --mode=play", "<train|sample>"),
+    Case(f"{QUICK} --mode=play", "<train|sample|import|export>"),
     Case(f"{QUICK} --coordinator=localhost:1", "give all three, as --coordinator=HOST:PORT"),
     Case(f"{QUICK} --coordinator=localhost --num_processes=1 --process_id=0", "give all three"),
     Case(f"{QUICK} --coordinator=localhost:1 --num_processes=2 --process_id=2", "on each, --process_id=0 to N-1"),
@@ -162,6 +163,15 @@ CASES = [
         f"{NEW} --config.teacher.workdir={{digits}}",
         "trained on examples of shape (8, 8, 1), not (1,): use another run",
     ),
+    # --mode=import and export.
+    Case("main.py --mode=import --workdir={}/run", "--weights is missing"),
+    Case("main.py --mode=import --weights={}/a.pth", "--workdir is missing"),
+    Case("main.py --mode=import --weights={}/a.pth --workdir={}/run", "a.pth is missing: download it"),
+    Case(f"{LINE} --mode=import --weights={{}}/a.pth", "has files already (checkpoints)"),
+    Case("main.py --mode=import --weights={}/a --workdir={}/run --dry_run", "--dry_run is for training"),
+    Case(f"{LINE} --mode=export", "--out is missing"),
+    Case(f"{LINE} --mode=export --out={{}}/x.npz", "ends in .safetensors (parameters) or .stablehlo (a sampler)"),
+    Case(f"{LINE} --mode=export --out={{}}/x.stablehlo --steps=1,2", "give one number of steps"),
     # --mode=sample.
     Case(f"{LINE} --mode=sample", "--out is missing"),
     Case(f"{SAMPLE} --dry_run", "--dry_run is for training: leave it out"),

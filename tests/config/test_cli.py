@@ -25,7 +25,7 @@ def test_steps():
 
 def _noise():
     """Noise as a sweep draws it."""
-    return generate._draw_noise(3, np.arange(4), None, (2,))[0]
+    return generate.draw_noise(3, np.arange(4), None, (2,))[0]
 
 
 def test_no_setting_of_jax_changes_numbers(monkeypatch, capsys):

@@ -103,6 +103,14 @@ sgflow_jax.display.dry_run
 sgflow_jax.trainer
 sgflow_jax.sample_files
 sgflow_jax.sample_run
+sgflow_jax.weights
+sgflow_jax.weights.torch_pickle
+sgflow_jax.weights.torch_file
+sgflow_jax.weights.tensor_file
+sgflow_jax.weights.released
+sgflow_jax.weights.import_run
+sgflow_jax.weights.program
+sgflow_jax.weights.export_run
 sgflow_jax.cli
 configs
 configs.base
@@ -124,7 +132,6 @@ eval.features.interface
 eval.features.network
 eval.features.pixels
 eval.features.resize
-eval.features.torch_file
 eval.features.weights
 eval.features.efficientnet_lite0
 eval.features.inception

