@@ -48,9 +48,7 @@ _INTERPOLATE = flags.DEFINE_bool(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEED)
 _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step of the checkpoint; by default the newest.", 1)
-_PARAMETERS = flags.DEFINE_enum(
-    "parameters", "ema", ["ema", "raw"], "sample: the averaged parameters, or the last ones."
-)
+_PARAMETERS = cli.define_parameters("sample: ")
 
 
 def main(_):
@@ -95,7 +93,7 @@ def _sample(config, workdir):
         grid=_GRID.value,
         interpolate=_INTERPOLATE.value,
         checkpoint=_CHECKPOINT.value,
-        ema=_PARAMETERS.value == "ema",
+        parameters=_PARAMETERS.value,
         label=_LABEL.value,
         guidance=cli.guidance(),
     )

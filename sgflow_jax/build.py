@@ -41,6 +41,14 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     return optim.learning_rate(fields.learning_rate, fields.schedule, fields.warmup_steps, config.train.num_steps)
 
 
+def averaging(config: ml_collections.ConfigDict) -> optim.Averaging:
+    """The averages of the parameters of this run."""
+    fields, decay = config.optim, config.optim.ema_decay
+    if fields.ema_half_life:
+        decay = optim.decay_of(fields.ema_half_life, config.data.batch_size)
+    return optim.Averaging(decay, tuple(fields.more_ema_decays), fields.ema_warmup)
+
+
 def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> TrainStep:
     """Model, objective and optimiser in one step function. mesh: where its parameters lie, to compile it for more than
     one device."""
@@ -51,7 +59,7 @@ def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> T
         optimiser=optim.adam(
             learning_rate(config), config.optim.b1, config.optim.b2, config.optim.eps, config.optim.clip_norm
         ),
-        ema_decay=config.optim.ema_decay,
+        averaging=averaging(config),
         limits=Limits(config.train.max_abs_loss, config.train.divergence_factor),
         rollback_factor=config.train.rollback_factor,
         microbatches=config.train.microbatches,
@@ -59,13 +67,13 @@ def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> T
     )
 
 
-def restore_net(workdir: str, step: int | None = None, ema: bool = True) -> BoundNet:
+def restore_net(workdir: str, step: int | None = None, parameters: str = "ema") -> BoundNet:
     """The trained network of a run, from its directory alone: net(t, u, x, label=None) -> like x.
 
-    step: of the checkpoint; the newest by default. ema: the averaged parameters (default) or the last ones.
-    InputError if there is no such checkpoint.
+    step: of the checkpoint; the newest by default. parameters: see `access.open`. InputError if there is no such
+    checkpoint.
     """
-    return access.open(workdir, step, ema).net()
+    return access.open(workdir, step, parameters).net()
 
 
 def first_state(config: ml_collections.ConfigDict, step_fn: TrainStep, like: TrainState) -> TrainState:

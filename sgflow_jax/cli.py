@@ -122,6 +122,15 @@ def integers(name: str, items: list[str] | None, least: int = 0, most: int = MAX
     return tuple(dict.fromkeys(numbers))
 
 
+def define_parameters(mode: str = "") -> flags.FlagHolder:
+    """The flag --parameters, see `access.open`. mode: which its help begins with."""
+    return flags.DEFINE_string(
+        "parameters",
+        "ema",
+        f"{mode}ema, the averaged parameters; raw, the last ones; or another average of the run, like ema_0.9996.",
+    )
+
+
 def define_guidance(mode: str = "") -> None:
     """The flags --guidance and --guidance_interval. mode: which their help begins with."""
     flags.DEFINE_float(

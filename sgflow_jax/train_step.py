@@ -21,6 +21,7 @@ from sgflow_jax.objectives.base import Objective
 @flax.struct.dataclass
 class TrainState:
     """The training state. step: int32, the number of steps taken. average: of the parameters (EMA), like them.
+    more_averages: further ones by name, see `optim.Averaging`.
 
     rollbacks: int32, how often the run returned to an earlier state, each time with a lower learning rate. skipped:
     int32, the number of batches left out by these rollbacks; step number n (from 0) takes batch n + skipped.
@@ -32,6 +33,7 @@ class TrainState:
     average: Any
     rollbacks: jax.Array
     skipped: jax.Array
+    more_averages: dict[str, Any] = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass
@@ -86,7 +88,7 @@ class TrainStep:
     model: nn.Module
     objective: Objective
     optimiser: optax.GradientTransformation
-    ema_decay: float
+    averaging: optim.Averaging
     limits: Limits
     rollback_factor: float
     microbatches: int = 1
@@ -98,7 +100,8 @@ class TrainStep:
         params = self.model.init(key, t, t, jnp.zeros((1, *shape)), label)["params"]
         none = jnp.zeros((), jnp.int32)
         average = jax.tree.map(jnp.copy, params)
-        return TrainState(none, params, self.optimiser.init(params), average, rollbacks=none, skipped=none)
+        more = self.averaging.init_more(params)
+        return TrainState(none, params, self.optimiser.init(params), average, none, none, more)
 
     def init_monitor(self, batch: dict[str, Any], state: TrainState) -> Monitor:
         """An empty monitor, with averages for the metrics that the objective returns."""
@@ -149,10 +152,13 @@ class TrainStep:
         updates, opt_state = self.optimiser.update(grads, state.opt_state, state.params)
         updates = optax.tree.scale(self.rollback_factor**state.rollbacks, updates)
         params = optax.apply_updates(state.params, updates)
-        average = optim.update_average(state.average, params, state.step, self.ema_decay)
+        average = self.averaging.update(state.average, params, state.step)
+        more = self.averaging.update_more(state.more_averages, params, state.step)
 
         metrics = {"loss": loss, **seen.metrics, "grad_norm": optax.tree.norm(grads)}
-        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, average=average)
+        new = state.replace(
+            step=state.step + 1, params=params, opt_state=opt_state, average=average, more_averages=more
+        )
         return new, metrics, jnp.stack(seen.terms)
 
     def __call__(

@@ -44,8 +44,8 @@ class ReferenceIdentity:
 class Identity:
     """What was measured. Two distances are comparable only if these agree, apart from what is being compared.
 
-    objective: that the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
-    "raw". network: fingerprint of the parameters. network_precision: `model.precision` (a row's "precision" is a
+    objective: that the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: see
+    `access.open`. network: their fingerprint. network_precision: `model.precision` (a row's "precision" is a
     score). calls: network calls per example, "steps" in the file. method, grid: see `sgflow_jax.sampling.Sampler`.
     num_samples, seed: of the generated examples. guidance, guidance_interval: see `run_sampler.told`. labels: "data"
     for a network with labels, drawn with the frequencies of its training data; "" without.

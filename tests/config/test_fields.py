@@ -22,6 +22,8 @@ INF, NAN = float("inf"), float("nan")
         ("optim.b1", (0.0, 0.999), (-0.1, 1.0, 1), "a number >= 0 and < 1"),
         ("train.rollback_factor", (0.5, 1.0), (0.0, 1.1), "a number > 0 and <= 1"),
         ("train.divergence_factor", (0.0, 0, 1.5), (0.5, 1.0, -1.0, INF), "0 or a number > 1"),
+        ("optim.more_ema_decays", ((), (0.9, 0), [0.5]), ((1.0,), (-0.1,), (NAN,), 0.9), "numbers >= 0 and < 1"),
+        ("optim.ema_half_life", (0.0, 5e5), (-1.0, INF), "0 or a number > 0"),
         ("objective.logit_mean", (-3.0, 2), (NAN, INF, "x"), "a finite number"),
         ("train.on_divergence", ("stop", "rollback"), ("retry", 0), "one of stop, rollback"),
         ("data.flip", (True, False), (1, "true"), "true or false"),

@@ -128,7 +128,7 @@ def _close(a, b):
 
 
 def _restored(workdir):
-    return [build.restore_net(str(workdir), ema=ema).params for ema in (True, False)]
+    return [build.restore_net(str(workdir), parameters=parameters).params for parameters in ("ema", "raw")]
 
 
 def _rows(workdir):

@@ -32,8 +32,8 @@ def _rows(workdir):
 
 
 def _equal_parameters(a, b):
-    for ema in (True, False):
-        left, right = (build.restore_net(str(w), ema=ema).params for w in (a, b))
+    for parameters in ("ema", "raw"):
+        left, right = (build.restore_net(str(w), parameters=parameters).params for w in (a, b))
         jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
@@ -101,7 +101,7 @@ def test_what_differs_between_objectives_trains_and_is_previewed(objective, tmp_
 
 def test_averaged_and_raw_parameters_differ(tmp_path):
     trainer.train(tiny.mixture(), str(tmp_path))
-    averaged, raw = (build.restore_net(str(tmp_path), ema=ema).params for ema in (True, False))
+    averaged, raw = (build.restore_net(str(tmp_path), parameters=parameters).params for parameters in ("ema", "raw"))
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(averaged), jax.tree.leaves(raw), strict=True))
     with pytest.raises(InputError, match="no checkpoint of step 3: it has 2, 4, 6"):
         build.restore_net(str(tmp_path), step=3)
