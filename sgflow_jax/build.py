@@ -38,7 +38,17 @@ def source(config: ml_collections.ConfigDict, split: str = "train") -> data.Sour
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     """The learning rate at each step of this run."""
     fields = config.optim
-    return optim.learning_rate(fields.learning_rate, fields.schedule, fields.warmup_steps, config.train.num_steps)
+    return optim.learning_rate(
+        fields.learning_rate, fields.schedule, fields.warmup_steps, config.train.num_steps, fields.decay_start
+    )
+
+
+def optimiser(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """The optimiser of this run."""
+    fields = config.optim
+    return optim.optimiser(
+        fields.name, learning_rate(config), fields.b1, fields.b2, fields.eps, fields.weight_decay, fields.clip_norm
+    )
 
 
 def averaging(config: ml_collections.ConfigDict) -> optim.Averaging:
@@ -56,9 +66,7 @@ def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> T
     return TrainStep(
         model=models.make(**config.model),
         objective=objective(config),
-        optimiser=optim.adam(
-            learning_rate(config), config.optim.b1, config.optim.b2, config.optim.eps, config.optim.clip_norm
-        ),
+        optimiser=optimiser(config),
         averaging=averaging(config),
         limits=Limits(config.train.max_abs_loss, config.train.divergence_factor),
         rollback_factor=config.train.rollback_factor,

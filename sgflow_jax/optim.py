@@ -10,29 +10,55 @@ import optax
 
 from sgflow_jax.interfaces import InputError
 
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "inverse_sqrt")
+OPTIMISERS = {"adam": optax.scale_by_adam, "radam": optax.scale_by_radam}
 WARMUPS = ("steps", "half_life", "none")
 
 
-def learning_rate(peak: float, schedule: str, warmup_steps: int, num_steps: int) -> optax.Schedule:
-    """The learning rate at each step: linear from 0 to `peak` over warmup_steps, then constant or a cosine to 0.
+def learning_rate(
+    peak: float, schedule: str, warmup_steps: int, num_steps: int, decay_start: int = 1
+) -> optax.Schedule:
+    """The learning rate at each step n, from 0: linear from 0 to `peak` over warmup_steps, then by the schedule.
 
-    schedule: "constant", or "cosine", which ends at num_steps. InputError for any other.
+    schedule: "constant"; "cosine", to 0 at num_steps; or "inverse_sqrt", constant up to step decay_start, then
+    peak sqrt(decay_start / n) (Karras et al. 2024, arXiv 2312.02696, eq. 67). InputError for any other, or a decay that
+    starts within the warm-up.
     """
     if schedule not in SCHEDULES:
         raise InputError(f"unknown optim.schedule {schedule!r}: use one of {', '.join(SCHEDULES)}")
+    if schedule == "inverse_sqrt" and decay_start < warmup_steps:
+        raise InputError(
+            f"optim.decay_start is {decay_start}, within the warm-up: use at least optim.warmup_steps = {warmup_steps}"
+        )
+
+    def inverse_sqrt(since):
+        return peak * jnp.sqrt(decay_start / jnp.maximum(since + warmup_steps, decay_start))
+
     after = {
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, max(num_steps - warmup_steps, 1)),
+        "inverse_sqrt": inverse_sqrt,
     }[schedule]
     # Starts above 0, so that the first step moves: step 0 takes peak / (warmup_steps + 1).
     warmup = optax.linear_schedule(peak / (warmup_steps + 1), peak, max(warmup_steps, 1))
     return optax.join_schedules([warmup, after], [warmup_steps])
 
 
-def adam(schedule: optax.Schedule, b1: float, b2: float, eps: float, clip_norm: float) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015) on gradients clipped to the global norm clip_norm."""
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(schedule, b1=b1, b2=b2, eps=eps))
+def optimiser(
+    name: str, schedule: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015), or "radam", which rectifies its first steps (Liu et al. 2020).
+
+    weight_decay: every parameter loses this share of itself times the learning rate at a step, whatever its gradient
+    (AdamW; Loshchilov & Hutter 2019). clip_norm: gradients are scaled down to this global norm; 0: not. InputError for
+    another name.
+    """
+    if name not in OPTIMISERS:
+        raise InputError(f"unknown optim.name {name!r}: use one of {', '.join(OPTIMISERS)}")
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    direction = OPTIMISERS[name](b1=b1, b2=b2, eps=eps)
+    decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    return optax.chain(clip, optax.chain(direction, *decay, optax.scale_by_learning_rate(schedule)))
 
 
 @dataclasses.dataclass(frozen=True)
