@@ -38,7 +38,7 @@ _STEPS = flags.DEFINE_list(
 _METHOD = flags.DEFINE_string(
     "method", None, "sample: flow_map, euler, heun or consistency; by default the objective's own."
 )
-_GRID = flags.DEFINE_string("grid", "uniform", "sample: spacing of the steps in time: uniform, quadratic or cosine.")
+cli.define_grid("sample: ")
 _LABEL = flags.DEFINE_string(
     "label", None, "sample: classes, by name or number, like cat or 3,5; by default all. They take turns."
 )
@@ -90,7 +90,7 @@ def _sample(config, workdir):
         num_samples=_NUM_SAMPLES.value,
         method=_METHOD.value,
         seed=_SEED.value,
-        grid=_GRID.value,
+        grid=cli.grid(),
         interpolate=_INTERPOLATE.value,
         checkpoint=_CHECKPOINT.value,
         parameters=_PARAMETERS.value,

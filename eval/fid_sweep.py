@@ -217,7 +217,7 @@ def define_flags() -> None:
     features.define_flags()
     cli.define_path("reference", None, "A file of eval.reference; by default the run's training data.")
     flags.DEFINE_string("method", None, f"One of {', '.join(sampling.METHODS)}; the objective's own by default.")
-    flags.DEFINE_enum("grid", "uniform", sampling.GRIDS, "Times of the steps.")
+    cli.define_grid()
     cli.define_guidance()
     flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
     cli.define_parameters()
@@ -240,7 +240,7 @@ def main(_):
         resize=given.resize,
         reference=given.reference,
         method=given.method,
-        grid=given.grid,
+        grid=cli.grid(),
         seeds=cli.integers("seeds", given.seeds, most=MAX_SEED),
         checkpoints=cli.integers("checkpoint", given.checkpoint, least=1),
         parameters=given.parameters,

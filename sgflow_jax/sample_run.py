@@ -84,6 +84,7 @@ def _told(opened: access.Opened, request: Request, sampler, calls: tuple[int, ..
     parts = [
         f"{opened.config.objective.name}, step {opened.step:,}, {which} parameters",
         f"method {sampler.method}",
+        f"times {sampler.grid}" * ("," in sampler.grid),
         run_sampler.told(guidance.weight, run_sampler.interval(guidance)),
         f"seed {request.seed}",
         f"class{'es' * (len(names) > 1)} {labels.listed(names)}" * bool(names),
