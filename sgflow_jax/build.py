@@ -71,6 +71,7 @@ def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> T
         limits=Limits(config.train.max_abs_loss, config.train.divergence_factor),
         rollback_factor=config.train.rollback_factor,
         microbatches=config.train.microbatches,
+        augment=config.data.augment,
         **fields,
     )
 
@@ -152,6 +153,9 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
     require(classes[0] == classes[1], f"whose model.num_classes is {classes[0]}, not {classes[1]}")
     null = theirs.model.label_dropout > 0 or config.model.label_dropout == 0 and ours.guidance == 1
     require(null, "trained without the null class (model.label_dropout), which this run asks of it")
+    labels = theirs.model.get("augment_dim", 0), config.model.get("augment_dim", 0)
+    told = not config.data.augment or labels[0] == labels[1]
+    require(told, f"whose model.augment_dim is {labels[0]}, not {labels[1]}, so it does not know data.augment")
     # `objective.guidance` of this run guides the teacher; it would do so twice.
     require(theirs_objective.guidance == 1, f"trained with objective.guidance {theirs_objective.guidance}, not 1")
     network, asked = f"{integrity.bit_sum(opened.params):08x}", config.teacher.network

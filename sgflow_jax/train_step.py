@@ -13,9 +13,12 @@ import optax
 from clu import metrics as clu_metrics
 
 from sgflow_jax import data, guidance, optim
+from sgflow_jax.data import augmentation
 from sgflow_jax.guard import Guard, Limits
 from sgflow_jax.models import BoundNet
 from sgflow_jax.objectives.base import Objective
+
+_AUGMENT = 4  # folded into the key of a step; the four keys it is split into are its numbers 0 to 3
 
 
 @flax.struct.dataclass
@@ -54,11 +57,12 @@ class Seen(NamedTuple):
 
 class Examples(NamedTuple):
     """The inputs of a batch's loss. drawn: the result of `Objective.draw`. label: [B], of the null class for some.
-    dropout_keys: [B]."""
+    dropout_keys: [B]. augment: [B, dimension], what was done to each image, or None."""
 
     drawn: Any
     label: jax.Array
     dropout_keys: jax.Array
+    augment: jax.Array | None = None
 
     def parts(self, count: int, multiple: int) -> "Examples":
         """Splits the batch into `count` interleaved parts, stacked along a new first axis. `multiple` consecutive
@@ -79,10 +83,10 @@ class TrainStep:
     """One optimiser step: step(state, monitor, batch, key, teacher=None) -> (state, monitor).
 
     batch: "x" [B, ...] and "label" [B], as `data.Source.batch` gives them. key: of the run; each step folds in its
-    number. teacher: the trained network whose velocity is distilled; it gets the labels of the batch. rollback_factor:
+    number. teacher: the trained network whose velocity is distilled; it gets all labels of the batch. rollback_factor:
     multiplies the learning rate, once for every rollback. microbatches: the number of parts whose gradients are
     computed one after the other and averaged, which gives the gradient of the batch. gather: collects sharded
-    parameters, once a step.
+    parameters, once a step. augment: the probability of `augmentation.augmented`; 0: none.
     """
 
     model: nn.Module
@@ -93,6 +97,7 @@ class TrainStep:
     rollback_factor: float
     microbatches: int = 1
     gather: Callable[[Any], Any] = lambda params: params
+    augment: float = 0.0
 
     def init(self, key: jax.Array, shape: tuple[int, ...]) -> TrainState:
         """The state before the first step, for examples of `shape`."""
@@ -113,18 +118,24 @@ class TrainStep:
 
     def _examples(self, batch, key, step) -> Examples:
         key_noise, key_times, key_dropout, key_label = jax.random.split(key, 4)
-        x1, own = data.to_float(batch["x"]), batch["label"]
+        x1, own, augment = data.to_float(batch["x"]), batch["label"], None
+        if self.augment:
+            key_augment = jax.random.fold_in(key, _AUGMENT)
+            x1, augment = augmentation.augmented(key_augment, x1, self.augment, self.model.augment_dim)
         x0 = jax.random.normal(key_noise, x1.shape, x1.dtype)
         classes, label, alike = self.model.num_classes, own, None
         if classes:
             label, alike = guidance.with_null(key_label, own, self.model.label_dropout, classes)
+        if augment is not None:  # the label tells their distributions apart
+            same = jnp.all(augment[:, None] == augment[None], axis=-1)
+            alike = same if alike is None else alike & same
         drawn = self.objective.draw(key_times, x0, x1, step, alike)
-        return Examples(drawn, label, jax.random.split(key_dropout, len(x1)))
+        return Examples(drawn, label, jax.random.split(key_dropout, len(x1)), augment)
 
     def loss(self, params, part: Examples, coordinates: int, teacher: BoundNet | None):
         """(loss, `Seen`) of a batch or a part of it. coordinates: of one example."""
-        net = BoundNet(self.model, params, part.label, part.dropout_keys)
-        teacher = None if teacher is None else teacher.replace(label=part.label)
+        net = BoundNet(self.model, params, part.label, part.dropout_keys, part.augment)
+        teacher = None if teacher is None else teacher.replace(label=part.label, augment=part.augment)
         out = self.objective.loss(net, part.drawn, teacher)
 
         # The objective sums over coordinates. Per coordinate, clipping, Adam's eps and logs mean the same for any image

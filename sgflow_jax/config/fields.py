@@ -111,6 +111,9 @@ FIELDS = {
     "data.data_dir": Field("", 'directory of the TFDS data; "": TFDS_DATA_DIR, or the default of TFDS', resume=True),
     "data.batch_size": Field(128, "global batch: examples per step, over all devices and processes"),
     "data.flip": Field(False, "mirror images left to right at random"),
+    "data.augment": Field(
+        0.0, "probability of each change of an image that model.augment_dim labels; 0: none", least=0, most=1
+    ),
     "data.num_workers": Field(0, "processes that decode data too large for memory; 0: threads", least=0, resume=True),
     "mesh.data": Field(-1, "groups of devices, each with a copy of the parameters; -1: as many as fit", resume=True),
     "mesh.fsdp": Field(1, "devices in a group, which share parameters, average and optimiser; -1: all", resume=True),

@@ -61,6 +61,7 @@ def test_names_are_those_of_the_fields():
     "change, match",
     [
         ({"optim.clip_norm": -1.0}, "config.optim.clip_norm is -1.0: use 0 or a number > 0"),
+        ({"data.augment": 0.1}, "augment is 0.1: use 0, or a song_unet with model.augment_dim 6 or 9"),
         ({"train.log_every": 3}, "train.num_steps is 8: use a multiple of train.steps_per_dispatch = 3"),
         ({"eval.features": "classifier"}, "eval.features is 'classifier': use one of pixels for mixture1d"),
         ({"model.num_classes": 2}, "model.num_classes is 2: use 0, as mixture1d has no labels"),
