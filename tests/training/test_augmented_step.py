@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgflow_jax import build, objectives, sample_run, trainer
+from sgflow_jax import build, sample_run, trainer
 from sgflow_jax.config import fields
 from sgflow_jax.config.check import check_config
 from sgflow_jax.interfaces import InputError, LossOut
@@ -64,11 +64,10 @@ def test_network_and_teacher_are_told_in_any_part_of_a_batch():
             assert net.augment.shape == (len(drawn.t), 6) and half.augment.shape == (len(drawn.t) // 2, 6)
             return LossOut(drawn.t * jnp.sum(net.augment, axis=1) + jnp.sum(teacher.augment, axis=1), {})
 
-    for parts in (1, 4):
-        step = dataclasses.replace(_step(), objective=Output(), microbatches=parts)
-        rest = SimpleNamespace(step=0, skipped=0), BATCH, KEY, BoundNet(step.model, {})
-        (loss, _), _ = jax.jit(lambda step=step, rest=rest: step.gradient({}, *rest))()
-        np.testing.assert_allclose(64 * loss, np.mean((told.drawn.t + 1) * np.sum(told.augment, axis=1)), rtol=1e-5)
+    step = dataclasses.replace(_step(), objective=Output(), microbatches=4)
+    rest = SimpleNamespace(step=0, skipped=0), BATCH, KEY, BoundNet(step.model, {})
+    (loss, _), _ = jax.jit(lambda: step.gradient({}, *rest))()
+    np.testing.assert_allclose(64 * loss, np.mean((told.drawn.t + 1) * np.sum(told.augment, axis=1)), rtol=1e-5)
 
 
 def test_images_of_another_label_are_of_another_distribution():
@@ -93,17 +92,6 @@ def test_what_augmentation_needs(digits_run):
     config.teacher.workdir = digits_run
     with pytest.raises(InputError, match="whose model.augment_dim is 0, not 6, so it does not know data.augment"):
         build.teacher(config, build.mesh(config))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("objective", objectives.names())
-def test_every_objective_passes_the_label_on(objective):
-    """The gradient at the layer of the label is zero without one."""
-    step = build.train_step(_config(objective, augment=0.5))
-    state = jax.jit(step.init, static_argnums=1)(KEY, (8, 8, 1))
-    grow = jax.tree.map(lambda p: p + 0.05, state.params)
-    (_, _), gradient = jax.jit(step.gradient)(grow, state, BATCH, KEY)
-    assert np.abs(gradient["map_augment"]["kernel"]).max(axis=1).min() > 0
 
 
 @pytest.mark.slow
