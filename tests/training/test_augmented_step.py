@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgflow_jax import build, sample_run, trainer
+from sgflow_jax import build, sample_run, train_step, trainer
 from sgflow_jax.config import fields
 from sgflow_jax.config.check import check_config
 from sgflow_jax.interfaces import InputError, LossOut
@@ -51,6 +51,8 @@ def test_nothing_else_of_a_batch_changes():
     np.testing.assert_array_equal(*(jax.random.key_data(each.dropout_keys) for each in (told, plain)))
     untouched = np.all(told.augment == 0, axis=1)
     assert 1 < np.sum(untouched) < 15
+    own = jax.random.key_data(jax.random.fold_in(KEY, train_step._AUGMENT))
+    assert not np.any(np.all(jax.random.key_data(jax.random.split(KEY, 4)) == own[None], axis=1))
     same = [np.array_equal(a, b) for a, b in zip(told.drawn.x_t, plain.drawn.x_t, strict=True)]
     np.testing.assert_array_equal(same, untouched)
 
