@@ -45,7 +45,7 @@ _STEPS = flags.DEFINE_list(
 _METHOD = flags.DEFINE_string(
     "method", None, "sample, export: flow_map, euler, heun or consistency; by default the objective's own."
 )
-_GRID = flags.DEFINE_string("grid", "uniform", "sample, export: spacing of the steps: uniform, quadratic or cosine.")
+cli.define_grid("sample, export: ")
 _LABEL = flags.DEFINE_string(
     "label", None, "sample, export: classes, by name or number, like cat or 3,5; by default all. They take turns."
 )
@@ -57,9 +57,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEE
 _CHECKPOINT = flags.DEFINE_integer(
     "checkpoint", None, "sample, export: step of a checkpoint; by default the newest.", 1
 )
-_PARAMETERS = flags.DEFINE_enum(
-    "parameters", "ema", ["ema", "raw"], "sample, export: the averaged parameters, or the last ones."
-)
+_PARAMETERS = cli.define_parameters("sample, export: ")
 
 
 def main(_):
@@ -109,10 +107,10 @@ def _write(mode, config, workdir):
         num_samples=_NUM_SAMPLES.value,
         method=_METHOD.value,
         seed=_SEED.value,
-        grid=_GRID.value,
+        grid=cli.grid(),
         interpolate=_INTERPOLATE.value,
         checkpoint=_CHECKPOINT.value,
-        ema=_PARAMETERS.value == "ema",
+        parameters=_PARAMETERS.value,
         label=_LABEL.value,
         guidance=cli.guidance(),
     )

@@ -34,8 +34,8 @@ class Request(NamedTuple):
     checkpoint, and the default numbers of calls.
 
     calls: numbers of network calls. features, weights, resize: see `features.make`. reference: a file of
-    `eval.reference`, in place of the run's data. method, grid, guidance: see `sampling.Sampler`. parameters: "ema" or
-    "raw".
+    `eval.reference`, in place of the run's data. method, grid, guidance: see `sampling.Sampler`. parameters: see
+    `access.open`.
     """
 
     calls: tuple[int, ...] | None = None
@@ -143,7 +143,7 @@ def _checkpoints(workdir: str, request: Request) -> list[Checkpoint]:
     if request.num_samples is not None and not 2 <= request.num_samples <= MAX_SAMPLES:
         raise InputError(f"--num_samples={request.num_samples}: use 2 to {MAX_SAMPLES}, a distance needs a covariance")
     for step in request.checkpoints or (None,):
-        opened = access.open(workdir, step, ema=request.parameters == "ema")
+        opened = access.open(workdir, step, request.parameters)
         config = opened.config
         num_samples = config.eval.num_samples if request.num_samples is None else request.num_samples
         sampler = run_sampler.make(config, request.method, request.grid, request.guidance)
@@ -217,10 +217,10 @@ def define_flags() -> None:
     features.define_flags()
     cli.define_path("reference", None, "A file of eval.reference; by default the run's training data.")
     flags.DEFINE_string("method", None, f"One of {', '.join(sampling.METHODS)}; the objective's own by default.")
-    flags.DEFINE_enum("grid", "uniform", sampling.GRIDS, "Times of the steps.")
+    cli.define_grid()
     cli.define_guidance()
     flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; the newest by default.")
-    flags.DEFINE_enum("parameters", "ema", ["ema", "raw"], "The averaged parameters, or the last ones.")
+    cli.define_parameters()
     cli.define_path(
         "data_dir", None, "Where the reference data are now, as data.data_dir or data.dir; as in training by default."
     )
@@ -240,7 +240,7 @@ def main(_):
         resize=given.resize,
         reference=given.reference,
         method=given.method,
-        grid=given.grid,
+        grid=cli.grid(),
         seeds=cli.integers("seeds", given.seeds, most=MAX_SEED),
         checkpoints=cli.integers("checkpoint", given.checkpoint, least=1),
         parameters=given.parameters,

@@ -104,7 +104,7 @@ def main(_):
     names = variants.from_flag(given.objectives)
     found = []
     for step in cli.integers("checkpoint", given.checkpoint, 1) or (None,):
-        opened = access.open(given.workdir, step, ema=False)
+        opened = access.open(given.workdir, step, "raw")
         params = opened.net().params
         for name in names:
             errors = measure(opened.config, params, name, given.batches)

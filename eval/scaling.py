@@ -30,7 +30,7 @@ from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
 MOST_DEVICES = 4096
-PARTS = {"parameters": "params", "average": "average", "optimiser": "opt_state"}
+PARTS = {"parameters": ("params",), "average": ("average", "more_averages"), "optimiser": ("opt_state",)}
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 
@@ -120,7 +120,7 @@ def from_shapes(config: ml_collections.ConfigDict, mesh: Mesh) -> store.Values:
     return {
         "devices": mesh.size,
         **mesh.shape,
-        **{name: bytes_per_device(getattr(state, field)) for name, field in PARTS.items()},
+        **{name: bytes_per_device([getattr(state, f) for f in fields]) for name, fields in PARTS.items()},
         "expected": {kind: sum(c.size for c in collectives if c.kind == kind) for kind in KINDS[:3]},
         "moved": {kind: sum(c.moved for c in collectives if c.kind == kind) for kind in KINDS[:3]},
     }

@@ -78,8 +78,11 @@ def first_state(begun: Beginning, fresh: TrainState, like: TrainState) -> TrainS
         with Checkpoints(begun.workdir, read_only=True) as checkpoints:
             state = checkpoints.state(begun.step, like)
         return state.replace(rollbacks=state.rollbacks * 0)
-    params, average = (access.open(begun.workdir, begun.step, ema).params for ema in (False, True))
-    return fresh.replace(params=_placed(params, fresh.params), average=_placed(average, fresh.average))
+    params, average = (access.open(begun.workdir, begun.step, name).params for name in ("raw", "ema"))
+    more = {name: _placed(average, each) for name, each in fresh.more_averages.items()}
+    return fresh.replace(
+        params=_placed(params, fresh.params), average=_placed(average, fresh.average), more_averages=more
+    )
 
 
 def _placed(theirs: Any, fresh: Any) -> Any:
@@ -116,9 +119,11 @@ def _check_arrays(text: str, theirs: dict[str, tuple], ours: dict[str, tuple], b
     differing = [name for name in differing if not (besides and name.endswith(besides))]
     if not differing:
         return
+    of_optimiser = all(name.startswith(("opt_state", "more_averages")) for name in differing)
+    what, section = ("optimiser", "optim") if of_optimiser else ("network", "model")
     shown = [f"{n} is {theirs.get(n, 'absent')} there and {ours.get(n, 'absent')} here" for n in differing[:_NAMED]]
     more = f" and {len(differing) - _NAMED} more arrays differ" if len(differing) > _NAMED else ""
-    raise InputError(f"{text}, a run of another network: {', '.join(shown)}{more}; use the model fields of that run")
+    raise InputError(f"{text}, a run of another {what}: {', '.join(shown)}{more}; use the {section} fields of that run")
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -38,7 +38,25 @@ def source(config: ml_collections.ConfigDict, split: str = "train") -> data.Sour
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     """The learning rate at each step of this run."""
     fields = config.optim
-    return optim.learning_rate(fields.learning_rate, fields.schedule, fields.warmup_steps, config.train.num_steps)
+    return optim.learning_rate(
+        fields.learning_rate, fields.schedule, fields.warmup_steps, config.train.num_steps, fields.decay_start
+    )
+
+
+def optimiser(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """The optimiser of this run."""
+    fields = config.optim
+    return optim.optimiser(
+        fields.name, learning_rate(config), fields.b1, fields.b2, fields.eps, fields.weight_decay, fields.clip_norm
+    )
+
+
+def averaging(config: ml_collections.ConfigDict) -> optim.Averaging:
+    """The averages of the parameters of this run."""
+    fields, decay = config.optim, config.optim.ema_decay
+    if fields.ema_half_life:
+        decay = optim.decay_of(fields.ema_half_life, config.data.batch_size)
+    return optim.Averaging(decay, tuple(fields.more_ema_decays), fields.ema_warmup)
 
 
 def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> TrainStep:
@@ -48,24 +66,24 @@ def train_step(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> T
     return TrainStep(
         model=models.make(**config.model),
         objective=objective(config),
-        optimiser=optim.adam(
-            learning_rate(config), config.optim.b1, config.optim.b2, config.optim.eps, config.optim.clip_norm
-        ),
-        ema_decay=config.optim.ema_decay,
+        optimiser=optimiser(config),
+        averaging=averaging(config),
         limits=Limits(config.train.max_abs_loss, config.train.divergence_factor),
         rollback_factor=config.train.rollback_factor,
         microbatches=config.train.microbatches,
+        augment=config.data.augment,
         **fields,
     )
 
 
-def restore_net(workdir: str, step: int | None = None, ema: bool = True) -> BoundNet:
+def restore_net(workdir: str, step: int | None = None, ema: bool | str = True) -> BoundNet:
     """The trained network of a run, from its directory alone: net(t, u, x, label=None) -> like x.
 
-    step: of the checkpoint; the newest by default. ema: the averaged parameters (default) or the last ones.
-    InputError if there is no such checkpoint.
+    step: of the checkpoint; the newest by default. ema: the averaged parameters (default), the last ones (False), or
+    the name of a further average, like "ema_0.9996". InputError if there is no such checkpoint or average.
     """
-    return access.open(workdir, step, ema).net()
+    parameters = {True: "ema", False: "raw"}.get(ema, ema)
+    return access.open(workdir, step, parameters).net()
 
 
 def first_state(config: ml_collections.ConfigDict, step_fn: TrainStep, like: TrainState) -> TrainState:
@@ -136,6 +154,9 @@ def teacher(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[BoundNet | N
     require(classes[0] == classes[1], f"whose model.num_classes is {classes[0]}, not {classes[1]}")
     null = theirs.model.label_dropout > 0 or config.model.label_dropout == 0 and ours.guidance == 1
     require(null, "trained without the null class (model.label_dropout), which this run asks of it")
+    labels = theirs.model.get("augment_dim", 0), config.model.get("augment_dim", 0)
+    told = not config.data.augment or labels[0] == labels[1]
+    require(told, f"whose model.augment_dim is {labels[0]}, not {labels[1]}, so it does not know data.augment")
     # `objective.guidance` of this run guides the teacher; it would do so twice.
     require(theirs_objective.guidance == 1, f"trained with objective.guidance {theirs_objective.guidance}, not 1")
     network, asked = f"{integrity.bit_sum(opened.params):08x}", config.teacher.network

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 from absl import app, flags, logging
 
-from sgflow_jax import terminal
+from sgflow_jax import sampling, terminal
 from sgflow_jax.config import fields, flag, help
 from sgflow_jax.devices import processes
 from sgflow_jax.files import disk, places
@@ -120,6 +120,34 @@ def integers(name: str, items: list[str] | None, least: int = 0, most: int = MAX
     if not items or min(numbers) < least or max(numbers) > most:
         raise InputError(f"--{name}={','.join(items)}: use integers from {least} to {most}, like --{name}=1,2,4,10")
     return tuple(dict.fromkeys(numbers))
+
+
+def define_parameters(mode: str = "") -> flags.FlagHolder:
+    """The flag --parameters, see `access.open`. mode: which its help begins with."""
+    return flags.DEFINE_string(
+        "parameters",
+        "ema",
+        f"{mode}ema, the averaged parameters; raw, the last ones; or another average of the run, like ema_0.9996.",
+    )
+
+
+def define_grid(mode: str = "") -> None:
+    """The flags --grid and --times. mode: which their help begins with."""
+    grids = ", ".join(sampling.GRIDS)
+    flags.DEFINE_string("grid", "uniform", f"{mode}spacing of the steps in time: {grids}.")
+    flags.DEFINE_string("times", None, f"{mode}the times of the steps, like 0,0.4,1, in place of --steps and --grid.")
+
+
+def grid() -> str:
+    """The grid that the flags of `define_grid` ask for, see `sampling.Sampler`. InputError for wrong times, or --times
+    beside --grid or --steps."""
+    given = flags.FLAGS
+    if given.times is None:
+        return given.grid
+    for other in ("steps", "grid"):
+        if given[other].present:
+            raise InputError(f"--times={given.times} lists every step: leave out --{other}")
+    return sampling.listed(given.times)
 
 
 def define_guidance(mode: str = "") -> None:

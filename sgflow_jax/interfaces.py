@@ -43,7 +43,7 @@ class Net(Protocol):
 
 @runtime_checkable
 class ConditionedNet(Protocol):
-    """A network that holds more arrays per example (class labels, dropout keys)."""
+    """A network that holds more arrays per example (class and augmentation labels, dropout keys)."""
 
     def restrict(self, select: Callable[[jax.Array], jax.Array]) -> "ConditionedNet":
         """The same network for the examples that `select` ([B, ...] -> [b, ...]) keeps."""

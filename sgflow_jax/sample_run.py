@@ -21,8 +21,8 @@ PAIRS, POSITIONS = 4, 9  # rows and columns of the picture of interpolations
 class Request(NamedTuple):
     """calls: numbers of network calls; None for those of `sampling.CALLS` that the objective allows. method, grid,
     guidance: see `sampling.Sampler`. seed: of the noise. interpolate: also draw interpolations (images only).
-    checkpoint: its step, None for the newest. ema: the averaged parameters, or the last ones. label: text of
-    `labels.chosen`; these classes take turns."""
+    checkpoint: its step, None for the newest. parameters: see `access.open`. label: text of `labels.chosen`; these
+    classes take turns."""
 
     calls: tuple[int, ...] | None
     num_samples: int
@@ -31,7 +31,7 @@ class Request(NamedTuple):
     grid: str = "uniform"
     interpolate: bool = False
     checkpoint: int | None = None
-    ema: bool = True
+    parameters: str = "ema"
     label: str | None = None
     guidance: Guidance = Guidance()
 
@@ -79,7 +79,7 @@ def open_run(
     """The network of a run, how it is sampled, and the labels that take turns. config must be that of the run.
     InputError for an impossible request."""
     with phase("reading the checkpoint"):
-        opened = access.open(workdir, request.checkpoint, request.ema)
+        opened = access.open(workdir, request.checkpoint, request.parameters)
     record.check_same(workdir, opened.config.to_dict(), automatic.as_saved(config, opened.config.to_dict()))
     sampler = run_sampler.make(opened.config, request.method, request.grid, request.guidance)
     return opened, sampler, labels.chosen(request.label, opened.classes.names)
@@ -90,9 +90,11 @@ def _told(
 ) -> str:
     """What was sampled, in one line."""
     guidance, names = sampler.guidance, [opened.classes.names[label] for label in chosen]
+    which = {"ema": "averaged", "raw": "last"}.get(request.parameters, request.parameters)
     parts = [
-        f"{opened.config.objective.name}, step {opened.step:,}, {'averaged' if request.ema else 'last'} parameters",
+        f"{opened.config.objective.name}, step {opened.step:,}, {which} parameters",
         f"method {sampler.method}",
+        f"times {sampler.grid}" * ("," in sampler.grid),
         run_sampler.told(guidance.weight, run_sampler.interval(guidance)),
         f"seed {request.seed}",
         f"class{'es' * (len(names) > 1)} {labels.listed(names)}" * bool(names),

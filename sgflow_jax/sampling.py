@@ -17,6 +17,7 @@ from sgflow_jax.times import Domain
 
 CALLS = (1, 2, 4, 10)  # numbers of network calls shown and compared by default
 MAX_CALLS = 10**6  # their times are one array
+MAX_TIMES = 33  # listed one by one
 
 
 class Renoise(NamedTuple):
@@ -125,8 +126,9 @@ def step(
 class Sampler:
     """How a network trained with `objective` is sampled.
 
-    method: one of METHODS; by default the first that the objective allows. grid: one of GRIDS. guidance: the law of
-    `guidance.Guided`. InputError for an unknown one, or one that the objective did not train the network for.
+    method: one of METHODS; by default the first that the objective allows. grid: one of GRIDS, or a list of times, see
+    `listed`. guidance: the law of `guidance.Guided`. InputError for an unknown one, or one that the objective did not
+    train the network for.
     """
 
     objective: Objective
@@ -140,7 +142,10 @@ class Sampler:
         if self.method is None:
             object.__setattr__(self, "method", allowed[0])
         _method(self.method)
-        _grid(self.grid)
+        if "," in self.grid:
+            object.__setattr__(self, "grid", listed(self.grid))
+        else:
+            _grid(self.grid)
         if self.method not in allowed:
             raise InputError(
                 f"{name} trains F(t, u, x) for {domain.value} only, so {self.method} cannot sample it: "
@@ -182,8 +187,10 @@ class Sampler:
         return tuple(filter(allowed, candidates))
 
     def choose(self, asked: tuple[int, ...] | None, usual: tuple[int, ...] = CALLS) -> tuple[int, ...]:
-        """The numbers of network calls asked for; if None, the possible ones of the usual. InputError for one that is
-        impossible, or if all the usual ones are."""
+        """The numbers of network calls asked for; if None, that of the listed times, or the possible ones of the usual.
+        InputError for one that is impossible, or if all the usual ones are."""
+        if "," in self.grid:
+            usual = (self.grid.count(",") * _method(self.method).calls_per_step,)
         # If none is possible, all are checked, and the first says why.
         chosen = (self.possible(usual) or usual) if asked is None else asked
         for calls in chosen:
@@ -210,10 +217,19 @@ def time_grid(calls: int, method: str = "flow_map", grid: str = "uniform") -> ja
     "quadratic": t = 1 - (1 - s)^2, short steps near the data, long ones near the noise. It is the quadratic
         sub-sequence of DDIM (Song et al. 2021, appendix D.2), tau_i = c i^2, whose time 0 is the data.
     "cosine": t = (1 - cos(pi s)) / 2, short steps at both ends.
+    times like "0,0.4,1": these, see `listed`.
 
     InputError for an unknown grid, a number of calls that no number of steps spends, or more than MAX_CALLS.
     """
-    calls_per_step, time = _method(method).calls_per_step, _grid(grid)
+    calls_per_step = _method(method).calls_per_step
+    if "," in grid:
+        times = _numbers(grid)
+        if calls != (spent := (len(times) - 1) * calls_per_step):
+            raise InputError(
+                f"the times {grid} spend {spent} network calls with {method}, not {calls}: ask for {spent}"
+            )
+        return jnp.asarray(times)
+    time = _grid(grid)
     steps, rest = divmod(calls, calls_per_step)
     if steps < 1 or rest or calls > MAX_CALLS:
         raise InputError(
@@ -221,6 +237,26 @@ def time_grid(calls: int, method: str = "flow_map", grid: str = "uniform") -> ja
             f"up to {MAX_CALLS}"
         )
     return jnp.asarray(time(np.arange(steps + 1) / steps))
+
+
+def listed(text: str) -> str:
+    """A list of times in its shortest spelling: "0,.40,1" -> "0,0.4,1".
+
+    InputError unless they are 2 to MAX_TIMES numbers that increase from 0 to 1, also in float32.
+    """
+    return ",".join(np.format_float_positional(time, trim="-") for time in _numbers(text))
+
+
+def _numbers(text: str) -> np.ndarray:
+    try:
+        times = np.array([float(part) for part in text.split(",")])
+    except ValueError:
+        times = np.array([np.nan])
+    rises = np.all(np.diff(times.astype(np.float32)) > 0)
+    if not 2 <= len(times) <= MAX_TIMES or times[0] != 0 or times[-1] != 1 or not rises:
+        shown = text if len(text) < 60 else f"{text[:50]}..."
+        raise InputError(f"the times are {shown}: use 2 to {MAX_TIMES} numbers that increase from 0 to 1, like 0,0.4,1")
+    return times
 
 
 def _method(name: str) -> _Method:

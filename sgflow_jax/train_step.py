@@ -13,15 +13,19 @@ import optax
 from clu import metrics as clu_metrics
 
 from sgflow_jax import data, guidance, optim
+from sgflow_jax.data import augmentation
 from sgflow_jax.guard import Guard, Limits
 from sgflow_jax.models import BoundNet
 from sgflow_jax.models.trained import BoundTrainedNet, LossWeight
 from sgflow_jax.objectives.base import Objective
 
+_AUGMENT = 4  # folded into the key of a step; the four keys it is split into are its numbers 0 to 3
+
 
 @flax.struct.dataclass
 class TrainState:
     """The training state. step: int32, the number of steps taken. average: of the parameters (EMA), like them.
+    more_averages: further ones by name, see `optim.Averaging`.
 
     rollbacks: int32, how often the run returned to an earlier state, each time with a lower learning rate. skipped:
     int32, the number of batches left out by these rollbacks; step number n (from 0) takes batch n + skipped.
@@ -33,6 +37,7 @@ class TrainState:
     average: Any
     rollbacks: jax.Array
     skipped: jax.Array
+    more_averages: dict[str, Any] = flax.struct.field(default_factory=dict)
 
     @property
     def trained(self) -> Any:
@@ -55,7 +60,7 @@ class WeighedState(TrainState):
     """The training state with a learned weight of the loss. loss_weight: the parameters of `LossWeight`, which belong
     to no network that is averaged or sampled."""
 
-    loss_weight: Any
+    loss_weight: Any = None  # never; but a field after one with a default has to have one
 
     @property
     def trained(self) -> Trained:
@@ -83,11 +88,12 @@ class Seen(NamedTuple):
 
 class Examples(NamedTuple):
     """The inputs of a batch's loss. drawn: the result of `Objective.draw`. label: [B], of the null class for some.
-    dropout_keys: [B]."""
+    dropout_keys: [B]. augment: [B, dimension], what was done to each image, or None."""
 
     drawn: Any
     label: jax.Array
     dropout_keys: jax.Array
+    augment: jax.Array | None = None
 
     def parts(self, count: int, multiple: int) -> "Examples":
         """Splits the batch into `count` interleaved parts, stacked along a new first axis. `multiple` consecutive
@@ -108,32 +114,38 @@ class TrainStep:
     """One optimiser step: step(state, monitor, batch, key, teacher=None) -> (state, monitor).
 
     batch: "x" [B, ...] and "label" [B], as `data.Source.batch` gives them. key: of the run; each step folds in its
-    number. teacher: the trained network whose velocity is distilled; it gets the labels of the batch. rollback_factor:
+    number. teacher: the trained network whose velocity is distilled; it gets all labels of the batch. rollback_factor:
     multiplies the learning rate, once for every rollback. microbatches: the number of parts whose gradients are
     computed one after the other and averaged, which gives the gradient of the batch. gather: collects sharded
-    parameters, once a step.
+    parameters, once a step. augment: the probability of `augmentation.augmented`; 0: none.
     """
 
     model: nn.Module
     objective: Objective
     optimiser: optax.GradientTransformation
-    ema_decay: float
+    averaging: optim.Averaging
     limits: Limits
     rollback_factor: float
     microbatches: int = 1
     gather: Callable[[Any], Any] = lambda params: params
+    augment: float = 0.0
 
     def init(self, key: jax.Array, shape: tuple[int, ...]) -> TrainState:
         """The state before the first step, for examples of `shape`."""
         t, label = jnp.zeros(1), jnp.zeros(1, jnp.int32)
         params = self.model.init(key, t, t, jnp.zeros((1, *shape)), label)["params"]
+        return self.begin(params, jax.tree.map(jnp.copy, params))
+
+    def begin(self, params, average) -> TrainState:
+        """The state before the first step, with these parameters and this average of them."""
         none = jnp.zeros((), jnp.int32)
-        average = jax.tree.map(jnp.copy, params)
+        more = self.averaging.init_more(average)
         if not self.objective.learns_weight:
-            return TrainState(none, params, self.optimiser.init(params), average, rollbacks=none, skipped=none)
-        trained = Trained(params, LossWeight().init(key, t, t)["params"])  # all 0, whatever the key
+            return TrainState(none, params, self.optimiser.init(params), average, none, none, more)
+        t = jnp.zeros(1)
+        trained = Trained(params, LossWeight().init(jax.random.key(0), t, t)["params"])  # all 0, whatever the key
         opt_state = self.optimiser.init(trained)
-        return WeighedState(none, params, opt_state, average, none, none, trained.loss_weight)
+        return WeighedState(none, params, opt_state, average, none, none, more, trained.loss_weight)
 
     def init_monitor(self, batch: dict[str, Any], state: TrainState) -> Monitor:
         """An empty monitor, with averages for the metrics that the objective returns."""
@@ -145,20 +157,26 @@ class TrainStep:
 
     def _examples(self, batch, key, step) -> Examples:
         key_noise, key_times, key_dropout, key_label = jax.random.split(key, 4)
-        x1, own = data.to_float(batch["x"]), batch["label"]
+        x1, own, augment = data.to_float(batch["x"]), batch["label"], None
+        if self.augment:
+            key_augment = jax.random.fold_in(key, _AUGMENT)
+            x1, augment = augmentation.augmented(key_augment, x1, self.augment, self.model.augment_dim)
         x0 = jax.random.normal(key_noise, x1.shape, x1.dtype)
         classes, label, alike = self.model.num_classes, own, None
         if classes:
             label, alike = guidance.with_null(key_label, own, self.model.label_dropout, classes)
+        if augment is not None:  # the label tells their distributions apart
+            same = jnp.all(augment[:, None] == augment[None], axis=-1)
+            alike = same if alike is None else alike & same
         drawn = self.objective.draw(key_times, x0, x1, step, alike)
-        return Examples(drawn, label, jax.random.split(key_dropout, len(x1)))
+        return Examples(drawn, label, jax.random.split(key_dropout, len(x1)), augment)
 
     def loss(self, trained, part: Examples, coordinates: int, teacher: BoundNet | None, average=None):
         """(loss, `Seen`) of a batch or a part of it. trained: the network's parameters, or `Trained`. coordinates: of
         one example. average: of the parameters, where targets are made with it."""
         params, loss_weight = trained if isinstance(trained, Trained) else (trained, None)
-        net = BoundTrainedNet(self.model, params, part.label, part.dropout_keys, average, loss_weight)
-        teacher = None if teacher is None else teacher.replace(label=part.label)
+        net = BoundTrainedNet(self.model, params, part.label, part.dropout_keys, part.augment, average, loss_weight)
+        teacher = None if teacher is None else teacher.replace(label=part.label, augment=part.augment)
         out = self.objective.loss(net, part.drawn, teacher)
 
         # The objective sums over coordinates. Per coordinate, clipping, Adam's eps and logs mean the same for any image
@@ -188,10 +206,11 @@ class TrainStep:
         updates, opt_state = self.optimiser.update(grads, state.opt_state, state.trained)
         updates = optax.tree.scale(self.rollback_factor**state.rollbacks, updates)
         new = state.with_trained(optax.apply_updates(state.trained, updates))
-        average = optim.update_average(state.average, new.params, state.step, self.ema_decay)
+        average = self.averaging.update(state.average, new.params, state.step)
+        more = self.averaging.update_more(state.more_averages, new.params, state.step)
 
         metrics = {"loss": loss, **seen.metrics, "grad_norm": optax.tree.norm(grads)}
-        new = new.replace(step=state.step + 1, opt_state=opt_state, average=average)
+        new = new.replace(step=state.step + 1, opt_state=opt_state, average=average, more_averages=more)
         return new, metrics, jnp.stack(seen.terms)
 
     def __call__(

@@ -17,7 +17,7 @@ from eval.tables.store import markdown
 from sgflow_jax import run_sampler
 from sgflow_jax.files import disk, locks
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import layout
+from sgflow_jax.run import integrity, layout
 
 VERSION = 2  # raised whenever the code measures something else, so that older numbers are not mixed in
 
@@ -44,8 +44,8 @@ class ReferenceIdentity:
 class Identity:
     """What was measured. Two distances are comparable only if these agree, apart from what is being compared.
 
-    objective: that the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: "ema" or
-    "raw". network: fingerprint of the parameters. network_precision: `model.precision` (a row's "precision" is a
+    objective: that the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: see
+    `access.open`. network: their fingerprint. network_precision: `model.precision` (a row's "precision" is a
     score). calls: network calls per example, "steps" in the file. method, grid: see `sgflow_jax.sampling.Sampler`.
     num_samples, seed: of the generated examples. guidance, guidance_interval: see `run_sampler.told`. labels: "data"
     for a network with labels, drawn with the frequencies of its training data; "" without.
@@ -151,7 +151,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and math.isfinite(value)
     # Texts become parts of file names.
-    return isinstance(value, kind) and (kind is not str or re.fullmatch(r"[\w.+-]*", value) is not None)
+    return isinstance(value, kind) and (kind is not str or re.fullmatch(r"[\w.+,-]*", value) is not None)
 
 
 def name(identity: Identity) -> str:
@@ -225,7 +225,9 @@ def _change(workdir: str, changed: Callable[[list[Row]], list[Row]]) -> None:
 def examples_file(workdir: str, identity: Identity) -> Path:
     """The file of a row's first generated examples, an array "examples"; their picture is beside it, .png."""
     parts = [f"step_{identity.checkpoint_step}", identity.network, identity.method, str(identity.calls)]
-    parts += [identity.grid] * (identity.grid != "uniform") + [identity.parameters] * (identity.parameters != "ema")
+    # A list of times may be too long for the name of a file.
+    grid = f"times_{integrity.digest(identity.grid)[:12]}" if "," in identity.grid else identity.grid
+    parts += [grid] * (grid != "uniform") + [identity.parameters] * (identity.parameters != "ema")
     parts += [f"seed_{identity.seed}"] * (identity.seed != 0)
     parts += [identity.network_precision] * (identity.network_precision != "highest")
     parts += [f"labels_{identity.labels}"] * bool(identity.labels)

@@ -6,6 +6,7 @@ import ml_collections
 
 from sgflow_jax import data, models, objectives, sampling
 from sgflow_jax.config import fields
+from sgflow_jax.data import augmentation
 from sgflow_jax.devices import sharding
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.times import Domain
@@ -51,6 +52,12 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for name in _EVENTS:
         require(name, max(values[name], 0) % per_call == 0, f"a multiple of train.steps_per_dispatch = {per_call}")
     require("profile.steps", *_profile_steps(config))
+
+    able = config.model.get("augment_dim", 0) in augmentation.LABELS
+    lengths = " or ".join(map(str, augmentation.LABELS))
+    require("data.augment", not config.data.augment or able, f"0, or a song_unet with model.augment_dim {lengths}")
+    mirrored = config.data.augment and config.data.flip
+    require("data.flip", not mirrored, "false, as data.augment mirrors half of the images and tells the network")
 
     name, shape = config.data.name, data.shape(config.data)
     network.check(shape)

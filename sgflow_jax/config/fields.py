@@ -24,6 +24,7 @@ class Field:
 
     text: its meaning and unit, for --help. least and most are inclusive, above and below exclusive; `off` is allowed
     besides; choices: all allowed values. Numbers must be finite.
+    item: of a tuple, stands for the type of its items, for which the limits are.
     resume: True if a run may be continued with another value, False if not, or a rule (given, saved) -> bool.
     """
 
@@ -35,6 +36,7 @@ class Field:
     below: float = math.inf
     off: float | None = None
     choices: tuple[str, ...] = ()
+    item: int | float = 0
     resume: bool | Callable[[Any, Any], bool] = False
 
     def accepts(self, value: Any) -> bool:
@@ -42,7 +44,8 @@ class Field:
         if self.default is None:
             return value is None or isinstance(value, str)
         if isinstance(self.default, tuple):
-            return isinstance(value, tuple | list) and all(Field(0).accepts(item) for item in value)
+            each = dataclasses.replace(self, default=self.item)
+            return isinstance(value, tuple | list) and all(each.accepts(item) for item in value)
         if isinstance(self.default, bool) or isinstance(value, bool):
             return type(value) is type(self.default)
         if isinstance(self.default, str):
@@ -62,11 +65,16 @@ class Field:
             most = min(self.most, MAX_INTEGER)
             return f"an integer of at most {most}" if self.least < -1 else f"an integer from {self.least} to {most}"
         if isinstance(self.default, float):
-            limits = {">=": self.least, ">": self.above, "<=": self.most, "<": self.below}
-            bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit))
-            number = f"a number {bounds}" if bounds else "a finite number"
-            return number if self.off is None else f"{self.off:g} or {number}"
+            return self._numbers("a number", "a finite number")
+        if isinstance(self.default, tuple) and isinstance(self.item, float):
+            return self._numbers("numbers", "finite numbers")
         return {bool: "true or false", tuple: "integers like (1,2,2)"}.get(type(self.default), "text")
+
+    def _numbers(self, bounded: str, free: str) -> str:
+        limits = {">=": self.least, ">": self.above, "<=": self.most, "<": self.below}
+        bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in limits.items() if math.isfinite(limit))
+        number = f"{bounded} {bounds}" if bounds else free
+        return number if self.off is None else f"{self.off:g} or {number}"
 
 
 def _moved(given: str, saved: str) -> bool:
@@ -103,6 +111,9 @@ FIELDS = {
     "data.data_dir": Field("", 'directory of the TFDS data; "": TFDS_DATA_DIR, or the default of TFDS', resume=True),
     "data.batch_size": Field(128, "global batch: examples per step, over all devices and processes"),
     "data.flip": Field(False, "mirror images left to right at random"),
+    "data.augment": Field(
+        0.0, "probability of each change of an image that model.augment_dim labels; 0: none", least=0, most=1
+    ),
     "data.num_workers": Field(0, "processes that decode data too large for memory; 0: threads", least=0, resume=True),
     "mesh.data": Field(-1, "groups of devices, each with a copy of the parameters; -1: as many as fit", resume=True),
     "mesh.fsdp": Field(1, "devices in a group, which share parameters, average and optimiser; -1: all", resume=True),
@@ -139,12 +150,20 @@ FIELDS = {
     ),
     "optim.learning_rate": Field(2e-4, "peak learning rate, after the warm-up", above=0),
     "optim.schedule": Field("constant", "after the warm-up; cosine: to 0 at num_steps", choices=optim.SCHEDULES),
+    "optim.decay_start": Field(35_000, "inverse_sqrt: step after which the rate falls as 1 / sqrt(step)", least=1),
     "optim.warmup_steps": Field(1_000, "steps over which the learning rate grows from 0", least=0),
+    "optim.name": Field("adam", "radam: Adam with rectified first steps", choices=tuple(optim.OPTIMISERS)),
     "optim.b1": Field(0.9, "Adam's decay of the mean", least=0, below=1),
     "optim.b2": Field(0.999, "Adam's decay of the square", least=0, below=1),
     "optim.eps": Field(1e-8, "Adam's epsilon, added to root-mean-square gradients of the loss", above=0),
-    "optim.clip_norm": Field(1.0, "the gradient is scaled down to this global norm", above=0),
-    "optim.ema_decay": Field(0.9999, "largest decay of the parameters' average at a step; warms up", least=0, below=1),
+    "optim.weight_decay": Field(0.0, "of every parameter, times the learning rate, as in AdamW", least=0),
+    "optim.clip_norm": Field(1.0, "the gradient is scaled down to this global norm; 0: never", above=0, off=0),
+    "optim.ema_decay": Field(0.9999, "decay of the parameters' average at a step, after a warm-up", least=0, below=1),
+    "optim.ema_half_life": Field(0.0, "in place of it: a half-life in images; 0: ema_decay", above=0, off=0),
+    "optim.more_ema_decays": Field((), "decays of further averages, like 0.9996,0.99995", least=0, below=1, item=0.0),
+    "optim.ema_warmup": Field(
+        "steps", "steps: decay up to (1 + n) / (10 + n); half_life: up to n / 20 steps", choices=optim.WARMUPS
+    ),
     "profile.steps": Field(
         (), "first and last step to trace for TensorBoard and Perfetto, like 100,105; (): none", resume=True
     ),

@@ -59,20 +59,22 @@ class BoundNet:
 
     label: [B] int32; None for a network without labels. dropout_keys: [B]; if given, the network is in training mode.
     Each key fixes one mask, so the network and its derivatives see the same mask, whichever part of a batch the example
-    is in.
+    is in. augment: [B, model.augment_dim], what was done to each example, see `data.augmentation`; None is nothing.
     """
 
     model: nn.Module = flax.struct.field(pytree_node=False)
     params: Any
     label: jax.Array | None = None
     dropout_keys: jax.Array | None = None
+    augment: jax.Array | None = None
 
     def __call__(self, t, u, x, label=None):
         label = self.label if label is None else label
         self._require_label(label)
         precision = self.model.precision if self.model.dtype == "float32" else "default"
+        told = {} if self.augment is None else {"augment": self.augment}  # most networks have no such input
         with jax.default_matmul_precision(precision):
-            return self.model.apply({"params": self.params}, t, u, x, label, self.dropout_keys)
+            return self.model.apply({"params": self.params}, t, u, x, label, self.dropout_keys, **told)
 
     def _require_label(self, label: jax.Array | None) -> None:
         if self.model.num_classes and label is None:
@@ -82,8 +84,8 @@ class BoundNet:
 
     def restrict(self, select) -> "BoundNet":
         """See `interfaces.ConditionedNet`."""
-        label, dropout_keys = jax.tree.map(select, (self.label, self.dropout_keys))
-        return self.replace(label=label, dropout_keys=dropout_keys)
+        label, dropout_keys, augment = jax.tree.map(select, (self.label, self.dropout_keys, self.augment))
+        return self.replace(label=label, dropout_keys=dropout_keys, augment=augment)
 
     def unconditional(self) -> "BoundNet":
         """See `interfaces.LabelledNet`."""

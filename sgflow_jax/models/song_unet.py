@@ -127,8 +127,9 @@ class SongUNet(nn.Module):
     num_classes: classes of the data; 0: train without labels; -1: those of the data.
     label_dropout: share of the examples trained with the null class, number num_classes, in place of their own; 0: no
         null class. The null class has no parameters: it is the absence of a label, as in EDM.
-    augment_dim: numbers in the label of an augmentation, `augment` [B, augment_dim]; None is all zeros. 0: there is no
-        such label, and `augment` is ignored. The released networks have 6 (MeanFlow) and 9 (EDM).
+    augment_dim: numbers in the label of an augmentation, `augment` [B, augment_dim]; None is all zeros, an untouched
+        image. 0: there is no such label, and `augment` is ignored. 6 and 9 are those of `data.augment`: the released
+        networks of MeanFlow and EDM.
     preconditioning: "none", or "edm" for a denoiser trained as in EDM, see `edm.velocity`. That has a single time: F is
         the velocity v(t, x) for every u, and only flow_matching can train it. Use it as a teacher, or with many steps.
     dtype: type of the computation, "float32" or "bfloat16"; parameters stay float32.

@@ -26,7 +26,7 @@ from sgflow_jax.run.ownership import Claim
 @dataclasses.dataclass(frozen=True)
 class Opened:
     """A trained network, read from a checkpoint. config: what it was trained with. data: identity of its training data.
-    params: the averaged parameters, or the last ones, as host arrays."""
+    params: those asked for, as host arrays."""
 
     workdir: str
     step: int
@@ -55,14 +55,14 @@ class Opened:
         return BoundNet(models.make(**self.config.model), jax.tree.map(place, self.params, where))
 
 
-def open(workdir: str, step: int | None = None, ema: bool = True) -> Opened:
+def open(workdir: str, step: int | None = None, parameters: str = "ema") -> Opened:
     """Opens a run to use its network. Every process reads the parameters, once, and verifies them.
 
-    step: of the checkpoint; the newest sound one by default. ema: the averaged parameters, or the last ones. Nothing
-    else is read, so a checkpoint whose optimiser state is damaged still opens. InputError if there is no such
-    checkpoint, or its parameters are damaged.
+    step: of the checkpoint; the newest sound one by default. parameters: "ema", their average; "raw", the last ones;
+    or a further average, see `optim.average_names`. Nothing else is read, so a checkpoint whose optimiser state is
+    damaged still opens. InputError if there is no such checkpoint, or it has no such parameters, or these are damaged.
     """
-    read = functools.partial(integrity.network, ema=ema)
+    read = functools.partial(integrity.network, parameters=parameters)
     found = processes.on_first(lambda: integrity.find(workdir, step, read))
     step = processes.from_process(found and found.saved.step)
     found = processes.on_all(lambda: found or integrity.find(workdir, step, read))

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import ml_collections
 import orbax.checkpoint as ocp
 
@@ -92,7 +93,7 @@ class Checkpoints:
         self._check_claim()
         if step == self.latest():
             return
-        saved = {"state": state, "monitor": monitor}
+        saved = {"state": _stored(state), "monitor": monitor}
         sums = integrity.bit_sums(saved, integrity.sum_on_devices)
         facts = {
             "format": integrity.FORMAT,
@@ -134,7 +135,7 @@ class Checkpoints:
 
     def state(self, step: int, like: TrainState) -> TrainState:
         """Reads the training state of a step. like: shapes, dtypes and shardings, which may differ from those saved."""
-        return self._restore(step, state=ocp.args.StandardRestore(like))
+        return like.replace(**self._restore(step, state=ocp.args.StandardRestore(_stored(like))))
 
     def monitor(self, step: int, like: Monitor) -> Monitor:
         """As `state`, for the monitor."""
@@ -177,3 +178,8 @@ class Checkpoints:
                 ) from error
             moved.append(str(place))
         return moved
+
+
+def _stored(state: TrainState) -> dict[str, Any]:
+    """The fields of the state that hold arrays. A run with one average is stored as before there could be more."""
+    return {name: part for name, part in vars(state).items() if jax.tree.leaves(part)}

@@ -23,11 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sgflow_jax import terminal
+from sgflow_jax import optim, terminal
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import layout
 
 ARRAYS = ("state", "monitor")  # and, in JSON, "config" and "facts"
+PARTS = {"ema": "average", "raw": "params"}  # of the state, by --parameters; the rest are in more_averages
 # To be raised by every change that makes older checkpoints read wrongly or train differently.
 FORMAT = 2
 
@@ -42,7 +43,7 @@ class Saved(NamedTuple):
 
 
 class Network(NamedTuple):
-    """The parameters in a checkpoint, or their average, as host arrays."""
+    """The parameters in a checkpoint, or an average of them, as host arrays."""
 
     saved: Saved
     params: Any
@@ -126,16 +127,26 @@ def examine(directory: Path, step: int) -> Saved | str:
     return _or_fault(read)
 
 
-def network(directory: Path, step: int, ema: bool = True) -> Network | str:
-    """As `examine`, for the parameters or their average alone. Of a checkpoint without checksums for each part, all is
-    read."""
-    part = "average" if ema else "params"
+def network(directory: Path, step: int, parameters: str = "ema") -> Network | str:
+    """As `examine`, for the parameters or one average of them. All further averages are read for one of them, and of a
+    checkpoint without checksums for each part, everything. InputError also for parameters that it does not have."""
+    part = PARTS.get(parameters, "more_averages")
 
     def read() -> Network:
+        if parameters not in PARTS:
+            _check_average(directory / str(step), parameters)
         saved, arrays = _read(directory, step, part)
-        return Network(saved, arrays["state"][part])
+        found = arrays["state"][part]
+        return Network(saved, found if parameters in PARTS else found[parameters])
 
     return _or_fault(read)
+
+
+def _check_average(place: Path, name: str) -> None:
+    """InputError unless the checkpoint has this further average."""
+    names = optim.average_names(_json(place / "config")["optim"].get("more_ema_decays", ()))
+    if name not in names:
+        raise InputError(f"{place} has no parameters {name!r}: use one of {', '.join([*PARTS, *names])}")
 
 
 def _or_fault(read: Callable) -> Any:

@@ -35,14 +35,14 @@ def export(workdir: str, config: ml_collections.ConfigDict, out: str, request: R
             f"--out={out}: use a name that ends in {tensor_file.SUFFIX} (parameters) or {PROGRAM} (a sampler), in a "
             "directory that exists"
         )
-    of_program = path.suffix == PROGRAM
-    if of_program and len(request.calls or ()) != 1:
-        raise InputError("--steps is missing: give one number of steps for the sampler, like --steps=4")
     disk.check_writable(path)
     opened, sampler, chosen = open_run(workdir, config, request)
-    if of_program:
-        return _write_program(path, opened, sampler, request.calls[0], chosen)
-    return _write_parameters(path, opened, "ema" if request.ema else "raw")
+    if path.suffix == tensor_file.SUFFIX:
+        return _write_parameters(path, opened, request.parameters)
+    calls = sampler.choose(request.calls)
+    if len(calls) != 1:
+        raise InputError("--steps is missing: give one number of steps for the sampler, like --steps=4")
+    return _write_program(path, opened, sampler, calls[0], chosen)
 
 
 def _write_parameters(path: Path, opened: access.Opened, parameters: str) -> list[str]:

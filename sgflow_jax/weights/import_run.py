@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from clu import parameter_overview
@@ -25,7 +26,6 @@ from sgflow_jax.run import classes, layout, record
 from sgflow_jax.run.checkpoint import Checkpoints
 from sgflow_jax.run.integrity import Saved
 from sgflow_jax.run.metric_log import MetricLog
-from sgflow_jax.train_step import TrainState
 from sgflow_jax.weights import released, tensor_file
 from sgflow_jax.weights.tensor_file import TensorFile
 
@@ -148,10 +148,8 @@ def _own(file: str, opened: TensorFile) -> Imported:
 def _write(workdir: str, file: str, imported: Imported) -> None:
     config, step = imported.config, imported.step
     step_fn = build.train_step(config)
-    count = lambda number: np.asarray(number, np.int32)  # noqa: E731
-    state = TrainState(
-        count(step), imported.params, step_fn.optimiser.init(imported.params), imported.average, count(0), count(0)
-    )
+    begun = step_fn.begin(imported.params, imported.average)
+    state = begun.replace(step=jnp.asarray(step, jnp.int32))
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
     monitor = step_fn.init_monitor(data.batch_like(config.data, config.data.batch_size), like)
     sha256 = _sha256(file)

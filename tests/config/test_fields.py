@@ -22,6 +22,8 @@ INF, NAN = float("inf"), float("nan")
         ("optim.b1", (0.0, 0.999), (-0.1, 1.0, 1), "a number >= 0 and < 1"),
         ("train.rollback_factor", (0.5, 1.0), (0.0, 1.1), "a number > 0 and <= 1"),
         ("train.divergence_factor", (0.0, 0, 1.5), (0.5, 1.0, -1.0, INF), "0 or a number > 1"),
+        ("optim.more_ema_decays", ((), (0.9, 0), [0.5]), ((1.0,), (-0.1,), (NAN,), 0.9), "numbers >= 0 and < 1"),
+        ("optim.ema_half_life", (0.0, 5e5), (-1.0, INF), "0 or a number > 0"),
         ("objective.logit_mean", (-3.0, 2), (NAN, INF, "x"), "a finite number"),
         ("train.on_divergence", ("stop", "rollback"), ("retry", 0), "one of stop, rollback"),
         ("data.flip", (True, False), (1, "true"), "true or false"),
@@ -58,7 +60,8 @@ def test_names_are_those_of_the_fields():
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"optim.clip_norm": -1.0}, "config.optim.clip_norm is -1.0: use a number > 0"),
+        ({"optim.clip_norm": -1.0}, "config.optim.clip_norm is -1.0: use 0 or a number > 0"),
+        ({"data.augment": 0.1}, "augment is 0.1: use 0, or a song_unet with model.augment_dim 6 or 9"),
         ({"train.log_every": 3}, "train.num_steps is 8: use a multiple of train.steps_per_dispatch = 3"),
         ({"eval.features": "classifier"}, "eval.features is 'classifier': use one of pixels for mixture1d"),
         ({"model.num_classes": 2}, "model.num_classes is 2: use 0, as mixture1d has no labels"),

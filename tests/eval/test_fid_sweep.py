@@ -106,10 +106,11 @@ def test_known_rows_are_skipped(line_run, monkeypatch, undrawn):
 
 
 def test_checkpoints_parameters_grids_and_methods_have_rows_of_their_own(line_run, undrawn):
-    how = [{"checkpoints": (4, 6)}, {"parameters": "raw"}, {"grid": "quadratic"}, {"method": "heun"}]
+    how = [{"checkpoints": (4, 6)}, {"parameters": "raw"}, {"grid": "0,.40,1"}, {"method": "heun"}]
     rows = [row for each in how for row in _sweep(line_run, calls=(2,), num_samples=60, **each)]
     assert [row.identity.checkpoint_step for row in rows] == [4, 6, 6, 6, 6]
     assert len({row.scores.value for row in rows}) == 5
+    assert rows[3].identity.grid == "0,0.4,1" and rows[3] in results.read(line_run)
 
 
 def test_runs_are_sampled_from_the_same_noise(line_run, tmp_path, undrawn):

@@ -182,14 +182,12 @@ def test_labels_and_their_absence(preconditioning):
 
 
 def test_an_augmentation_label_of_zeros_is_none():
-    net = tiny_net(augment_dim=6)
-
-    @jax.jit
-    def apply(augment):
-        return net.model.apply({"params": net.params}, T, U, X, None, None, augment)
-
-    np.testing.assert_allclose(apply(None), apply(jnp.zeros((2, 6))), rtol=1e-4, atol=1e-5)
-    assert distance(apply(jnp.ones((2, 6))), apply(None)) > 1e-3
+    net, label = tiny_net(augment_dim=6), jnp.zeros((2, 6)).at[1].set(1.0)
+    out, told = call(net), call(net.replace(augment=label))
+    np.testing.assert_allclose(told[0], out[0], rtol=1e-4, atol=1e-5)
+    assert distance(told[1], out[1]) > 1e-3
+    swapped = net.replace(augment=label).restrict(lambda a: a[::-1])
+    np.testing.assert_allclose(call(swapped, T[::-1], U[::-1], X[::-1])[::-1], told, rtol=1e-4, atol=1e-5)
 
 
 def test_names_of_pytorch():

@@ -51,6 +51,7 @@ sgflow_jax.devices.fetch
 sgflow_jax.devices.provenance
 sgflow_jax.devices.processes
 sgflow_jax.devices.sharding
+sgflow_jax.data.augmentation
 sgflow_jax.data.fingerprint
 sgflow_jax.data.origin
 sgflow_jax.data.arrays

@@ -33,8 +33,8 @@ def _events(workdir, kind):
 
 
 def _equal(a, b):
-    for ema in (True, False):
-        left, right = (build.restore_net(str(w), ema=ema).params for w in (a, b))
+    for parameters in ("ema", "raw"):
+        left, right = (build.restore_net(str(w), parameters=parameters).params for w in (a, b))
         jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
@@ -137,8 +137,8 @@ def _another_optimiser(step):
 def test_a_network_is_read_without_the_optimiser(line_run, tmp_path, capsys):
     run = shutil.copytree(line_run, tmp_path / "run")
     _another_optimiser(run / "checkpoints" / "6")
-    for ema in (True, False):
-        opened, whole = (access.open(str(each), ema=ema) for each in (run, line_run))
+    for parameters in ("ema", "raw"):
+        opened, whole = (access.open(str(each), parameters=parameters) for each in (run, line_run))
         assert opened.step == 6 and opened.fingerprint == whole.fingerprint
         jax.tree.map(np.testing.assert_array_equal, opened.net().params, whole.net().params)
     assert not capsys.readouterr().err

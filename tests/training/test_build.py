@@ -52,7 +52,7 @@ def _student(workdir, objective="sgflow", step=0, num_steps=4):
 def _train(config, workdir):
     """Trains; returns the parameters and the step of the teacher that was written down."""
     trainer.train(config, str(workdir))
-    opened = access.open(str(workdir), ema=False)
+    opened = access.open(str(workdir), parameters="raw")
     recorded = json.loads((workdir / "config.json").read_text())["teacher"]["step"]
     assert recorded == opened.config.teacher.step
     return opened.params, recorded

@@ -36,8 +36,8 @@ def _lines(workdir, file):
 def test_a_fork_begins_where_the_other_run_was_and_then_needs_it_no_more(line_run, tmp_path):
     config = _fork(line_run)
     assert trainer.train(config, str(tmp_path))
-    for ema in (True, False):
-        theirs, ours = (build.restore_net(w, step=4, ema=ema).params for w in (line_run, str(tmp_path)))
+    for parameters in ("ema", "raw"):
+        theirs, ours = (build.restore_net(w, step=4, ema=parameters).params for w in (line_run, str(tmp_path)))
         jax.tree.map(np.testing.assert_array_equal, theirs, ours)
     assert [row["step"] for row in _lines(tmp_path, "metrics.jsonl")] == [6]
     start = _lines(tmp_path, "events.jsonl")[0]
@@ -86,8 +86,8 @@ def _first(config, workdir):
 
 def test_a_run_begins_with_the_network_of_another_and_a_new_optimiser(line_run, tmp_path):
     prepared, state, fresh = _first(_begun_from(line_run, tiny.mixture("mean_flow")), tmp_path)
-    for ema, ours in ((True, state.average), (False, state.params)):
-        jax.tree.map(np.testing.assert_array_equal, ours, build.restore_net(line_run, ema=ema).params)
+    for parameters, ours in (("ema", state.average), ("raw", state.params)):
+        jax.tree.map(np.testing.assert_array_equal, ours, build.restore_net(line_run, ema=parameters).params)
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, fresh.opt_state)
     assert int(state.step) == prepared.start == 0
     assert prepared.config.train.init_from == f"{line_run}@6"
@@ -113,7 +113,7 @@ def test_only_a_class_table_of_another_size_is_new(digits_run, tmp_path):
     """From no classes to ten, and from those with a null class to the network without one."""
     labelled = _begun_from(digits_run, tiny.digits(), num_classes=10, label_dropout=0.5)
     _, state, fresh = _first(labelled, tmp_path / "labelled")
-    theirs = build.restore_net(digits_run, ema=False).params
+    theirs = build.restore_net(digits_run, parameters="raw").params
     np.testing.assert_array_equal(state.params["label"]["embedding"], fresh.params["label"]["embedding"])
     jax.tree.map(np.testing.assert_array_equal, {k: v for k, v in state.params.items() if k != "label"}, theirs)
     trainer.train(labelled, str(tmp_path / "labelled"))
@@ -121,7 +121,7 @@ def test_only_a_class_table_of_another_size_is_new(digits_run, tmp_path):
     for fields, rows in (({"num_classes": 10, "label_dropout": 0.1}, 11), ({"num_classes": 10}, 0), ({}, None)):
         config = _begun_from(str(tmp_path / "labelled"), tiny.digits("sgflow"), **fields)
         _, state, _ = _first(config, tmp_path / "next")
-        theirs = build.restore_net(str(tmp_path / "labelled"), ema=False).params
+        theirs = build.restore_net(str(tmp_path / "labelled"), parameters="raw").params
         if rows is not None:
             same = state.params["label"]["embedding"].shape == theirs["label"]["embedding"].shape
             assert same == bool(rows)

@@ -65,13 +65,13 @@ def test_images_and_their_pictures(digits_run, tmp_path, monkeypatch):
 
 def test_lines_say_what_was_written(line_run, tmp_path, undrawn):
     out = str(tmp_path / "made.npz")
-    first, second = sample_run.sample(line_run, tiny.mixture(), out, REQUEST._replace(checkpoint=4, ema=False))
+    first, second = sample_run.sample(line_run, tiny.mixture(), out, REQUEST._replace(checkpoint=4, parameters="raw"))
     assert "sgflow, step 4, last parameters" in first and "20 examples in each of 2, 1 steps" in first
     assert out in second and str(tmp_path / "made.png") in second
 
 
 def test_the_checkpoint_and_parameters_asked_for_are_used(line_run, tmp_path, undrawn):
-    how = [{"checkpoint": 2}, {"checkpoint": 6}, {"ema": False}, {}]
+    how = [{"checkpoint": 2}, {"checkpoint": 6}, {"parameters": "raw"}, {}]
     found = [_sample(line_run, tiny.mixture(), tmp_path, **changes)["steps_1"] for changes in how]
     np.testing.assert_array_equal(found[1], found[3])
     assert np.any(found[0] != found[1]) and np.any(found[2] != found[3])

@@ -32,8 +32,8 @@ def _rows(workdir):
 
 
 def _equal_parameters(a, b):
-    for ema in (True, False):
-        left, right = (build.restore_net(str(w), ema=ema).params for w in (a, b))
+    for parameters in ("ema", "raw"):
+        left, right = (build.restore_net(str(w), ema=parameters).params for w in (a, b))
         jax.tree.map(np.testing.assert_array_equal, left, right)
 
 

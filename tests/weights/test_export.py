@@ -21,13 +21,13 @@ from tests import tiny
 COUNT = 20
 
 
-@pytest.mark.parametrize("ema", [True, False])
-def test_parameters_come_back_bit_for_bit(ema, line_run, tmp_path):
+@pytest.mark.parametrize("parameters", ["ema", "raw"])
+def test_parameters_come_back_bit_for_bit(parameters, line_run, tmp_path):
     file = str(tmp_path / "a.safetensors")
-    export_run.export(line_run, tiny.mixture(), file, _request(ema=ema))
+    export_run.export(line_run, tiny.mixture(), file, _request(parameters=parameters))
     import_run.import_weights(file, str(tmp_path / "run"))
-    before = access.open(line_run, ema=ema)
-    for after in (access.open(str(tmp_path / "run"), ema=each) for each in (True, False)):
+    before = access.open(line_run, parameters=parameters)
+    for after in (access.open(str(tmp_path / "run"), parameters=each) for each in ("ema", "raw")):
         jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
         assert before.fingerprint == after.fingerprint
         assert (before.step, before.config, before.data) == (after.step, after.config, after.data)

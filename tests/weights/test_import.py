@@ -43,8 +43,8 @@ def imported(tmp_path_factory):
 def test_the_run_of_a_file(imported):
     file, workdir, arrays = imported
     assert sorted(path.name for path in Path(workdir).parent.iterdir()) == ["a.pth", "run"]
-    for ema, prefix in ((True, "net_ema1."), (False, "net.")):
-        opened = access.open(workdir, ema=ema)
+    for parameters, prefix in (("ema", "net_ema1."), ("raw", "net.")):
+        opened = access.open(workdir, parameters=parameters)
         own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
         jax.tree.map(np.testing.assert_array_equal, opened.params, song_names.parameters(own, interleaved=False))
     config = opened.config

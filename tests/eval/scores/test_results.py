@@ -169,7 +169,15 @@ def test_fid_is_the_name_of_one_distance_and_its_count():
 
 
 def test_files_of_examples_differ_with_what_they_are_of():
-    rows = [row(), row(2), row(seed=1), row(grid="cosine"), row(parameters="raw"), row(checkpoint_step=5)]
+    rows = [
+        row(),
+        row(2),
+        row(seed=1),
+        row(grid="cosine"),
+        row(grid="0,0.4,1"),
+        row(parameters="raw"),
+        row(checkpoint_step=5),
+    ]
     rows += [row(method="euler"), row(network="other")]
     assert len({results.examples_file("run", each.identity) for each in rows}) == len(rows)
     assert results.examples_file("run", row(4).identity).name == "step_100-fedcba987654-flow_map-4.npz"
