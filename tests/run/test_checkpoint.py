@@ -34,7 +34,7 @@ def _events(workdir, kind):
 
 def _equal(a, b):
     for parameters in ("ema", "raw"):
-        left, right = (build.restore_net(str(w), parameters=parameters).params for w in (a, b))
+        left, right = (build.restore_net(str(w), ema=parameters).params for w in (a, b))
         jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
