@@ -61,7 +61,7 @@ _INTERPOLATE = flags.DEFINE_bool(
     "interpolate", False, "sample: also write NAME_interpolation.png, interpolations between images."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEED)
-_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step of a checkpoint; by default the newest.", 1)
+_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step of the checkpoint; by default the newest.", 1)
 _PARAMETERS = flags.DEFINE_enum(
     "parameters", "ema", ["ema", "raw"], "sample: the averaged parameters, or the last ones."
 )
@@ -106,7 +106,10 @@ def _make_scorer(config):
 
 def _write(mode, config, workdir):
     from sgflow_jax import sample_run
-    from sgflow_jax.weights import export_run
+
+    write = sample_run.sample
+    if mode == "export":
+        from sgflow_jax.weights.export_run import export as write
 
     cli.require(out=_OUT.value)
     request = sample_run.Request(
@@ -121,7 +124,6 @@ def _write(mode, config, workdir):
         label=_LABEL.value,
         guidance=cli.guidance(),
     )
-    write = sample_run.sample if mode == "sample" else export_run.export
     for line in write(workdir, config, _OUT.value, request):
         terminal.say(line)
 
