@@ -22,10 +22,17 @@ _CONFIG = cli.define_config(
     of_run=True,
 )
 _WORKDIR = cli.define_run("workdir", "Directory of the run.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "import", "export"], "What to do.")
-_WEIGHTS = cli.define_path("weights", None, "import: the file, of PyTorch, EDM or safetensors; see docs/weights.md.")
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "sample", "import", "export"],
+    "What to do. export takes the options of sample that choose the network, and for a sampler its steps.",
+)
+_WEIGHTS = cli.define_path(
+    "weights", None, "The file that --mode=import reads, of PyTorch, EDM or safetensors: docs/weights.md."
+)
 _AVERAGE = flags.DEFINE_string(
-    "average", None, "import: which network of the file is the averaged one; by default net_ema1 or ema_model."
+    "average", None, "The network of that file that becomes the averaged one; by default net_ema1 or ema_model."
 )
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "train: check everything, print the configuration and the cost of a step, and stop."
@@ -43,21 +50,19 @@ _STEPS = flags.DEFINE_list(
     "export: the one number of a sampler.",
 )
 _METHOD = flags.DEFINE_string(
-    "method", None, "sample, export: flow_map, euler, heun or consistency; by default the objective's own."
+    "method", None, "sample: flow_map, euler, heun or consistency; by default the objective's own."
 )
-cli.define_grid("sample, export: ")
+cli.define_grid("sample: ")
 _LABEL = flags.DEFINE_string(
-    "label", None, "sample, export: classes, by name or number, like cat or 3,5; by default all. They take turns."
+    "label", None, "sample: classes, by name or number, like cat or 3,5; by default all. They take turns."
 )
-cli.define_guidance("sample, export: ")
+cli.define_guidance("sample: ")
 _INTERPOLATE = flags.DEFINE_bool(
     "interpolate", False, "sample: also write NAME_interpolation.png, interpolations between images."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "sample: seed of the noise.", 0, MAX_SEED)
-_CHECKPOINT = flags.DEFINE_integer(
-    "checkpoint", None, "sample, export: step of a checkpoint; by default the newest.", 1
-)
-_PARAMETERS = cli.define_parameters("sample, export: ")
+_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "sample: step of the checkpoint; by default the newest.", 1)
+_PARAMETERS = cli.define_parameters("sample: ")
 
 
 def main(_):
@@ -99,7 +104,10 @@ def _make_scorer(config):
 
 def _write(mode, config, workdir):
     from sgflow_jax import sample_run
-    from sgflow_jax.weights import export_run
+
+    write = sample_run.sample
+    if mode == "export":
+        from sgflow_jax.weights.export_run import export as write
 
     cli.require(out=_OUT.value)
     request = sample_run.Request(
@@ -114,7 +122,6 @@ def _write(mode, config, workdir):
         label=_LABEL.value,
         guidance=cli.guidance(),
     )
-    write = sample_run.sample if mode == "sample" else export_run.export
     for line in write(workdir, config, _OUT.value, request):
         terminal.say(line)
 

@@ -176,7 +176,7 @@ class SongUNet(nn.Module):
             classes = jax.nn.one_hot(label, self.num_classes, dtype=h.dtype)  # zeros for the null class
             h = h + _dense(h.shape[-1], "map_label")(self.num_classes**0.5 * classes)
         if self.augment_dim:
-            augment = jnp.zeros((len(h), self.augment_dim), h.dtype) if augment is None else augment
+            augment = jnp.zeros((h.shape[0], self.augment_dim), h.dtype) if augment is None else augment
             h = h + _dense(h.shape[-1], "map_augment", use_bias=False)(augment)
         for name in ("map_layer0", "map_layer1"):
             h = nn.silu(_dense(4 * self.channels, name)(h))

@@ -7,9 +7,11 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax import export
 from jax.sharding import AxisType
 
-from sgflow_jax import sample_run
+from sgflow_jax import models, sample_run
+from sgflow_jax.config import fields
 from sgflow_jax.devices import sharding
 from sgflow_jax.display import figures
 from sgflow_jax.guidance import Guidance
@@ -119,3 +121,24 @@ def test_an_own_file_has_its_own_configuration(line_run, tmp_path):
         with pytest.raises(InputError, match="leave out --config and --average"):
             import_run.import_weights(file, str(tmp_path / "run"), **options)
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+IMAGES = dict(channels=4, channel_mult=(1, 2), num_blocks=1, attention_sizes=(4,), num_classes=3)
+
+
+@pytest.mark.parametrize(
+    "name, options, shape",
+    [
+        ("mlp", dict(width=4, num_classes=3), (2,)),
+        ("unet", IMAGES, (8, 8, 1)),
+        ("song_unet", dict(augment_dim=6, **IMAGES), (8, 8, 1)),
+        ("song_unet", dict(preconditioning="edm", **IMAGES), (8, 8, 1)),
+    ],
+)
+def test_every_network_takes_any_number_of_examples(name, options, shape):
+    model = models.make(**{**fields.network(name).to_dict(), **options})
+    (n,) = export.symbolic_shape("n")
+    t, label = jax.ShapeDtypeStruct((n,), np.float32), jax.ShapeDtypeStruct((n,), np.int32)
+    x = jax.ShapeDtypeStruct((n, *shape), np.float32)
+    made = jax.eval_shape(lambda t, x, label: model.init_with_output(jax.random.key(0), t, t, x, label)[0], t, x, label)
+    assert made.shape == x.shape
