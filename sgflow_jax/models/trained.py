@@ -17,12 +17,14 @@ _FEATURES, _TIME_SCALE = 64, 10.0
 class LossWeight(nn.Module):
     """w(t, u) of the weight exp(-w) (Karras et al. 2024, arXiv 2312.02696; Boffi et al. 2025): t, u [B] -> [B].
 
-    Linear in fixed features of t, u and u - t. 0 at the start.
+    Linear in fixed features of t, u and u - t, whose squares sum to 1: else a step of Adam, which moves every
+    coefficient by the learning rate, would move w too far. 0 at the start.
     """
 
     @nn.compact
     def __call__(self, t: jax.Array, u: jax.Array) -> jax.Array:
         features = jnp.concatenate([time_features(each, _FEATURES, _TIME_SCALE) for each in (t, u, u - t)], axis=-1)
+        features = features * (2 / features.shape[-1]) ** 0.5
         return nn.Dense(1, kernel_init=nn.initializers.zeros, precision=EXACT, name="out")(features)[:, 0]
 
 
