@@ -1,11 +1,14 @@
 import importlib
+from pathlib import Path
 
 import pytest
 
 from sgflow_jax import build, objectives
+from sgflow_jax.config import automatic, flag
 from sgflow_jax.config.check import check_config
 from sgflow_jax.interfaces import InputError
 
+RECIPES = Path("docs/recipes.md").read_text()
 NAMES = ["cifar10", "imagenet32", "imagenet64", "mixture1d", "quickstart", "toy2d"]
 
 
@@ -40,3 +43,15 @@ def test_the_papers_task():
     assert (config.train.num_steps, config.model.channels, config.model.channel_mult) == (200_000, 128, (1, 2, 2))
     assert config.objective.name == "sgflow" and config.objective.prob_diagonal == 0.5 and config.data.flip
     assert config.model.attention_sizes == (16,) and config.model.time_scale == 10
+
+
+def test_published_recipes_are_valid():
+    files = sorted(Path("configs/published").glob("[!_]*.py"))
+    assert len(files) == 8
+    for file in files:
+        config, _ = automatic.resolved(flag.load(str(file)))
+        check_config(config)
+        assert config.model.precision == "highest"  # float32, as published
+        # Each is in the table of the documents with its number of images.
+        images = config.train.num_steps * config.data.batch_size
+        assert f"| `{file.name}` | " in RECIPES and f"| {images / 1e6:.0f}M | " in RECIPES
