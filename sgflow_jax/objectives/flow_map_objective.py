@@ -80,6 +80,7 @@ class FlowMapObjective(Objective):
         so it moves the stationary point. "learned": exp(-w) loss + w everywhere, the loss per coordinate, with w(t, u)
         trained too (Boffi et al. 2025, after Karras et al. 2024). At its best w is the logarithm of the mean loss at t
         and u. It depends on the times alone, so it keeps the stationary point; it needs a loss that is not negative.
+        It raises the share of self-distillation as that falls: use prob_diagonal 0.75 with it, as was published.
     dropout: also "diagonal": in flow matching on t = u only (Boffi et al. 2025).
     weight_power, weight_offset: p >= 0, and c > 0 in units of |x|^2, the sum over coordinates, as in the papers.
 
