@@ -32,7 +32,7 @@ _WEIGHTS = cli.define_path(
     "weights", None, "The file that --mode=import reads, of PyTorch, EDM or safetensors: docs/weights.md."
 )
 _AVERAGE = flags.DEFINE_string(
-    "average", None, "The network of that file that becomes the averaged one; by default net_ema1 or ema_model."
+    "average", None, "import: which network becomes the averaged one; by default net_ema1 or ema_model."
 )
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "train: check everything, print the configuration and the cost of a step, and stop."

@@ -100,7 +100,8 @@ def test_the_null_class_is_one_more_label(name, options, shape):
     there, all_null = _call(net, t, t, x), _call(null, t, t, x)
     np.testing.assert_array_equal(all_null[1], there[1])
     assert np.any(all_null[0] != there[0]) and np.all(np.isfinite(all_null))
-    np.testing.assert_array_equal(all_null[0], all_null[1])
+    # Equal examples of one batch may be rounded differently.
+    np.testing.assert_allclose(all_null[0], all_null[1], rtol=1e-4, atol=1e-6)
 
 
 def test_bfloat16_is_close_to_float32(mixed_dtypes):

@@ -48,10 +48,8 @@ def test_values_and_derivative_equal_pytorch(shared, name, options, sums, digest
 
     one = np.ones_like(t)
     y, dy = jax.jvp(functools.partial(theirs, params, True), (t, h, x), (one, one, dx))
-    errors = {
-        "y": distance(y, golden["y"]),
-        "dy": distance(dy, golden["dy"]),
-        "y_without_augment": distance(theirs(params, False, t, h, x), golden["y_without_augment"]),
-    }
+    errors = {"y": distance(y, golden["y"]), "dy": distance(dy, golden["dy"])}
+    if name == "small":  # another program, which takes long to compile
+        errors["y_without_augment"] = distance(theirs(params, False, t, h, x), golden["y_without_augment"])
     print(name, errors)
     assert max(errors.values()) < 5e-6

@@ -123,6 +123,15 @@ configs.imagenet64
 configs.quickstart
 configs.toy2d
 configs.mixture1d
+configs.published
+configs.published.mean_flow_cifar10
+configs.published.mean_flow_cifar10_v0
+configs.published.sgflow_cifar10
+configs.published.lsd_cifar10
+configs.published.psd_cifar10
+configs.published.ict_cifar10
+configs.published.flow_matching_cifar10
+configs.published.edm_cifar10
 eval.tables
 eval.tables.document
 eval.tables.speed
