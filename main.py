@@ -29,7 +29,7 @@ _MODE = flags.DEFINE_enum(
     "What to do. export takes the options of sample that choose the network, and for a sampler its steps.",
 )
 _WEIGHTS = cli.define_path(
-    "weights", None, "The file that --mode=import reads, of PyTorch, EDM or safetensors: docs/weights.md."
+    "weights", None, "import: the file to read, of PyTorch, EDM or safetensors; see docs/weights.md."
 )
 _AVERAGE = flags.DEFINE_string(
     "average", None, "import: which network becomes the averaged one; by default net_ema1 or ema_model."

@@ -33,9 +33,11 @@ def test_help_lists_only_a_commands_own_flags_in_groups_and_two_examples():
     assert done.returncode == 0 and done.stderr == ""
     assert {"--config", "--workdir", "--mode=train", "--dry_run"} <= set(done.stdout.split())
     assert done.stdout.count("    python main.py") == 2
-    common, sampling, training, several = done.stdout.split("\n\n")[-5:-1]
-    assert "--workdir" in common and "--parameters" in sampling and "--dry_run" in training
-    assert sampling.startswith("With --mode=sample:") and several.count("  --") == 3
+    groups = {group.partition(":")[0]: group for group in done.stdout.split("\n\n")}
+    wanted = {"Flags": "workdir", "With --mode=sample": "steps", "With --mode=import": "weights"}
+    for title, flag in (wanted | {"With --mode=train": "dry_run"}).items():
+        assert f"  --{flag}" in groups[title]
+    assert groups["Several processes"].count("  --") == 3
     assert "--alsologtostderr" not in done.stdout and "jax_" not in done.stdout
 
 

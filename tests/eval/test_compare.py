@@ -102,6 +102,7 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
 
 def test_a_run_may_begin_with_flow_matching(comparison):
     started = dataclasses.replace(comparison, seeds=(0,), first=0.5, budget=budget.Budget("steps", 16.0))
+    started = dataclasses.replace(started, what=sweeps.Measure("pixels", 100, (1,), (1,)))
     (row,) = _measured(started)
     assert row["num_steps"] == 16 and row["last_steps"] == 8
     compare.write(started, [{**row, "distances": [each for each in row["distances"] if each["share"] == 1]}])

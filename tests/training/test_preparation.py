@@ -111,7 +111,7 @@ def test_a_run_that_has_begun_needs_the_other_no_more(line_run, tmp_path):
 
 def test_only_a_class_table_of_another_size_is_new(digits_run, tmp_path):
     """From no classes to ten, and from those with a null class to the network without one."""
-    labelled = _begun_from(digits_run, tiny.digits(), num_classes=10, label_dropout=0.5)
+    labelled = _begun_from(digits_run, tiny.digits("flow_matching"), num_classes=10, label_dropout=0.5)
     _, state, fresh = _first(labelled, tmp_path / "labelled")
     theirs = build.restore_net(digits_run, ema=False).params
     np.testing.assert_array_equal(state.params["label"]["embedding"], fresh.params["label"]["embedding"])
@@ -119,7 +119,7 @@ def test_only_a_class_table_of_another_size_is_new(digits_run, tmp_path):
     trainer.train(labelled, str(tmp_path / "labelled"))
 
     for fields, rows in (({"num_classes": 10, "label_dropout": 0.1}, 11), ({"num_classes": 10}, 0), ({}, None)):
-        config = _begun_from(str(tmp_path / "labelled"), tiny.digits("sgflow"), **fields)
+        config = _begun_from(str(tmp_path / "labelled"), tiny.digits("flow_matching"), **fields)
         _, state, _ = _first(config, tmp_path / "next")
         theirs = build.restore_net(str(tmp_path / "labelled"), ema=False).params
         if rows is not None:

@@ -165,9 +165,8 @@ def whole(tmp_path_factory):
     [
         (signal.SIGKILL, -signal.SIGKILL, ""),
         (signal.SIGTERM, 0, "SIGTERM: stopping after this step"),
-        pytest.param(signal.SIGINT, 0, "SIGINT: stopping after this step", marks=pytest.mark.slow),
     ],
-    ids=["kill", "term", "int"],
+    ids=["kill", "term"],
 )
 def test_a_signal_at_any_moment_loses_nothing_but_time(number, code, says, whole, tmp_path):
     config, undisturbed = whole
