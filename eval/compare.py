@@ -229,7 +229,8 @@ def main(_):
     cli.require(config=given.config)
     cli.start_jax(alone=True)
     comparison = asked(given, sys.argv[1:])
-    comparison.check()
+    if not given.row:
+        comparison.check()
     if given.so_far:
         write(comparison, comparison.so_far())
         return

@@ -140,7 +140,9 @@ def check(torch, golden):
     inputs, tangents = (x, arrays["t"], arrays["h"]), (dx, one, one)
     found = torch.func.jvp(lambda x, t, h: net(x, t, h, arrays["augment"]), inputs, tangents)
     pairs = zip(("y", "dy"), found, strict=True)
-    return {name: float((a.permute(0, 2, 3, 1) - arrays[name]).norm() / arrays[name].norm()) for name, a in pairs}
+    return {
+        name: float((a.detach().permute(0, 2, 3, 1) - arrays[name]).norm() / arrays[name].norm()) for name, a in pairs
+    }
 
 
 def torch_steps(torch):

@@ -63,6 +63,7 @@ def test_a_run_with_a_learned_weight_continues_from_its_checkpoint(tmp_path):
     """Its network is read without the weight, and a run without the weight cannot fork from it."""
     config, workdir = tiny.mixture("lsd", num_steps=2), str(tmp_path / "weighed")
     config.objective.weight = "learned"
+    config.optim.more_ema_decays = (0.9,)
     trainer.train(config, workdir)
     config.train.num_steps = 4
     trainer.train(config, workdir)
@@ -74,9 +75,11 @@ def test_a_run_with_a_learned_weight_continues_from_its_checkpoint(tmp_path):
 
     half = jnp.full(4, 0.5)
     assert build.restore_net(workdir)(half, half, half[:, None]).shape == (4, 1)
-    assert set(access.open(workdir).params) == {"hidden0", "out"}
+    for parameters in ("ema", "ema_0.9"):
+        assert set(access.open(workdir, parameters=parameters).params) == {"hidden0", "out"}
 
     plain = tiny.mixture("lsd", num_steps=6)
+    plain.optim.more_ema_decays = (0.9,)
     plain.train.fork_from = f"{workdir}@4"
     with pytest.raises(InputError, match="a run of another network: loss_weight"):
         trainer.train(plain, str(tmp_path / "plain"))

@@ -27,6 +27,7 @@ from tests.song_rule import smallest
 def _config():
     config = quickstart.get_config()  # digits
     config.data.batch_size = 8
+    config.optim.more_ema_decays = (0.9,)
     return config
 
 
@@ -43,7 +44,7 @@ def imported(tmp_path_factory):
 def test_the_run_of_a_file(imported):
     file, workdir, arrays = imported
     assert sorted(path.name for path in Path(workdir).parent.iterdir()) == ["a.pth", "run"]
-    for parameters, prefix in (("ema", "net_ema1."), ("raw", "net.")):
+    for parameters, prefix in (("ema", "net_ema1."), ("ema_0.9", "net_ema1."), ("raw", "net.")):
         opened = access.open(workdir, parameters=parameters)
         own = {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
         jax.tree.map(np.testing.assert_array_equal, opened.params, song_names.parameters(own, interleaved=False))
