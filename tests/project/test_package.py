@@ -3,6 +3,7 @@
 import email
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from sgflow_jax import __version__, commands
@@ -41,6 +43,21 @@ def test_the_constraints_fit_the_requirements():
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
+
+
+def test_all_files_say_the_same():
+    """The version, the oldest Python, and the ruff before a commit."""
+    (newest, *_) = re.findall(r"^## \[(\d.*?)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest == _yaml("CITATION.cff")["version"] == __version__
+    job = _yaml(".github/workflows/ci.yml")["jobs"]["test"]
+    assert job["steps"][-1] == {"run": "bash .ci/run"}
+    assert PROJECT["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"
+    for hook in _yaml(".pre-commit-config.yaml")["repos"][0]["hooks"]:
+        assert set(hook["additional_dependencies"]) < set(EXTRAS["dev"])
+
+
+def _yaml(name: str) -> dict:
+    return yaml.safe_load((ROOT / name).read_text())
 
 
 def test_each_command_has_its_module(monkeypatch):
