@@ -11,7 +11,6 @@ import venv
 import zipfile
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 
@@ -70,19 +69,55 @@ def test_each_command_has_its_module(monkeypatch):
     assert ran == ["sgflow_jax.main", "eval.fid_sweep", "eval.report"]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """As it is published: built from the source distribution."""
-    out = tmp_path_factory.mktemp("dist")
-    _succeed([sys.executable, "-m", "build", "--no-isolation", f"--outdir={out}", ROOT], out)
+def test_the_wheel_alone_trains_samples_and_sweeps_in_an_empty_directory(tmp_path):
+    """One test, so that it is built once."""
+    wheel = _built(tmp_path / "dist")
+    _check_contents(wheel)
+    commands_of_it, empty = _installed(wheel, tmp_path / "environment"), tmp_path / "empty"
+    empty.mkdir()
+
+    def run(command: str, *arguments: str) -> str:
+        return _succeed([commands_of_it / command, *arguments], empty)
+
+    short = ["--config.train.num_steps=4", "--config.model.width=8", "--workdir=run"]
+    said = run("sgflow-train", "--config=configs/mixture1d.py:mean_flow", *short)
+    assert "step 4 of 4: diag " in said and "img/s" in said
+    assert "sgflow-train --workdir=run --mode=sample" in said and "sgflow-sweep --workdir=run" in said
+    assert (empty / "run" / "previews" / "step_0000004.png").exists()
+    start = json.loads(lines(empty / "run" / "events.jsonl")[0])
+    assert start["event"] == "start" and start["sgflow_jax"] == __version__ and start["commit"] is None
+
+    how = ["--num_samples=5", "--steps=1,2", "--grid=quadratic", "--out=samples.npz"]
+    assert "samples.npz" in run("sgflow-train", "--workdir=run", "--mode=sample", *how)
+    assert (empty / "samples.npz").exists() and (empty / "samples.png").exists()
+
+    said = run("sgflow-sweep", "--workdir=run", "--steps=1,2", "--num_samples=50")
+    assert "FD-pixels, 50 samples\n\n steps  " in said
+    assert said.splitlines()[-3:] == [f"wrote run/eval/{n}" for n in ("fid_table.md", "fid_curve.png", "samples.png")]
+    rows = [json.loads(line) for line in lines(empty / "run" / "eval" / "fid.jsonl")]
+    assert [row["sgflow_jax"] for row in rows] == [__version__] * 2
+
+
+def _built(out: Path) -> Path:
+    """The wheel as it is published: built from the source distribution."""
+    _succeed([sys.executable, "-m", "build", "--no-isolation", f"--outdir={out}", ROOT], out.parent)
     (file,) = out.glob("*.whl")
     return file
 
 
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory) -> Path:
-    """An environment that holds the wheel and sees the requirements of this one, but no checkout."""
-    place = tmp_path_factory.mktemp("environment")
+def _check_contents(wheel: Path) -> None:
+    """The wheel holds the packages, with all their files, and nothing else."""
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (metadata,) = (email.message_from_bytes(archive.read(n)) for n in archive.namelist() if n.endswith("/METADATA"))
+    ours = {file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()}
+    assert found == {str(file.relative_to(ROOT)) for file in ours if file.parent.name != "__pycache__"}
+    assert {"sgflow_jax/py.typed", "eval/report.html"} < found
+    assert (metadata["Name"], metadata["Version"]) == ("sgflow-jax", __version__)
+
+
+def _installed(wheel: Path, place: Path) -> Path:
+    """The programs of an environment that has the wheel and sees the requirements of this one, but no checkout."""
     venv.create(place, symlinks=True)
     (site,) = place.glob("lib/python*/site-packages")
     (site / "requirements.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("site-packages")))
@@ -97,33 +132,3 @@ def _succeed(command: list, folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        found = {name for name in archive.namelist() if ".dist-info/" not in name}
-        (metadata,) = (email.message_from_bytes(archive.read(n)) for n in archive.namelist() if n.endswith("/METADATA"))
-    ours = {file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()}
-    assert found == {str(file.relative_to(ROOT)) for file in ours if file.parent.name != "__pycache__"}
-    assert {"sgflow_jax/py.typed", "eval/report.html"} < found
-    assert (metadata["Name"], metadata["Version"]) == ("sgflow-jax", __version__)
-
-
-def test_the_installed_commands_train_sample_and_sweep_in_an_empty_directory(installed, tmp_path):
-    short = ["--config.train.num_steps=4", "--config.model.width=8", "--workdir=run"]
-    said = _succeed([installed / "sgflow-train", "--config=configs/mixture1d.py:mean_flow", *short], tmp_path)
-    assert "step 4 of 4: diag " in said and "img/s" in said
-    assert "sgflow-train --workdir=run --mode=sample" in said and "sgflow-sweep --workdir=run" in said
-    assert (tmp_path / "run" / "previews" / "step_0000004.png").exists()
-    start = json.loads(lines(tmp_path / "run" / "events.jsonl")[0])
-    assert start["event"] == "start" and start["sgflow_jax"] == __version__ and start["commit"] is None
-
-    how = ["--num_samples=5", "--steps=1,2", "--grid=quadratic", "--out=samples.npz"]
-    said = _succeed([installed / "sgflow-train", "--workdir=run", "--mode=sample", *how], tmp_path)
-    assert "samples.npz" in said and (tmp_path / "samples.npz").exists() and (tmp_path / "samples.png").exists()
-
-    said = _succeed([installed / "sgflow-sweep", "--workdir=run", "--steps=1,2", "--num_samples=50"], tmp_path)
-    assert "FD-pixels, 50 samples\n\n steps  " in said
-    assert said.splitlines()[-3:] == [f"wrote run/eval/{n}" for n in ("fid_table.md", "fid_curve.png", "samples.png")]
-    rows = [json.loads(line) for line in lines(tmp_path / "run" / "eval" / "fid.jsonl")]
-    assert [row["sgflow_jax"] for row in rows] == [__version__] * 2
