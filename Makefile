@@ -1,4 +1,4 @@
-.PHONY: help quickstart report-demo test test-all soak lint audit data
+.PHONY: help quickstart report-demo test test-all soak lint audit build data
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -9,6 +9,7 @@ help:
 	@echo 'make test          run the quick tests'
 	@echo 'make test-all      run all tests, the slow ones too, as CI does'
 	@echo 'make lint          run ruff'
+	@echo 'make build         put the package, a wheel, into dist/'
 	@echo 'make audit         check the requirements for known vulnerabilities; needs the network'
 	@echo 'make soak          kill a run 50 times and compare it with an undisturbed one: 15 minutes'
 	@echo
@@ -48,6 +49,9 @@ soak: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+build: .venv/installed
+	$(BIN)/python -m build --no-isolation
 
 # Looks for known vulnerabilities in requirements.txt. Needs PyPI's advisories, which package mirrors lack. By default
 # pip-audit skips packages it cannot look up and reports success; --strict makes it fail (code 3).

@@ -4,7 +4,8 @@
     python -m eval.fid_sweep --workdirs=runs/a,runs/b --steps=1,4,50 --seeds=0,1,2 --out=runs/curve
 
 Needs nothing but the workdirs. Samples from the same noise in each number of steps, and writes DIR/eval/fid.jsonl,
-fid_table.md, fid_curve.png, samples.png and samples/. Skips rows that are already in fid.jsonl.
+fid_table.md, fid_curve.png, samples.png and samples/. Skips rows that are already in fid.jsonl. An installed package
+calls this command sgflow-sweep.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ from absl import flags
 from eval.machine import trace
 from eval.machine.ready_step import Step
 from eval.tables import store
-from sgflow_jax import cli, terminal
+from sgflow_jax import __version__, cli, terminal
 from sgflow_jax.config import automatic
 from sgflow_jax.config.check import check_config
 from sgflow_jax.files import disk
@@ -74,6 +74,7 @@ def profile(config: ml_collections.ConfigDict, steps: int) -> tuple[store.Values
         "batch_size": config.data.batch_size,
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
+        "sgflow_jax": __version__,
         "jax": jax.__version__,
         "steps": done,
         "step_ms": 1e3 * alone / done,

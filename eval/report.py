@@ -4,7 +4,7 @@
     python -m eval.report --workdirs=runs/a,runs/b --out=runs/report
 
 Writes index.html, a self-contained page, and its pictures as files beside it. Reads the files that training and
-eval.fid_sweep wrote to the workdirs, but no checkpoints.
+eval.fid_sweep wrote to the workdirs, but no checkpoints. An installed package calls this command sgflow-report.
 """
 
 import importlib.metadata
@@ -23,7 +23,7 @@ from eval import reference
 from eval.page import classes_section, embed, gallery, neighbours, training_section
 from eval.page.runs import Run, common_kinds, read
 from eval.scores import plots, results
-from sgflow_jax import cli, data, terminal
+from sgflow_jax import __version__, cli, data, terminal
 from sgflow_jax.display import figures
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -71,7 +71,10 @@ def render(runs: list[Run], files: embed.Files, command: str) -> str:
         neighbours=_neighbours(runs, kinds[0], training, files),
         cost=training_section.cost(runs),
         command=command,
-        versions=[f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax", "numpy")],
+        versions=[
+            f"sgflow_jax {__version__}",
+            *(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax", "numpy")),
+        ],
         files=sorted(files),
     )
 

@@ -4,6 +4,7 @@ A command defines its flags in a function `define_flags`, which only the program
 flags, and absl would not let a test import two modules that define the same flag.
 """
 
+import functools
 import math
 import re
 import sys
@@ -48,7 +49,8 @@ _PLACES: dict[str, Callable[[str, str], str]] = {}  # turn the text of these fla
 
 
 def run(main: Callable) -> None:
-    """Runs main(argv) as the program: flags are parsed first, and an InputError ends it with code 2.
+    """Runs main(argv) as the program: flags are parsed first, and an InputError ends it with code 2. --help prints the
+    docstring of its module.
 
     Library logging is off (orbax prints a page per checkpoint, a hundred when a disk is full). Errors still surface;
     --verbosity=0 turns logging on.
@@ -61,14 +63,16 @@ def run(main: Callable) -> None:
         processes.meet()
 
     terminal.begin()
-    app.run(_with_one_line(whole), flags_parser=_with_one_line(_parse))
+    doc = sys.modules[main.__module__].__doc__ or ""
+    app.run(_with_one_line(whole), flags_parser=_with_one_line(functools.partial(_parse, doc)))
 
 
 def define_config(what: str, default: str | None = None, of_run: bool = False) -> flags.FlagHolder:
     """The flags --config and --config.FIELD. See `config.flag.define` for default and of_run."""
 
     def define():
-        return flag.define(help.split(sys.argv)[1], what, default, of_run)
+        found = f"{what} A configs/NAME.py that the working directory lacks is the installed one."
+        return flag.define(help.split(sys.argv)[1], found, default, of_run)
 
     return _with_one_line(define)()
 
@@ -231,12 +235,12 @@ def _given() -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in EACH_ITS_OWN}
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(doc: str, argv: list[str]) -> list[str]:
+    """Parses a command line. doc: what --help begins with."""
     asks_help, argv = help.split(argv)
     rest = flag.parse(argv)
     if asks_help:
         named, _ = flag.take(argv, "config")
-        doc = sys.modules["__main__"].__doc__ or ""
         terminal.say(help.of_config(flags.FLAGS.config) if named else help.of_command(doc))
         sys.exit(0)
     if len(rest) > 1:

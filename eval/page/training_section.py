@@ -70,7 +70,8 @@ def _started(run: Run, tell) -> str:
 
 
 def _code(event: dict[str, Any]) -> str:
-    return str(event["commit"] or "")[:12] + " (changed)" * bool(event.get("dirty"))
+    commit = str(event["commit"] or "")[:12] + " (changed)" * bool(event.get("dirty"))
+    return f"{event.get('sgflow_jax', '')} {commit}"
 
 
 def curves(runs: list[Run], files: embed.Files) -> dict[str, Any]:

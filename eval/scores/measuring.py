@@ -12,7 +12,7 @@ from eval import features, reference
 from eval.scores import measure, results, summary
 from eval.scores.background import Background
 from eval.scores.progress import Sampling
-from sgflow_jax import data, generate
+from sgflow_jax import __version__, data, generate
 from sgflow_jax.devices import processes
 from sgflow_jax.display import figures
 from sgflow_jax.files import disk
@@ -74,8 +74,9 @@ def measure_all(
             return fail(place, error)
         if unwritten:
             return None
+        row = results.Row(identity, scores, results.Origin(__version__))
         try:
-            _write(checkpoint.workdir, results.Row(identity, scores), examples)
+            _write(checkpoint.workdir, row, examples)
         except InputError as error:
             unwritten.append(identity)
             lost = f"{checkpoint.workdir}, step {checkpoint.step}: {rest} row{'s' * (rest > 1)} not measured"

@@ -94,6 +94,13 @@ class Scores:
     class_counts: tuple[int, ...] | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """sgflow_jax: the version of the package that measured a row; older ones did not say."""
+
+    sgflow_jax: str = ""
+
+
 class Kind(NamedTuple):
     """What two values must share to be drawn in one panel. distance: its `name`. against: see `against`."""
 
@@ -103,10 +110,11 @@ class Kind(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of fid.jsonl."""
+    """A line of fid.jsonl. origin: what measured it, which says nothing about what was measured."""
 
     identity: Identity
     scores: Scores
+    origin: Origin = Origin()
 
     @property
     def kind(self) -> Kind:
@@ -117,7 +125,7 @@ class Row:
         values = dataclasses.asdict(self.identity)
         reference = values.pop("reference")
         values = {_KEYS.get(name, name): value for name, value in values.items()}
-        return {**values, **reference, **dataclasses.asdict(self.scores)}
+        return {**values, **reference, **dataclasses.asdict(self.scores), **dataclasses.asdict(self.origin)}
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> "Row":
@@ -135,12 +143,13 @@ class Row:
                     part.setdefault(field.name, field.default)
                 if field.name != "reference" and not _fits(part[field.name], field.type):
                     raise TypeError(field.name)
-        reference, identity, scores = parts
-        return cls(Identity(**identity, reference=ReferenceIdentity(**reference)), Scores(**scores))
+        reference, identity, scores, origin = parts
+        identity = Identity(**identity, reference=ReferenceIdentity(**reference))
+        return cls(identity, Scores(**scores), Origin(**origin))
 
 
 _KEYS = {"calls": "steps"}  # fields that have another key in the file
-_PARTS = (ReferenceIdentity, Identity, Scores)
+_PARTS = (ReferenceIdentity, Identity, Scores, Origin)
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -1,6 +1,7 @@
 """Tables measured row by row. Each row is a file, so an interrupted table resumes and rows can run in parallel.
 
-A row is identified by its settings, a dictionary of plain values. Measuring it gives more values; the file has both.
+A row is identified by its settings, a dictionary of plain values. Measuring it gives more values; the file has both,
+and the version of sgflow_jax that measured it.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from sgflow_jax import cli, terminal
+from sgflow_jax import __version__, cli, terminal
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 
@@ -59,7 +60,8 @@ class Store:
         return [_read(file) for file in sorted((self.folder / "rows").glob("*.json"))]
 
     def write(self, settings: Settings, values: Values) -> None:
-        disk.write_atomically(self._file(settings), json.dumps({**settings, **values}, indent=1) + "\n")
+        row = {**settings, **values, "sgflow_jax": __version__}
+        disk.write_atomically(self._file(settings), json.dumps(row, indent=1) + "\n")
 
     def _file(self, settings: Settings) -> Path:
         return self.folder / "rows" / f"{name(settings)}.json"

@@ -1,6 +1,7 @@
 """--config=FILE[:OBJECTIVE] and its overrides, --config.FIELD=VALUE.
 
-The file is executed once, before absl parses the command line: only its result says which overrides exist.
+The file is executed once, before absl parses the command line: only its result says which overrides exist. A path
+configs/NAME.py that the working directory lacks means the file that is installed with this package.
 """
 
 import difflib
@@ -20,6 +21,7 @@ from sgflow_jax.files import places
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import record
 
+_INSTALLED = Path(__file__).parents[2]  # holds configs/, in a checkout as in an installed copy
 _OVERRIDE = re.compile(r"--?(?:no)?(config\.[^=]*)")
 
 
@@ -85,11 +87,15 @@ def load(text: str) -> ml_collections.ConfigDict:
     path, colon, objective = text.partition(":")
     if not path:
         raise InputError("--config is missing: give --config=FILE.py, like configs/cifar10.py")
-    if not os.path.isfile(path):
-        there = ", ".join(sorted(str(p) for p in Path("configs").glob("[!_]*.py") if p.stem != "base"))
-        raise InputError(f"--config={text}: there is no file {path}; use one of {there or 'your own'}")
+    file = _file(path)
+    if file is None:
+        there = {str(p.relative_to(root)) for root in (Path(), _INSTALLED) for p in root.glob("configs/[!_]*.py")}
+        named = ", ".join(sorted(there - {"configs/base.py"}))
+        raise InputError(
+            f"--config={text}: there is no file {path}; use one of {named}, which are here or installed, or your own"
+        )
     try:
-        config = runpy.run_path(path)["get_config"](*([objective] if colon else []))
+        config = runpy.run_path(file)["get_config"](*([objective] if colon else []))
         if not isinstance(config, ml_collections.ConfigDict) or not config.is_locked:
             raise InputError("get_config must return a locked ConfigDict")
         check_fields(config)
@@ -98,6 +104,12 @@ def load(text: str) -> ml_collections.ConfigDict:
     except (Exception, SystemExit) as error:  # the file is a program of the user's and may fail in any way
         raise InputError(f"--config={text}: {path} fails with {type(error).__name__}: {error}") from error
     return config
+
+
+def _file(path: str) -> str | None:
+    """The file of a configuration, see the module; None if there is none."""
+    places = [path] + [str(_INSTALLED / path)] * (Path(path).parts[:1] == ("configs",))
+    return next(filter(os.path.isfile, places), None)
 
 
 def _check_name(config: ml_collections.ConfigDict, name: str) -> None:

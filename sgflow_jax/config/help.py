@@ -32,7 +32,7 @@ def of_command(doc: str) -> str:
     as those for NAME."""
     groups: dict[str, list[str]] = {"Flags": []}
     for module, found in flags.FLAGS.flags_by_module_dict().items():
-        if module in (sys.argv[0], "__main__") or module.partition(".")[0] in ("eval", "sgflow_jax", "main"):
+        if module in (sys.argv[0], "__main__") or module.partition(".")[0] in ("eval", "sgflow_jax"):
             for flag in found:
                 title, text = _title_and_text(flag)
                 groups.setdefault(title, []).append(text)

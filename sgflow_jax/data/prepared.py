@@ -145,7 +145,7 @@ def _builder(name: str, tfds_name: str, data_dir: str):
 
 def _not_prepared(name: str, tfds_name: str, data_dir: str, error: Exception) -> InputError:
     return InputError(
-        f"{name} is not prepared in {_place(data_dir) or _DEFAULT} ({type(error).__name__}): run "
+        f"{name} is not prepared in {_place(data_dir) or _DEFAULT} ({type(error).__name__}): run in a checkout "
         f"`{_command(tfds_name)}` (which installs TensorFlow), or set --config.data.data_dir or TFDS_DATA_DIR to its "
         "directory in array_record format"
     )

@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 
+import sgflow_jax
+
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _ROOT = Path(__file__).parents[2]
 _GIT_SECONDS = 10  # on a slow network file system
@@ -23,12 +25,14 @@ _GIT_SECONDS = 10  # on a slow network file system
 def describe(argv: Sequence[str]) -> dict[str, Any]:
     """JSON-serialisable description of a run. argv: its command line. Never fails: unknown values are None.
 
-    commit, dirty: the commit of the code's git checkout, and whether tracked files differ from it. code: `fingerprint`.
+    sgflow_jax: the version of this package. commit, dirty: the commit of the code's git checkout, and whether tracked
+    files differ from it; an installed copy has neither. code: `fingerprint`.
     started: the UTC time of this call. devices: their number over all processes.
     """
     commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", __file__) else None
     changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
     return {
+        "sgflow_jax": sgflow_jax.__version__,
         "commit": commit,
         "dirty": None if changes is None else bool(changes),
         "code": fingerprint(),

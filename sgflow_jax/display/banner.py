@@ -1,6 +1,8 @@
 """The lines a training run prints at its start and end."""
 
 import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -51,13 +53,15 @@ def ending(config: ml_collections.ConfigDict, workdir: str, wall_seconds: float)
     """What a finished run has written, and commands to use it."""
     step = config.train.num_steps
     run = shlex.quote(workdir)
+    installed = Path(sys.argv[0]).name == "sgflow-train"
+    again, sweep = ("sgflow-train", "sgflow-sweep") if installed else ("python main.py", "python -m eval.fid_sweep")
     lines = [f"done        {step:,} steps in {duration(wall_seconds)}: {layout.checkpoints(workdir) / str(step)}"]
     if layout.preview_file(workdir, step).exists():
         lines.append(f"samples     {layout.preview_file(workdir, step)}")
     return [
         *lines,
-        f"next        python main.py --workdir={run} --mode=sample --out=samples.npz",
-        f"            python -m eval.fid_sweep --workdir={run}",
+        f"next        {again} --workdir={run} --mode=sample --out=samples.npz",
+        f"            {sweep} --workdir={run}",
     ]
 
 

@@ -1,5 +1,7 @@
 """--config and its overrides: the file is executed once; an error for a wrong name or value says what is valid."""
 
+import shutil
+
 import pytest
 from absl import flags
 
@@ -83,6 +85,20 @@ def test_overrides(tmp_path):
     assert parsed(default="configs/cifar10.py").data.name == "cifar10"
     assert parsed(QUICKSTART, default="configs/cifar10.py").data.name == "digits"
     assert parsed() is None
+
+
+def test_a_configuration_is_found_without_a_checkout(tmp_path, monkeypatch):
+    """Its own file comes first."""
+    monkeypatch.chdir(tmp_path)
+    assert parsed(QUICKSTART).data.name == "digits"
+    assert parsed("--config=configs/published/psd_cifar10.py").objective.name == "psd"
+    (tmp_path / "configs").mkdir()
+    shutil.copy(ROOT / "configs" / "mixture1d.py", tmp_path / "configs" / "quickstart.py")
+    assert parsed(QUICKSTART).data.name == "mixture1d"
+    (tmp_path / "configs" / "mine.py").touch()
+    for missing, match in (("configs/nope.py", "quickstart.py"), ("quickstart.py", "configs/cifar10.py.*mine.py")):
+        with pytest.raises(InputError, match=f"no file {missing}; use one of .*{match}"):
+            parsed(f"--config={missing}")
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from tests.commands import ROOT
 
 # Less patient than real runs; otherwise main.py and its flags.
 MAIN = """
-import main
-from sgflow_jax import cli
+from sgflow_jax import cli, main
+main.define_flags()
 from sgflow_jax.devices import processes
 from sgflow_jax.run import ownership
 processes.HEARTBEAT_SECONDS, processes.LEAVE_SECONDS, ownership.SHARED_SECONDS = 5, 2, 1
@@ -36,8 +36,9 @@ cli.run(main.main)
 
 # Given other seeds, which is refused, and passed over here.
 AGREE = """
-import jax, main
-from sgflow_jax import cli
+import jax
+from sgflow_jax import cli, main
+main.define_flags()
 from sgflow_jax.devices import processes
 from sgflow_jax.interfaces import InputError
 def refuse(number):

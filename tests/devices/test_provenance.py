@@ -4,6 +4,7 @@ import subprocess
 import jax
 import pytest
 
+import sgflow_jax
 from sgflow_jax.devices import provenance
 from tests.commands import ROOT
 
@@ -36,6 +37,7 @@ def test_a_run_is_described():
     assert said["command"] == "main.py '--workdir=a run' --config=configs/cifar10.py"
     assert said["versions"]["jax"] == jax.__version__ and None not in said["versions"].values()
     assert said["devices"] == jax.device_count() and said["processes"] == 1 and said["device_kind"] == "cpu"
+    assert said["sgflow_jax"] == sgflow_jax.__version__
     assert said["started"].endswith("+00:00") and said["host"]
 
 

@@ -16,6 +16,7 @@ from eval.fid_sweep import Request, sweep
 from eval.machine import gradient_cost
 from eval.page import gallery, runs
 from eval.scores import class_names, results
+from sgflow_jax import __version__
 from sgflow_jax.devices import provenance
 from sgflow_jax.interfaces import InputError
 from tests import tiny
@@ -180,7 +181,7 @@ def test_runs_are_compared_by_fields_devices_and_hours(tmp_path):
         ["device hours", "2", "2"],
         ["devices", "4 TPU v5, then 8 TPU v5", "–"],
         ["processes", "1", "–"],
-        ["code", "0123456789ab (changed)", "–"],
+        ["code", f"{__version__} 0123456789ab (changed)", "–"],
     ]
     alts = [image["alt"] for image in _seen(tmp_path / "out").all("img")]
     for axis in ("training step", "hours"):

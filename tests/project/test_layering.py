@@ -209,6 +209,8 @@ eval.scaling
 eval.stationarity
 eval.table1
 eval.toy_table
+sgflow_jax.main
+sgflow_jax.commands
 main
 """.split()
 

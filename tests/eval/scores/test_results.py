@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import threading
@@ -78,6 +79,18 @@ def test_rows_of_older_versions_have_no_guidance_and_no_labels(tmp_path):
     del old["seed"]
     with pytest.raises(KeyError):
         results.Row.from_flat(old)
+
+
+def test_a_row_tells_what_measured_it_and_is_the_same_row_for_it(tmp_path):
+    other = dataclasses.replace(row(), origin=results.Origin("0.1.0"))
+    results.append(str(tmp_path), other)
+    results.append(str(tmp_path), row())  # an older version does not say
+    (found,) = results.read(str(tmp_path))
+    assert found == other and found.flat()["sgflow_jax"] == "0.1.0"
+    assert [*plots.series([("a", row()), ("a", other)])] == ["a"] and other.kind == row().kind
+    old = row().flat()
+    del old["sgflow_jax"]
+    assert results.Row.from_flat(old) == row()
 
 
 def test_guidance_and_labels_are_told_where_they_are_unusual():

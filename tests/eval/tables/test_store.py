@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval.tables import store, variants
-from sgflow_jax import objectives
+from sgflow_jax import __version__, objectives
 from sgflow_jax.interfaces import InputError
 
 WANTED = [{"objective": "esd", "seed": 0}, {"objective": "esd", "seed": 1}, {"objective": "lsd(a=1)", "seed": 0}]
@@ -24,9 +24,10 @@ def test_rows_are_measured_once_and_read_back(tmp_path):
 
     table = store.Store(tmp_path)
     first = store.complete(table, WANTED[:2], measure, "unused", 0)
-    assert first == [{**WANTED[0], "value": 1}, {**WANTED[1], "value": 2}]
+    measured_by = {"sgflow_jax": __version__}
+    assert first == [{**WANTED[0], "value": 1, **measured_by}, {**WANTED[1], "value": 2, **measured_by}]
     everything = store.complete(table, WANTED, measure, "unused", 0)
-    assert everything[:2] == first and everything[2] == {**WANTED[2], "value": 3}
+    assert everything[:2] == first and everything[2] == {**WANTED[2], "value": 3, **measured_by}
     assert measured == WANTED
     assert len(list((tmp_path / "rows").iterdir())) == 3
 
@@ -40,7 +41,7 @@ def test_an_interrupted_table_keeps_its_rows(tmp_path):
     table = store.Store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         store.complete(table, WANTED, measure, "unused", 0)
-    assert table.find(WANTED[0]) == {**WANTED[0], "value": 1} and table.find(WANTED[1]) is None
+    assert table.find(WANTED[0])["value"] == 1 and table.find(WANTED[1]) is None
 
 
 def test_rows_that_have_not_begun_are_not_measured_after_an_interrupt(tmp_path):
