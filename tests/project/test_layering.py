@@ -87,7 +87,9 @@ sgflow_jax.config.flag
 sgflow_jax.run.due
 sgflow_jax.run.step_trace
 sgflow_jax.run.stopwatch
+sgflow_jax.run.mirror
 sgflow_jax.run.tensorboard
+sgflow_jax.run.weights_and_biases
 sgflow_jax.build
 sgflow_jax.generate
 sgflow_jax.labels
