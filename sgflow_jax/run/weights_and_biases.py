@@ -102,7 +102,9 @@ class WeightsAndBiases:
         )
         if not run.resumed:  # else it may have been given another name
             run.name = Path(self._workdir).resolve().name
-        self._say(f"Weights & Biases: {run.url or f'offline; wandb sync {Path(run.dir).parent} sends it'}")
+        self._say(
+            f"Weights & Biases: {f'offline; wandb sync {Path(run.dir).parent} sends it' if run.offline else run.url}"
+        )
         return run
 
 

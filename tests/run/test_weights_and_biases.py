@@ -21,7 +21,8 @@ class _Run:
 
     def __init__(self, **options):
         self.options, self.logged, self.kept, self.code = options, [], {}, None
-        self.resumed, self.url, self.dir, self.name = False, None, f"{options['dir']}/wandb/offline-1/files", None
+        self.resumed, self.offline, self.name = False, True, None
+        self.dir = f"{options['dir']}/wandb/offline-1/files"
         self.config = types.SimpleNamespace(update=self._update)
 
     def _update(self, values, allow_val_change):
