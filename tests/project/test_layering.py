@@ -160,6 +160,7 @@ eval.features.classifier
 eval.features
 eval.scores.real
 eval.scores.results
+eval.scores.seeds
 eval.scores.class_names
 eval.scores.measure
 eval.scores.plots
