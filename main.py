@@ -11,6 +11,8 @@ from sgflow_jax import terminal
 if __name__ == "__main__":
     terminal.begin()  # before the other imports, which take seconds
 
+import functools
+
 from absl import flags
 
 from sgflow_jax import cli
@@ -107,7 +109,10 @@ def _write(mode, config, workdir):
 
     write = sample_run.sample
     if mode == "export":
-        from sgflow_jax.weights.export_run import export as write
+        from eval.scores import measured
+        from sgflow_jax.weights import export_run
+
+        write = functools.partial(export_run.export, measured=measured.table)
 
     cli.require(out=_OUT.value)
     request = sample_run.Request(

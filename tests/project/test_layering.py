@@ -113,6 +113,7 @@ sgflow_jax.weights.tensor_file
 sgflow_jax.weights.released
 sgflow_jax.weights.import_run
 sgflow_jax.weights.program
+sgflow_jax.weights.card
 sgflow_jax.weights.export_run
 sgflow_jax.cli
 configs
@@ -161,6 +162,7 @@ eval.features
 eval.scores.real
 eval.scores.results
 eval.scores.seeds
+eval.scores.measured
 eval.scores.class_names
 eval.scores.measure
 eval.scores.plots
