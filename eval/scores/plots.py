@@ -89,7 +89,8 @@ def _meaning(numbers: list[int]) -> str | None:
     """What the bands of lines over so many networks are; None if none is over several."""
     if max(numbers) == 1:
         return None
-    return "mean; band: range over seeds" + ("\n(one run: standard error)" if min(numbers) == 1 else "")
+    alone = "\n(of one run: over sampling seeds, or standard error)" * (min(numbers) == 1)
+    return f"mean; band: range over training seeds{alone}"
 
 
 def series(rows: list[tuple[str, results.Row]]) -> dict[str, dict[int, list[results.Row]]]:

@@ -50,7 +50,7 @@ def test_they_have_one_line_with_a_band(found):
     (ax,) = figure.axes
     legend = ax.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["sgflow, 3 seeds", "mean_flow"]
-    assert legend.get_title().get_text() == "mean; band: range over seeds\n(one run: standard error)"
+    assert legend.get_title().get_text().startswith("mean; band: range over training seeds\n(of one run: ")
     assert list(ax.lines[0].get_ydata()) == [3.0, 0.75]
     corners = ax.collections[0].get_paths()[0].vertices
     assert {y for x, y in corners if x == 1} == {1.0, 6.0}
