@@ -266,19 +266,23 @@ def main(_):
 def _tell(found: Swept, out: str | None) -> None:
     """Prints one table of all runs and the paths of the files; with `out`, writes a table and a curve there too."""
     rows = {workdir: rows for workdir, rows in found.rows.items() if rows}
-    names = labels.labels(
+    facts = (
         list(rows),
         [each[0].identity.objective for each in rows.values()],
         [found.configs[workdir] for workdir in rows],
     )
-    tagged = [(name, row) for name, each in zip(names, rows.values(), strict=True) for row in each]
-    say(f"\n{summary.screen(tagged)}\n")
+    runs, lines = (
+        [name for name, each in zip(names, rows.values(), strict=True) for _ in each]
+        for names in (labels.labels(*facts), labels.group_names(*facts))
+    )
+    every = [row for each in rows.values() for row in each]
+    say(f"\n{summary.screen(list(zip(runs, every, strict=True)))}\n")
     drawn = {workdir: files for workdir, files in found.files.items() if files}
     for workdir, files in drawn.items():
         several = f"wrote {layout.evaluation(workdir)}: {', '.join(file.name for file in files)}"
         say(several if len(drawn) > 1 else "\n".join(f"wrote {file}" for file in files))
     if out:
-        files = summary.write(Path(out), [row for _, row in tagged], [name for name, _ in tagged])
+        files = summary.write(Path(out), every, runs, lines)
         say("\n".join(f"wrote {file}" for file in files))
 
 

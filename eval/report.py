@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 from eval import reference
 from eval.page import classes_section, embed, gallery, neighbours, training_section
-from eval.page.runs import Run, common_kinds, read
-from eval.scores import plots, results
+from eval.page.runs import Group, Run, common_kinds, groups, read
+from eval.scores import plots, results, seeds
 from sgflow_jax import __version__, cli, data, terminal
 from sgflow_jax.display import figures
 from sgflow_jax.files import disk
@@ -59,8 +59,11 @@ def render(runs: list[Run], files: embed.Files, command: str) -> str:
     return template.render(
         data=runs[0].rows[0].identity.reference.data,
         labels=[run.label for run in runs],
+        groups=[seeds.titled(group.label, len(group.runs)) for group in groups(runs)],
+        pooled=any(len(group.runs) > 1 for group in groups(runs)),
+        alone=sum(len(group.runs) == 1 for group in groups(runs)),
         row_count=sum(len(run.rows) for run in runs),
-        scores=[_scores(runs, kind) for kind in kinds],
+        scores=[_scores(groups(runs), kind) for kind in kinds],
         quality=_quality(runs, files),
         identity=_identity(runs),
         classes=classes_section.table(runs, kinds, training),
@@ -83,47 +86,49 @@ def _command(workdirs: Sequence[str], out: str) -> list[str]:
     return ["python", "-m", "eval.report", f"--workdirs={','.join(workdirs)}", f"--out={out}"]
 
 
-def _scores(runs: list[Run], kind: results.Kind) -> dict[str, Any]:
-    """A table with a line per number of steps and a cell per run; the setting of each run; and the distance between
+def _scores(shown: list[Group], kind: results.Kind) -> dict[str, Any]:
+    """A table with a line per number of steps and a cell per group; the setting of each; and the distance between
     halves of the real examples, if cached."""
-    chosen = {run.label: run.chosen(kind) for run in runs}
+    chosen = [group.chosen(kind) for group in shown]
     lines = [
-        (steps, [_cell(rows[steps]) if steps in rows else "–" for rows in chosen.values()])
-        for steps in sorted({steps for rows in chosen.values() for steps in rows})
+        (steps, [_cell(rows[steps]) if steps in rows else "–" for rows in chosen])
+        for steps in sorted({steps for rows in chosen for steps in rows})
     ]
-    firsts = [next(iter(rows.values()))[0].identity for rows in chosen.values()]
-    halves = reference.halves(firsts[0].reference)
     return {
         "name": kind.distance,
         "lines": lines,
-        "settings": [_setting(identity) for identity in firsts],
-        "halves": halves and {"distance": f"{halves.distance:.3g}", "counts": [f"{n:,}" for n in halves.counts]},
+        "settings": [_setting(group, rows) for group, rows in zip(shown, chosen, strict=True)],
+        "halves": (halves := reference.halves(next(iter(chosen[0].values()))[0].identity.reference))
+        and {"distance": f"{halves.distance:.3g}", "counts": [f"{n:,}" for n in halves.counts]},
     }
 
 
 def _cell(rows: list[results.Row]) -> str:
-    return results.plus_minus(*results.mean_and_spread(rows))
+    return results.plus_minus(*seeds.mean_and_spread(rows))
 
 
-def _setting(identity: results.Identity) -> str:
-    """The sampling settings of a run that its objective does not imply."""
+def _setting(group: Group, chosen: dict[int, list[results.Row]]) -> str:
+    """The sampling settings of a group that its objective does not imply, and how many of its runs have them."""
+    rows = [row for each in chosen.values() for row in each]
+    identity, measured = rows[0].identity, seeds.count(rows)
     parts = [identity.method, identity.grid * (identity.grid != "uniform"), identity.guided]
     parts += [identity.parameters * (identity.parameters != "ema"), f"step {identity.checkpoint_step:,}"]
+    parts += [f"{measured} of {len(group.runs)} runs" * (measured < len(group.runs))]
     return ", ".join(filter(None, parts))
 
 
 def _quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
-    """A figure per kind of distance; the file shows them side by side. All settings of every run, or, if these are too
-    many lines, the setting of the table."""
-    tagged = [(run.label, row) for run in runs for row in run.rows]
+    """A figure per kind of distance; the file shows them side by side. All settings of every group, or, if these are
+    too many lines, the setting of the table."""
+    tagged = [(run.group, row) for run in runs for row in run.rows]
     kinds = list(dict.fromkeys(row.kind for _, row in tagged))
     if max(len(plots.series([each for each in tagged if each[1].kind == kind])) for kind in kinds) > MOST_LINES:
         tagged = [
-            (run.label, row)
+            (group.label, row)
             for kind in kinds
-            for run in runs
-            if any(row.kind == kind for row in run.rows)
-            for rows in run.chosen(kind).values()
+            for group in groups(runs)
+            if any(row.kind == kind for run in group.runs for row in run.rows)
+            for rows in group.chosen(kind).values()
             for row in rows
         ]
 
@@ -136,9 +141,10 @@ def _quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
         chosen = [(label, row) for label, row in tagged if row.kind == kind]
         ends = []
         for label, points in plots.series(chosen).items():
-            means = {steps: np.mean([row.scores.value for row in rows]) for steps, rows in sorted(points.items())}
+            means = {steps: seeds.band(rows)[0] for steps, rows in sorted(points.items())}
             ends.append(f"{label}: {', '.join(f'{v:.3g} in {figures.in_steps(n)}' for n, v in means.items())}")
-        text = f"{kind.distance} against the number of sampling steps, one line per run. {'; '.join(ends)}."
+        lines = training_section.told_lines(runs)
+        text = f"{kind.distance} against the number of sampling steps, {lines}. {'; '.join(ends)}."
         shown.append(embed.vector(draw(chosen, size=training_section.PANEL), text))
     return shown
 

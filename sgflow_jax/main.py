@@ -7,6 +7,8 @@ A run that was stopped continues with its --workdir alone. An installed package 
 README.md, and docs/weights.md for the last two modes.
 """
 
+import functools
+
 from absl import flags
 
 from sgflow_jax import cli, terminal
@@ -100,7 +102,10 @@ def _write(mode, config, workdir):
 
     write = sample_run.sample
     if mode == "export":
-        from sgflow_jax.weights.export_run import export as write
+        from eval.scores import measured
+        from sgflow_jax.weights import export_run
+
+        write = functools.partial(export_run.export, measured=measured.table)
 
     given = flags.FLAGS
     cli.require(out=given.out)

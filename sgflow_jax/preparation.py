@@ -16,7 +16,7 @@ from sgflow_jax.config import automatic
 from sgflow_jax.config.check import check_config
 from sgflow_jax.devices import processes, sharding
 from sgflow_jax.models import BoundNet
-from sgflow_jax.run import access
+from sgflow_jax.run import access, weights_and_biases
 from sgflow_jax.run.integrity import Saved
 from sgflow_jax.train_step import TrainState, TrainStep
 
@@ -63,6 +63,7 @@ class Prepared:
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     """Checks a run. InputError for a bad configuration, data set or workdir, or an unsuitable teacher or fork."""
     config, chosen = processes.on_all(lambda: _checked(config))
+    processes.on_first(lambda: weights_and_biases.check(config.log.wandb))
     mesh = build.mesh(config)
     step_fn = build.train_step(config, mesh)
     like = build.state_like(config, step_fn, mesh)

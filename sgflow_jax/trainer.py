@@ -55,8 +55,8 @@ def train(
     score = make_scorer(config) if config.eval.every else None
     with contextlib.ExitStack() as stack:
         claim = stack.enter_context(access.claim(workdir, config, prepared.found))
-        start, num_steps = prepared.start, config.train.num_steps
-        log = stack.enter_context(processes.on_first(lambda: MetricLog(workdir, start, num_steps)) or NoLog())
+        start, new_log = prepared.start, lambda: MetricLog(workdir, start, config.train.num_steps, config.log.wandb)
+        log = stack.enter_context(processes.on_first(new_log) or NoLog())
         preemption = stack.enter_context(Preemption(log.say, MAINTENANCE_URL if jax.default_backend() == "tpu" else ""))
         keep = config.train.keep_checkpoints, config.train.keep_every
         checkpoints = stack.enter_context(Checkpoints(workdir, *keep, claim=claim))

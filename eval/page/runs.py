@@ -18,11 +18,12 @@ from sgflow_jax.run import layout, record
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One workdir. label: its objective, or another property that distinguishes it. rows: of fid.jsonl, at least one.
-    config: None if not recorded. history: the lines of metrics.jsonl. events: the lines of events.jsonl. classes: their
-    names, () if not recorded."""
+    """One workdir. label: its objective, or another property that distinguishes it. group: the label of its `Group`.
+    rows: of fid.jsonl, at least one. config: None if not recorded. history: the lines of metrics.jsonl. events: the
+    lines of events.jsonl. classes: their names, () if not recorded."""
 
     label: str
+    group: str
     workdir: str
     rows: list[results.Row]
     config: ml_collections.ConfigDict | None
@@ -31,30 +32,11 @@ class Run:
     classes: tuple[str, ...]
 
     def chosen(self, kind: results.Kind) -> dict[int, list[results.Row]]:
-        """The rows of one setting by number of steps; they differ only in the seed and are sorted by it.
+        """As `Group.chosen`, of this run alone."""
+        return Group(self.label, [self]).chosen(kind)
 
-        The setting: newest checkpoint; among its settings prefer EMA, then the uniform grid, no guidance, labels as in
-        the data, the objective's own method, then the method with the most step counts.
-        """
-        own = self._own_method()
-        rows = [row for row in self.rows if row.kind == kind]
-        newest = max(row.identity.checkpoint_step for row in rows)
-        settings = {}
-        for row in rows:
-            if row.identity.checkpoint_step == newest:
-                settings.setdefault(dataclasses.replace(row.identity, calls=0, seed=0), []).append(row)
-
-        def preference(setting: results.Identity) -> tuple:
-            counts = {row.identity.calls for row in settings[setting]}
-            usual = setting.parameters == "ema", setting.grid == "uniform", not setting.guided, bool(setting.labels)
-            return *(not each for each in usual), setting.method != own, -len(counts)
-
-        found = {}
-        for row in sorted(settings[min(settings, key=preference)], key=lambda row: row.identity.seed):
-            found.setdefault(row.identity.calls, []).append(row)
-        return dict(sorted(found.items()))
-
-    def _own_method(self) -> str | None:
+    @property
+    def own_method(self) -> str | None:
         """The sampling method of the run's objective; None if its configuration is unknown or of another version."""
         try:
             return None if self.config is None else sampling.methods(objectives.make(**self.config.objective))[0]
@@ -81,6 +63,48 @@ class Run:
         return found
 
 
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ in the seed alone, in the order given, or a single run. label: unique among groups."""
+
+    label: str
+    runs: list[Run]
+
+    def chosen(self, kind: results.Kind) -> dict[int, list[results.Row]]:
+        """The rows of one setting by number of steps; they differ only in the network and the seed, and are sorted by
+        the latter.
+
+        The setting: newest checkpoint; among its settings prefer EMA, then the uniform grid, no guidance, labels as in
+        the data, the objective's own method, then the method with the most step counts.
+        """
+        own = self.runs[0].own_method
+        rows = [row for run in self.runs for row in run.rows if row.kind == kind]
+        newest = max(row.identity.checkpoint_step for row in rows)
+        settings = {}
+        for row in rows:
+            if row.identity.checkpoint_step == newest:
+                key = dataclasses.replace(row.identity, calls=0, seed=0, network="")
+                settings.setdefault(key, []).append(row)
+
+        def preference(setting: results.Identity) -> tuple:
+            counts = {row.identity.calls for row in settings[setting]}
+            usual = setting.parameters == "ema", setting.grid == "uniform", not setting.guided, bool(setting.labels)
+            return *(not each for each in usual), setting.method != own, -len(counts)
+
+        found = {}
+        for row in sorted(settings[min(settings, key=preference)], key=lambda row: row.identity.seed):
+            found.setdefault(row.identity.calls, []).append(row)
+        return dict(sorted(found.items()))
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+    """The runs by group, in the order of the first of each."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.group, []).append(run)
+    return [Group(label, each) for label, each in found.items()]
+
+
 def read(workdirs: Sequence[str]) -> list[Run]:
     """Reads the runs in the given order, without duplicates.
 
@@ -93,10 +117,11 @@ def read(workdirs: Sequence[str]) -> list[Run]:
             raise InputError(f"{workdir} has no measured rows: run python -m eval.fid_sweep --workdir={workdir} first")
     _check_same_data([row.identity.reference for found in rows for row in found])
     configs = [record.recorded(workdir) for workdir in workdirs]
-    names = labels.labels(workdirs, [found[0].identity.objective for found in rows], configs)
+    facts = workdirs, [found[0].identity.objective for found in rows], configs
+    named = zip(labels.labels(*facts), labels.group_names(*facts), strict=True)
     runs = [
-        Run(name, workdir, found, _config(config), _history(workdir), _events(workdir), class_names.read(workdir))
-        for name, workdir, found, config in zip(names, workdirs, rows, configs, strict=True)
+        Run(*names, workdir, found, _config(config), _history(workdir), _events(workdir), class_names.read(workdir))
+        for names, workdir, found, config in zip(named, workdirs, rows, configs, strict=True)
     ]
     if not common_kinds(runs):
         having = [f"{run.label}: {', '.join(sorted({results.name(row.identity) for row in run.rows}))}" for run in runs]

@@ -9,7 +9,7 @@ import numpy as np
 from eval import features
 from eval.machine import gradient_cost
 from eval.page import embed
-from eval.page.runs import Run
+from eval.page.runs import Run, groups
 from eval.scores import labels, plots
 from sgflow_jax import build, data, objectives
 from sgflow_jax.display import figures
@@ -38,7 +38,8 @@ OTHER_VERSION = (ValueError, TypeError, KeyError, AttributeError)
 
 
 def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
-    """Table lines with a cell per run: the fields that differ, then where and how long each ran."""
+    """Table lines with a cell per group, which lists what its runs have: the fields that differ, then where and how
+    long each ran."""
     configs = [None if run.config is None else run.config.to_dict() for run in runs]
     lines = list(labels.differences(configs).items())
     lines += [
@@ -49,7 +50,22 @@ def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
         ("processes", [_started(run, lambda event: str(event["processes"])) for run in runs]),
         ("code", [_started(run, _code) for run in runs]),
     ]
-    return [(name, cells) for name, cells in lines if any(cells)]
+    labels_of_runs = [run.group for run in runs]
+    return [(name, _by_group(labels_of_runs, cells)) for name, cells in lines if any(cells)]
+
+
+def _by_group(names: list[str], cells: list[str]) -> list[str]:
+    """A cell for each name: those of its runs, without duplicates."""
+    found: dict[str, dict[str, None]] = {}
+    for name, cell in zip(names, cells, strict=True):
+        found.setdefault(name, {})[cell] = None
+    return [", ".join(filter(None, each)) for each in found.values()]
+
+
+def told_lines(runs: list[Run]) -> str:
+    """What a line of a figure is."""
+    several = len(groups(runs)) < len(runs)
+    return "one line for all runs that differ in the seed alone" if several else "one line per run"
 
 
 def _hours(run: Run, clock: str) -> str:
@@ -76,19 +92,19 @@ def _code(event: dict[str, Any]) -> str:
 
 def curves(runs: list[Run], files: embed.Files) -> dict[str, Any]:
     """A figure per logged quantity, and the runs without a log."""
-    histories = {run.label: run.history for run in runs}
+    histories = {group.label: [run.history for run in group.runs] for group in groups(runs)}
     names = dict.fromkeys(name for run in runs for row in run.history for name in row)
     names = [name for name in names if name not in ("step", *CLOCKS) and not Distance.of(name)]
     quantities = [name for name in names if name not in LAST] + [name for name in LAST if name in names]
     shown = []
     for name in quantities:
-        lines = {label: [row for row in history if name in row] for label, history in histories.items()}
+        lines = {label: plots.line(each, name) for label, each in histories.items()}
         ends = "; ".join(
-            f"{label}: {line[0][name]:.3g} at step {line[0]['step']}, {line[-1][name]:.3g} at step {line[-1]['step']}"
+            f"{label}: {line[0].mean:.3g} at step {line[0].step}, {line[-1].mean:.3g} at step {line[-1].step}"
             for label, line in lines.items()
             if line
         )
-        text = f"{name.replace('_', ' ')} against the training step, one line per run. {ends}."
+        text = f"{name.replace('_', ' ')} against the training step, {told_lines(runs)}. {ends}."
         figure = plots.training(histories, {name: name.replace("_", " ")}, size=PANEL)
         shown.append(embed.vector(figure, text, CAPTIONS.get(name, "")))
     if quantities:
@@ -99,20 +115,20 @@ def curves(runs: list[Run], files: embed.Files) -> dict[str, Any]:
 
 def quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
     """Distances measured during training, against steps and, if logged, against hours."""
-    histories = {run.label: [row for row in run.history if any(map(Distance.of, row))] for run in runs}
-    logged = {name for history in histories.values() for row in history for name in row if Distance.of(name)}
+    histories = {group.label: [run.history for run in group.runs] for group in groups(runs)}
+    logged = {name for run in runs for row in run.history for name in row if Distance.of(name)}
     titles = {}
     for calls, extracted, samples in sorted(map(Distance.of, logged)):
         title = f"{features.distance_name(extracted, '', '')}, {samples:,} samples, in {figures.in_steps(calls)}"
         titles[Distance(calls, extracted, samples).name] = title
     shown = []
     for axis in (plots.STEPS, plots.HOURS):
-        if not any(axis.field in row for history in histories.values() for row in history):
+        if not any(axis.field in row and any(map(Distance.of, row)) for run in runs for row in run.history):
             continue
         for name, title in titles.items():
-            last = {label: [row[name] for row in history if name in row] for label, history in histories.items()}
-            ends = "; ".join(f"{label}: {found[-1]:.3g} at the end" for label, found in last.items() if found)
-            text = f"{title} while training, against {axis.label}, one line per run. {ends}."
+            last = {label: plots.line(each, name, axis) for label, each in histories.items()}
+            ends = "; ".join(f"{label}: {found[-1].mean:.3g} at the end" for label, found in last.items() if found)
+            text = f"{title} while training, against {axis.label}, {told_lines(runs)}. {ends}."
             shown.append(embed.vector(plots.training(histories, {name: title}, axis, PANEL), text))
         embed.keep(files, f"quality_by_{axis.name}", plots.training(histories, titles, axis, PANEL))
     return shown

@@ -11,6 +11,8 @@ from sgflow_jax.config import fields
 MOST = 3  # fields in a name
 # Fields that may change when a run continues do not affect what it learns, except its length.
 _ASIDE = {*fields.MAY_CHANGE, "train.keep_every"} - {"train.num_steps"}
+# Besides the seed: the place of a teacher, whose network has a fingerprint in another field.
+_OF_A_SEED = ("seed", "teacher.workdir")
 _SHORT = {"optim.learning_rate": "lr", "train.num_steps": "steps", "data.batch_size": "batch"}
 
 Config = dict[str, Any] | None  # as in config.json; None if there is none
@@ -24,6 +26,35 @@ def labels(workdirs: Sequence[str], objectives: Sequence[str], configs: Sequence
     ends = [str(folder.relative_to(os.path.commonpath(folders))) for folder in folders]
     choices = [list(objectives), _by_fields(objectives, configs), names, ends]
     return next(each for each in choices if each and len(set(each)) == len(folders))
+
+
+def groups(configs: Sequence[Config]) -> list[list[int]]:
+    """Places of the runs that differ in the seed alone, each in one group. Alone is a run without a configuration, and
+    one whose seed another has too: the two are no sample of seeds."""
+    found: dict[str, list[int]] = {}
+    for place, config in enumerate(configs):
+        flat = {} if config is None else fields.flatten(config)
+        kept = {name: value for name, value in flat.items() if name not in {*_ASIDE, *_OF_A_SEED}}
+        key = json.dumps(kept, sort_keys=True) if flat else str(place)
+        found.setdefault(key, []).append(place)
+    chosen = []
+    for places in found.values():
+        seeds = {json.dumps((configs[place] or {}).get("seed")) for place in places}
+        chosen += [places] if len(seeds) == len(places) else [[place] for place in places]
+    return sorted(chosen)
+
+
+def group_names(workdirs: Sequence[str], objectives: Sequence[str], configs: Sequence[Config]) -> list[str]:
+    """A name for each run, the same for those of one of the `groups`; as in `labels` otherwise."""
+    found = groups(configs)
+    shown = [
+        configs[places[0]] if len(places) == 1 else {k: v for k, v in configs[places[0]].items() if k != "seed"}
+        for places in found
+    ]
+    firsts = [places[0] for places in found]
+    names = labels([workdirs[place] for place in firsts], [objectives[place] for place in firsts], shown)
+    by_place = {place: name for name, places in zip(names, found, strict=True) for place in places}
+    return [by_place[place] for place in range(len(configs))]
 
 
 def differences(configs: Sequence[Config]) -> dict[str, list[str]]:

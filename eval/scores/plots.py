@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from eval.figure import MARKERS, panels, plain, scale_axis, style
-from eval.scores import results
+from eval.scores import results, seeds
 
 BESIDE = 8  # with more lines, the legend is beside the panel
 LEGEND = (2.4, 0.25)  # inches: its width, and the height of a line
@@ -38,9 +38,10 @@ def distance_curve(
     rows: list[results.Row], labels: Sequence[str] | None = None, size: tuple[float, float] = (6.4, 4.4)
 ) -> Figure:
     """Draws distance against the number of sampling steps (logarithmic): a panel for each kind of distance, a line for
-    each series of rows. Several seeds show their mean and range, one its standard error.
+    each series of rows, with the band of `seeds.band`.
 
-    labels: the name of each row's run; its objective by default. size: of a panel, in inches.
+    labels: the name of each row's run; its objective by default. Runs of one name share a line, which tells their
+    number. size: of a panel, in inches.
     """
     kinds = defaultdict(list)
     for label, row in zip(labels or [row.identity.objective for row in rows], rows, strict=True):
@@ -54,10 +55,9 @@ def distance_curve(
         lines = series(chosen)
         for number, (label, points) in enumerate(lines.items()):
             calls = sorted(points)
-            means = [np.mean([row.scores.value for row in points[n]]) for n in calls]
-            low, high = np.array([_range(points[n]) for n in calls]).T
-            line_style = style(number)
-            ax.plot(calls, means, **line_style, marker=MARKERS[number % len(MARKERS)], markersize=4, label=plain(label))
+            means, low, high = np.array([seeds.band(points[n]) for n in calls]).T
+            line_style, label = style(number), plain(seeds.titled(label, _networks(points)))
+            ax.plot(calls, means, **line_style, marker=MARKERS[number % len(MARKERS)], markersize=4, label=label)
             ax.fill_between(calls, low, high, color=line_style["color"], alpha=0.2, linewidth=0)
             if len(lines) == 1:  # a single line has room for its numbers
                 for n, mean in zip(calls, means, strict=True):
@@ -74,11 +74,23 @@ def distance_curve(
         ax.set(xlabel="sampling steps (network calls)", ylabel=f"{plain(kind.distance)} (lower is better)")
         ax.set_title(textwrap.fill(plain(f"against {kind.against}"), int(13 * size[0])), fontsize="small")
         ax.grid(alpha=0.3)
+        place = {"fontsize": "small", "title_fontsize": "x-small"}
         if len(lines) > BESIDE:
-            ax.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        else:
-            ax.legend(fontsize="small")
+            place |= {"fontsize": "x-small", "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        ax.legend(title=_meaning([_networks(points) for points in lines.values()]), **place)
     return figure
+
+
+def _networks(points: dict[int, list[results.Row]]) -> int:
+    return max(map(seeds.count, points.values()))
+
+
+def _meaning(numbers: list[int]) -> str | None:
+    """What the bands of lines over so many networks are; None if none is over several."""
+    if max(numbers) == 1:
+        return None
+    alone = "\n(of one run: over sampling seeds, or standard error)" * (min(numbers) == 1)
+    return f"mean; band: range over training seeds{alone}"
 
 
 def series(rows: list[tuple[str, results.Row]]) -> dict[str, dict[int, list[results.Row]]]:
@@ -90,13 +102,6 @@ def series(rows: list[tuple[str, results.Row]]) -> dict[str, dict[int, list[resu
         more = ", ".join(filter(None, (told(row.identity) for told in several)))
         series[label + f" ({more})" * bool(more)][row.identity.calls].append(row)
     return series
-
-
-def _range(rows: list[results.Row]) -> tuple[float, float]:
-    """The range of several seeds; for one, its standard error to either side."""
-    values = [row.scores.value for row in rows]
-    error = rows[0].scores.value_error or 0.0 if len(rows) == 1 else 0.0
-    return min(values) - error, max(values) + error
 
 
 class Axis(NamedTuple):
@@ -112,29 +117,61 @@ STEPS = Axis("steps", "step", "training step")
 HOURS = Axis("hours", "wall_seconds", "hours", 3600.0)
 
 
+History = list[dict[str, float]]  # rows of the log
+
+
+class Point(NamedTuple):
+    """A logged quantity at one step: its mean over runs, and their range. x: the mean on the axis."""
+
+    step: int
+    x: float
+    mean: float
+    low: float
+    high: float
+
+
+def line(histories: list[History], quantity: str, axis: Axis = STEPS) -> list[Point]:
+    """One line for the runs that have logged a quantity: their mean at each step that all of them have."""
+    logged = [
+        {
+            row["step"]: (row[axis.field] / axis.unit, row[quantity])
+            for row in each
+            if {axis.field, quantity} <= set(row)
+        }
+        for each in histories
+    ]
+    logged = [each for each in logged if each]
+    points = []
+    for step in [step for step in logged[0] if all(step in each for each in logged)] if logged else []:
+        x, values = np.array([each[step] for each in logged]).T
+        points.append(Point(step, np.mean(x), np.mean(values), min(values), max(values)))
+    return points
+
+
 def training(
-    histories: dict[str, list[dict[str, float]]],
+    histories: dict[str, list[History]],
     titles: dict[str, str],
     axis: Axis = STEPS,
     size: tuple[float, float] = (4.4, 3.0),
 ) -> Figure:
-    """Draws logged numbers against the training step or time: a panel for each quantity, a line for each run that has
-    it.
+    """Draws logged numbers against the training step or time: a panel for each quantity, a line for each name whose
+    runs have it, and a band, the range over these.
 
-    histories: rows of the log by name of the run. titles: by the quantity's name in the log. size: of a panel, in
+    histories: the logs of one or more runs, by name. titles: by the quantity's name in the log. size: of a panel, in
     inches.
     """
     figure, axes = panels(len(titles), 3, size)
     for ax, (quantity, title) in zip(axes, titles.items(), strict=True):
         drawn = []
-        for number, (label, history) in enumerate(histories.items()):
-            line = [
-                (row[axis.field] / axis.unit, row[quantity]) for row in history if {axis.field, quantity} <= set(row)
-            ]
-            if line:
-                marker = "." if len(line) < 20 else ""
-                ax.plot(*zip(*line, strict=True), **style(number), linewidth=1.2, marker=marker, label=plain(label))
-                drawn += [value for _, value in line]
+        for number, (label, runs) in enumerate(histories.items()):
+            if points := line(runs, quantity, axis):
+                _, x, means, low, high = zip(*points, strict=True)
+                marker, look = "." if len(points) < 20 else "", style(number)
+                name = plain(seeds.titled(label, sum(any(quantity in row for row in run) for run in runs)))
+                ax.plot(x, means, **look, linewidth=1.2, marker=marker, label=name)
+                if len(runs) > 1:
+                    ax.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+                drawn += means
         scale_axis(ax, drawn)
         ax.set(xlabel=axis.label, ylabel=plain(title))
         ax.xaxis.set_major_locator(MaxNLocator(5))  # more labels would overlap

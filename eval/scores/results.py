@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from eval import features
 from eval.tables.store import markdown
 from sgflow_jax import run_sampler
@@ -285,13 +283,6 @@ def columns() -> dict[str, Callable[[Row], str]]:
         "against": lambda row: against(row.identity.reference),
         "class counts": lambda row: " ".join(map(str, row.scores.class_counts or ())),
     }
-
-
-def mean_and_spread(rows: list[Row]) -> tuple[float, float | None]:
-    """The mean over seeds and half of their range; for one seed the value and its standard error."""
-    values = [row.scores.value for row in rows]
-    spread = rows[0].scores.value_error if len(rows) == 1 else (max(values) - min(values)) / 2
-    return float(np.mean(values)), spread
 
 
 def plus_minus(value: float | None, error: float | None) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from eval import reference
 from eval.figure import png
-from eval.scores import plots, results
+from eval.scores import plots, results, seeds
 from sgflow_jax import data
 from sgflow_jax.display import figures
 from sgflow_jax.files import disk
@@ -33,11 +33,14 @@ def files(folder: Path) -> tuple[Path, Path]:
     return folder / "fid_table.md", folder / "fid_curve.png"
 
 
-def write(folder: Path, rows: list[results.Row], runs: Sequence[str] = ()) -> list[Path]:
-    """Writes table and curve and returns their paths. runs: the name of each row's run; its objective by default."""
+def write(
+    folder: Path, rows: list[results.Row], runs: Sequence[str] = (), lines: Sequence[str] | None = None
+) -> list[Path]:
+    """Writes table and curve and returns their paths. runs: the name of each row's run, for one more column. lines: the
+    name of its line in the curve; its objective by default."""
     table, curve = files(folder)
     disk.write_atomically(table, results.table(rows, runs))
-    disk.write_atomically(curve, png(plots.distance_curve(rows, runs)))
+    disk.write_atomically(curve, png(plots.distance_curve(rows, lines)))
     return [table, curve]
 
 
@@ -85,7 +88,7 @@ def _table(tagged: list[tuple[str, results.Row]]) -> str:
     series = plots.series(tagged)
     calls = sorted({calls for rows in series.values() for calls in rows})
     columns = [
-        [title, *(results.plus_minus(*results.mean_and_spread(rows[n])) if n in rows else "-" for n in calls)]
+        [title, *(results.plus_minus(*seeds.mean_and_spread(rows[n])) if n in rows else "-" for n in calls)]
         for title, rows in series.items()
     ]
     left = ["steps", *map(str, calls)]

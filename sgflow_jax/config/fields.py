@@ -164,6 +164,7 @@ FIELDS = {
     "optim.ema_warmup": Field(
         "steps", "steps: decay up to (1 + n) / (10 + n); half_life: up to n / 20 steps", choices=optim.WARMUPS
     ),
+    "log.wandb": Field("", 'project of Weights & Biases that shows the log too; "": none', resume=True),
     "profile.steps": Field(
         (), "first and last step to trace for TensorBoard and Perfetto, like 100,105; (): none", resume=True
     ),

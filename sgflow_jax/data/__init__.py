@@ -31,6 +31,7 @@ __all__ = [
     "check_split",
     "classes",
     "density",
+    "licence",
     "make",
     "names",
     "of_points",
@@ -54,27 +55,38 @@ def _always(value: tuple[str, ...]) -> Callable[[Request], tuple[str, ...]]:
 class DataSet(NamedTuple):
     """shape: of one example as stored, (H, W, C) uint8 or (D,) float32; None where the request decides. read: opens it;
     InputError if it is not prepared. classes: names of the labels, () for data without labels. law: arguments of
-    `oracles.gaussian_mixture` where the distribution is one, None elsewhere."""
+    `oracles.gaussian_mixture` where the distribution is one, None elsewhere. licence: see `licence`."""
 
     shape: tuple[int, ...] | None
     read: Callable[[Request], Source]
     classes: Callable[[Request], tuple[str, ...]] = _always(())
     splits: Callable[[Request], tuple[str, ...]] = _always(SPLITS)
     law: dict[str, Any] | None = None
+    licence: str = "not known here"
+
+
+def _see(page: str) -> str:
+    return f"see the data set's page, {page}"
 
 
 def _points(dimension: int, draw: points.Draw, law: dict[str, Any] | None = None) -> DataSet:
-    return DataSet((dimension,), functools.partial(points.make, draw), law=law)
+    return DataSet(
+        (dimension,), functools.partial(points.make, draw), law=law, licence="none: a formula draws the points"
+    )
 
 
 def _imagenet(size: int) -> DataSet:
-    return DataSet((size, size, 3), functools.partial(records.imagenet, size))
+    return DataSet(
+        (size, size, 3), functools.partial(records.imagenet, size), licence=_see("https://www.image-net.org")
+    )
 
 
-_OWN = DataSet(None, own.read, own.classes, own.splits)
+_OWN = DataSet(None, own.read, own.classes, own.splits, licence="only the owner of the images knows it: state it here")
+_DIGITS = _see("https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits")
+_CIFAR10 = _see("https://www.cs.toronto.edu/~kriz/cifar.html")
 _DATA_SETS = {
-    "digits": DataSet((8, 8, 1), memory.digits, _always(memory.DIGITS_CLASSES), _always(("train",))),
-    "cifar10": DataSet(memory.CIFAR10_SHAPE, memory.cifar10, _always(memory.CIFAR10_CLASSES)),
+    "digits": DataSet((8, 8, 1), memory.digits, _always(memory.DIGITS_CLASSES), _always(("train",)), licence=_DIGITS),
+    "cifar10": DataSet(memory.CIFAR10_SHAPE, memory.cifar10, _always(memory.CIFAR10_CLASSES), licence=_CIFAR10),
     "images": _OWN,
     "imagenet32": _imagenet(32),
     "imagenet64": _imagenet(64),
@@ -140,6 +152,14 @@ def title(selection: Any) -> str:
     """The name of a data set in results and file names; it has the size of images that are not in their own."""
     name = selection.name.replace(":", "-").replace("/", "-")
     return name if len(shape(selection)) == 1 or not selection.size else f"{name}-{selection.size}"
+
+
+def licence(selection: Any) -> str:
+    """What is known of a data set's licence, in words: at most where to read it."""
+    name = selection.name
+    if name.startswith(own.TFDS):
+        return _see("https://www.tensorflow.org/datasets/catalog/" + name.removeprefix(own.TFDS).partition("/")[0])
+    return _data_set(name).licence
 
 
 def of_points(title: str) -> bool:

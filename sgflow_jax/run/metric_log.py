@@ -1,4 +1,4 @@
-"""Writes a run's numbers to metrics.jsonl, TensorBoard and the terminal, and its events to events.jsonl."""
+"""Writes a run's numbers to metrics.jsonl, the terminal and other programs, and its events to events.jsonl."""
 
 import contextlib
 import datetime
@@ -17,12 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from sgflow_jax import terminal
-from sgflow_jax.config import fields
 from sgflow_jax.display import figures
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import layout
-from sgflow_jax.run.tensorboard import Board
+from sgflow_jax.run.mirror import Mirror
+from sgflow_jax.run.tensorboard import TensorBoard
+from sgflow_jax.run.weights_and_biases import WeightsAndBiases
 
 _SHORT = {"diagonal_loss": "diag", "residual_norm_sq": "resid"}
 
@@ -51,26 +52,28 @@ class MetricLog:
     """The log of one run. Use as a context manager.
 
     start: the step the run (re)starts from; later lines, left by a kill after the last checkpoint, are removed. total:
-    the step it runs to. Shows a progress bar on a terminal, plain lines otherwise. Lines that cannot be written, on a
-    full disk, are kept and retried with the next line.
+    the step it runs to. project: of Weights & Biases, "" for none. Shows a progress bar on a terminal, plain lines
+    otherwise. Lines that cannot be written, on a full disk, are kept and retried with the next line.
     """
 
-    def __init__(self, workdir: str, start: int, total: int):
+    def __init__(self, workdir: str, start: int, total: int, project: str = ""):
         self._workdir, self._total = workdir, total
+        self._mirrors: list[Mirror] = [TensorBoard(layout.tensorboard(workdir), start)]
+        if project:  # before the later lines are removed
+            self._mirrors.append(WeightsAndBiases(project, workdir, int(self.last.get("step", 0)), self.say))
         self._metrics = _Lines(layout.metrics_file(workdir), self.say, start)
         self._events = _Lines(layout.events_file(workdir), self.say)
-        self._board: Board | None = None
-        self._purge = start + 1
         self._bar: tqdm | None = None
         self._pace = (start, time.perf_counter())
 
     def __enter__(self) -> "MetricLog":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
         if self._bar:
             self._bar.close()
-        self._to_board(Board.close)
+        for mirror in self._mirrors:
+            mirror.close(failed=error is not None)
         self._metrics.close()
         self._events.close()
 
@@ -86,10 +89,9 @@ class MetricLog:
         self._bar = self._new_bar(step)
 
     def describe(self, config: ml_collections.ConfigDict, parameters: str) -> None:
-        """Writes the configuration to TensorBoard, as text and as hyper-parameters, and the table of parameters."""
-        text = json.dumps(config.to_dict(), indent=2)
-        values = {name: str(value) for name, value in fields.flatten(config.to_dict()).items()}
-        self._to_board(lambda board: board.config(text, values))
+        """Shows the configuration in the other programs, and writes the table of parameters."""
+        for mirror in self._mirrors:
+            mirror.config(config.to_dict())
         self._file(layout.parameters_file(self._workdir), f"{parameters}\n")
 
     def advance(self, steps: int) -> None:
@@ -100,8 +102,8 @@ class MetricLog:
     def rewind(self, step: int) -> None:
         """Removes the rows of later steps, which will be repeated."""
         self._metrics.rewind(step)
-        self._to_board(Board.close)
-        self._board, self._purge = None, step + 1
+        for mirror in self._mirrors:
+            mirror.rewind(step)
         if self._bar:
             self._bar.close()
         self.begin(step)
@@ -119,7 +121,8 @@ class MetricLog:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes the numbers of one step everywhere."""
         self._metrics.append({"step": step, **values})
-        self._to_board(lambda board: board.scalars(step, values))
+        for mirror in self._mirrors:
+            mirror.scalars(step, values)
         if self._bar:
             self._bar.set_postfix_str(summary(values))
         else:
@@ -128,9 +131,10 @@ class MetricLog:
             self.say(f"step {step:,} of {self._total:,}: {summary(values)} ({duration(left)} to go)")
 
     def preview(self, step: int, picture: np.ndarray) -> None:
-        """Writes a picture uint8 [h, w, 3] as previews/step_N.png and to TensorBoard."""
+        """Writes a picture uint8 [h, w, 3] as previews/step_N.png, and shows it in the other programs."""
         self._file(layout.preview_file(self._workdir, step), figures.png(picture))
-        self._to_board(lambda board: board.image(step, picture))
+        for mirror in self._mirrors:
+            mirror.image(step, picture)
 
     def _file(self, path: Path, content: str | bytes) -> None:
         try:
@@ -141,14 +145,6 @@ class MetricLog:
     def _new_bar(self, step: int) -> tqdm | None:
         bar = terminal.bar(initial=step, total=self._total, unit="step")
         return None if bar.disable else bar
-
-    def _to_board(self, write) -> None:
-        """Writes to TensorBoard. Leaves out what fails, as metrics.jsonl has it too, and opens a new file next time."""
-        try:
-            self._board = self._board or Board(layout.tensorboard(self._workdir), self._purge)
-            write(self._board)
-        except Exception:  # tensorboardX raises any kind, and a run must not end for it
-            self._board = None
 
 
 def summary(values: dict[str, float]) -> str:

@@ -15,7 +15,7 @@ from eval import reference
 from eval.features import make as make_features
 from eval.fid_sweep import Request, sweep
 from eval.frechet import frechet_distance
-from eval.scores import results
+from eval.scores import results, seeds
 from sgflow_jax import build, data, generate, sample_run, trainer
 from sgflow_jax.data import fingerprint
 from sgflow_jax.files import disk
@@ -144,7 +144,7 @@ def test_runs_of_one_objective_keep_their_names(line_run, tmp_path):
     assert table.count("\n") == 4 and f"| {Path(line_run).name} |" in table and "| other |" in table
     assert (out / "fid_curve.png").exists() and f"wrote {out}/fid_curve.png" in done.stdout
     # Each value once, in the one table: both runs are one network.
-    value = results.plus_minus(*results.mean_and_spread(results.read(str(other))))
+    value = results.plus_minus(*seeds.mean_and_spread(results.read(str(other))))
     assert done.stdout.count(value) == 2 and f"     1  {value}  {value}" in done.stdout
 
 

@@ -87,7 +87,9 @@ sgflow_jax.config.flag
 sgflow_jax.run.due
 sgflow_jax.run.step_trace
 sgflow_jax.run.stopwatch
+sgflow_jax.run.mirror
 sgflow_jax.run.tensorboard
+sgflow_jax.run.weights_and_biases
 sgflow_jax.build
 sgflow_jax.generate
 sgflow_jax.labels
@@ -111,6 +113,7 @@ sgflow_jax.weights.tensor_file
 sgflow_jax.weights.released
 sgflow_jax.weights.import_run
 sgflow_jax.weights.program
+sgflow_jax.weights.card
 sgflow_jax.weights.export_run
 sgflow_jax.cli
 configs
@@ -158,6 +161,8 @@ eval.features.classifier
 eval.features
 eval.scores.real
 eval.scores.results
+eval.scores.seeds
+eval.scores.measured
 eval.scores.class_names
 eval.scores.measure
 eval.scores.plots

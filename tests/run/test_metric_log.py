@@ -6,10 +6,12 @@ import sys
 import ml_collections
 import numpy as np
 import pytest
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from sgflow_jax.run.metric_log import MetricLog, summary
-from sgflow_jax.run.tensorboard import Board
+from sgflow_jax.run.tensorboard import TensorBoard
 from tests.tiny import files_of_at_most
 
 
@@ -61,11 +63,18 @@ def test_what_tells_something_comes_before_the_loss():
 
 def test_the_configuration_is_in_tensorboard_and_the_parameters_in_a_file(tmp_path):
     with MetricLog(str(tmp_path), 0, 10) as log:
-        log.describe(ml_collections.ConfigDict({"optim": {"learning_rate": 0.5}}), "a table")
+        tree = {"optim": {"learning_rate": 0.5, "name": "adam"}, "data": {"flip": True}, "eval": {"steps": (1, 4)}}
+        log.describe(ml_collections.ConfigDict(tree), "a table")
     (file,) = (tmp_path / "tensorboard").iterdir()
     values = {value.tag: value for event in _events(file) for value in event.summary.value}
     assert b'"learning_rate": 0.5' in values["config/text_summary"].tensor.string_val[0]
-    assert b"optim.learning_rate" in values["_hparams_/session_start_info"].metadata.plugin_data.content
+    plugin = values["_hparams_/session_start_info"].metadata.plugin_data
+    found = HParamsPluginData.FromString(plugin.content).session_start_info.hparams
+    kept = {name: getattr(value, value.WhichOneof("kind")) for name, value in found.items()}
+    assert plugin.plugin_name == "hparams"
+    assert kept == {"optim.learning_rate": 0.5, "optim.name": "adam", "data.flip": True, "eval.steps": "(1, 4)"}
+    assert isinstance(kept["data.flip"], bool)
+    assert "_hparams_/experiment" not in values  # its list of fields, without metrics, would stand for all runs
     assert (tmp_path / "parameters.txt").read_text() == "a table\n"
 
 
@@ -131,18 +140,23 @@ def test_no_fault_of_tensorboard_ends_a_run(tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError
 
-    for name in ("scalars", "image", "close"):
-        monkeypatch.setattr(Board, name, fail)
     with MetricLog(str(tmp_path), 0, 10) as log:
         log.scalars(1, VALUES)
-        log.preview(1, np.zeros((4, 4, 3), np.uint8))
-        log.rewind(1)
-    assert _steps(tmp_path) == [1]
+        with monkeypatch.context() as patch:
+            for name in ("write_event", "flush", "close"):
+                patch.setattr(EventsWriter, name, fail)
+            log.scalars(2, VALUES)
+            log.preview(2, np.zeros((4, 4, 3), np.uint8))
+            log.rewind(2)
+        log.scalars(3, VALUES)
+    assert _steps(tmp_path) == [1, 2, 3]
+    events = [event for file in (tmp_path / "tensorboard").iterdir() for event in _events(file)]
+    assert sorted(e.step for e in events for v in e.summary.value if v.tag == "loss") == [1, 3]
 
 
 def test_a_preview_is_a_file_and_in_tensorboard(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(Board, "image", lambda self, step, picture: shown.append((step, picture.shape)))
+    monkeypatch.setattr(TensorBoard, "image", lambda self, step, picture: shown.append((step, picture.shape)))
     with MetricLog(str(tmp_path), 0, 10) as log:
         log.preview(5, np.zeros((4, 4, 3), np.uint8))
     assert (tmp_path / "previews" / "step_0000005.png").exists() and shown == [(5, (4, 4, 3))]

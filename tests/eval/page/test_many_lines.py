@@ -13,7 +13,7 @@ def _run(settings: int) -> Run:
     measured = [
         rows.row(calls, value=float(step), checkpoint_step=step) for step in range(1, settings + 1) for calls in (1, 4)
     ]
-    return Run("mine", "mine", measured, None, [], [], ())
+    return Run("mine", "mine", "mine", measured, None, [], [], ())
 
 
 @pytest.mark.parametrize("settings, lines", [(report.MOST_LINES, report.MOST_LINES), (report.MOST_LINES + 1, 1)])
@@ -29,6 +29,6 @@ def test_the_curve_of_too_many_settings_is_that_of_the_table(settings, lines):
 def test_the_objective_s_own_method_is_shown_even_if_it_takes_fewer_numbers_of_steps(known, method):
     measured = [rows.row(1), *(rows.row(calls, method="euler") for calls in (1, 4))]
     config = quickstart.get_config("shortcut") if known else None
-    run = Run("mine", "mine", measured, config, [], [], ())
+    run = Run("mine", "mine", "mine", measured, config, [], [], ())
     shown = run.chosen(measured[0].kind)
     assert {row.identity.method for each in shown.values() for row in each} == {method}
