@@ -33,6 +33,15 @@ def make(
     return importlib.import_module(f"eval.features.{name}").make(Request(name, weights, resize, labelled))
 
 
+def rules(items: list[str] | None) -> tuple[str | None, ...]:
+    """The rules that --resize lists, without repeats; (None,) for the default. InputError for an unknown one."""
+    if items is None:
+        return (None,)
+    if not items or set(items) - set(resize.RULES):
+        raise InputError(f"--resize={','.join(items)}: use {' or '.join(resize.RULES)}, or both with a comma")
+    return tuple(dict.fromkeys(items))
+
+
 def distance_name(name: str, weights: str, rule: str) -> str:
     """The name of the Fréchet distance in features; weights and rule: as in `Features`.
 
@@ -48,9 +57,8 @@ def define_flags() -> None:
     """Defines the flags that choose features."""
     flags.DEFINE_enum("features", None, names(), "Features of the distance; by default the run's eval.features.")
     cli.define_path("inception_weights", None, "File of Inception's weights, .pth or .npz; by default downloaded.")
-    flags.DEFINE_enum(
+    flags.DEFINE_list(
         "resize",
         None,
-        resize.RULES,
-        f"Inception's resize; by default {inception.RULE}, as in published FIDs.",
+        f"Inception's resize, {' or '.join(resize.RULES)}, or both; by default {inception.RULE}, as in published FIDs.",
     )

@@ -28,6 +28,8 @@ class ReferenceIdentity:
 
     version: of the measuring code. data, split: the data set. fingerprint: of its examples, which tells data sets of
     one name apart. reference_count: their number. features, weights, resize: see `eval.features.interface.Features`.
+    moments: the name of a file of published moments; then split is "", reference_count 0, and fingerprint the first
+    digits of the file's SHA-256. "" if all is known of the examples, as in rows of older versions.
     """
 
     version: int
@@ -38,6 +40,12 @@ class ReferenceIdentity:
     features: str
     weights: str
     resize: str
+    moments: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name of the examples."""
+        return "/".join(filter(None, [self.data, self.split]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +84,8 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """The scores from one pass over generated examples; None where there are too few examples, or no classifier.
+    """The scores from one pass over generated examples; None where there are too few examples, only the moments of the
+    reference, or no classifier.
 
     value: squared Fréchet distance. value_error: its standard error. value_parts: of disjoint quarters of the
     generated examples. value_infinite: extrapolated to infinitely many. kernel, kernel_error: kernel distance and its
@@ -87,7 +96,7 @@ class Scores:
     value_error: float | None
     value_parts: tuple[float, ...] | None
     value_infinite: float | None
-    kernel: float
+    kernel: float | None
     kernel_error: float | None
     precision: float | None
     recall: float | None
@@ -294,6 +303,8 @@ def plus_minus(value: float | None, error: float | None) -> str:
 
 def against(reference: ReferenceIdentity) -> str:
     """One line that says what generated examples were compared with."""
-    where = f"{reference.reference_count:,} of {reference.data}/{reference.split} ({reference.fingerprint})"
+    where = f"{reference.reference_count:,} of {reference.title} ({reference.fingerprint})"
+    if reference.moments:
+        where = f"moments only, {reference.moments} (SHA-256 {reference.fingerprint})"
     weights = ", ".join(filter(None, [reference.weights, reference.resize]))
     return f"{where}, {reference.features}" + f" ({weights})" * bool(weights)

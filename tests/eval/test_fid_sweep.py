@@ -55,6 +55,7 @@ def test_writes_rows_table_curve_and_samples(digits_run):
         "features": "pixels",
         "weights": "",
         "resize": "",
+        "moments": "",
         "guidance": 1.0,
         "guidance_interval": "",
         "labels": "",
@@ -220,11 +221,11 @@ def test_a_reference_file_must_fit_and_is_used(line_run, tmp_path, undrawn):
     extract, file = make_features("pixels"), tmp_path / "reference.npz"
 
     def save(config):
-        target = reference.of_data(config, extract)
+        target = reference.of_data(config.data, extract)
         reference.save(file, target.identity, target.statistics())
 
     save(tiny.digits())
-    with pytest.raises(InputError, match="reference.npz is of digits pixels .*, but the run needs mixture1d pixels"):
+    with pytest.raises(InputError, match="reference.npz is of digits pixels .*, but mixture1d pixels .* is needed"):
         _sweep(line_run, calls=(1,), reference=str(file))
     save(tiny.mixture())
     one = _sweep(line_run, calls=(1,), num_samples=70)

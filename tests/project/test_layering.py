@@ -66,6 +66,7 @@ sgflow_jax.data.memory
 sgflow_jax.data.points
 sgflow_jax.data.records
 sgflow_jax.data.own
+sgflow_jax.data.unaltered
 sgflow_jax.data
 sgflow_jax.guard
 sgflow_jax.train_step
@@ -156,6 +157,7 @@ eval.scores.own_place
 eval.scores.progress
 eval.features.classifier
 eval.features
+eval.scores.moments
 eval.scores.real
 eval.scores.results
 eval.scores.class_names
