@@ -121,6 +121,14 @@ def _identity(extract: Features, title: str, split: str, of: str, count: int, fi
     )
 
 
+def has_statistics(file: Path) -> bool:
+    """Whether a file is one of `save` or of published moments, and not images."""
+    try:
+        return moments.published(file) or "identity" in disk.array_shapes(file)
+    except InputError:
+        return False
+
+
 def cached(identity: ReferenceIdentity) -> Path:
     """The cache file of statistics, whose name contains everything they depend on."""
     name = "-".join(str(part) for part in dataclasses.astuple(identity) if part != "")

@@ -53,9 +53,10 @@ def distance_name(name: str, weights: str, rule: str) -> str:
     return {"efficientnet_lite0": "FD-EfficientNet"}.get(name, f"FD-{name}")
 
 
-def define_flags() -> None:
-    """Defines the flags that choose features."""
-    flags.DEFINE_enum("features", None, names(), "Features of the distance; by default the run's eval.features.")
+def define_flags(default: str | None = None) -> None:
+    """Defines the flags that choose features. default: without one, those of a run's configuration."""
+    what = "Features of the distance" + "; by default the run's eval.features" * (default is None)
+    flags.DEFINE_enum("features", default, names(), f"{what}.")
     cli.define_path("inception_weights", None, "File of Inception's weights, .pth or .npz; by default downloaded.")
     flags.DEFINE_list(
         "resize",

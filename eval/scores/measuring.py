@@ -105,6 +105,7 @@ def measure_all(
                 samples, examples = _sample(net, checkpoint, identity, kinds, progress)
             except InputError as error:
                 submit(fail, f"{checkpoint.workdir}, {_how(identity)}", error)
+                rest -= len(sharing)
             else:
                 for each, sample, calls in zip(sharing, samples, _counted(sharing), strict=True):
                     submit(finish, checkpoint, each, sample, examples, calls, rest, unwritten)

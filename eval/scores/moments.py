@@ -35,8 +35,8 @@ def read(file: Path, extract: Features, shape: tuple[int, ...]) -> Gaussian:
     found, dimension = (shapes["mu"], shapes["sigma"]), extract.dimension(shape)
     if found != ((dimension,), (dimension, dimension)):
         raise InputError(
-            f"reference {file} has mu {list(found[0])} and sigma {list(found[1])}, but {extract.name} has {dimension:,} "
-            "features: use those it was made with"
+            f"reference {file} has mu {list(found[0])} and sigma {list(found[1])}, but the features {extract.name} "
+            f"have {dimension:,} values: use the features it was made with"
         )
     try:
         return Gaussian(*disk.read_arrays(file, "mu", "sigma"))

@@ -159,7 +159,9 @@ eval.features.classifier
 eval.features
 eval.scores.moments
 eval.scores.real
+eval.scores.identity
 eval.scores.results
+eval.scores.given
 eval.scores.class_names
 eval.scores.measure
 eval.scores.plots
@@ -195,6 +197,7 @@ eval.scores.summary
 eval.scores.measuring
 eval.scores.while_training
 eval.fid_sweep
+eval.score
 eval.ablations
 eval.report
 eval.comparison
