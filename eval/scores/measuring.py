@@ -75,7 +75,8 @@ def measure_all(
     def finish(checkpoint, identity, sample, examples, calls, rest, unwritten):
         """Scores and writes a row. calls: see `Sampling`. rest: how many rows of the checkpoint are lost if this one
         cannot be written."""
-        place = f"{checkpoint.workdir}, {_how(identity)}"
+        rule = f", {identity.reference.resize}" * (len(targets) > 1)
+        place = f"{checkpoint.workdir}, {_how(identity)}{rule}"
         try:
             scores = measure.scores(sample, statistics[identity.reference])
         except InputError as error:

@@ -230,6 +230,6 @@ def against(reference: ReferenceIdentity) -> str:
     """One line that says what generated examples were compared with."""
     where = f"{reference.reference_count:,} of {reference.title} ({reference.fingerprint})"
     if reference.moments:
-        where = f"moments only, {reference.moments} (SHA-256 {reference.fingerprint})"
+        where = f"{reference.moments} (moments only, SHA-256 {reference.fingerprint})"
     weights = ", ".join(filter(None, [reference.weights, reference.resize]))
     return f"{where}, {reference.features}" + f" ({weights})" * bool(weights)

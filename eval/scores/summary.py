@@ -78,7 +78,7 @@ def screen(tagged: list[tuple[str, results.Row]]) -> str:
     tagged: pairs of the name of a run and a row.
     """
     kinds = dict.fromkeys(row.kind for _, row in tagged)
-    return "\n".join(_table([each for each in tagged if each[1].kind == kind]) for kind in kinds)
+    return "\n\n".join(_table([each for each in tagged if each[1].kind == kind]) for kind in kinds)
 
 
 def _table(tagged: list[tuple[str, results.Row]]) -> str:

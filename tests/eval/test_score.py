@@ -130,7 +130,7 @@ def test_published_moments_give_the_same_distance_and_no_more(tmp_path, digits_r
     assert row.scores.value == pytest.approx(whole.scores.value, rel=1e-12)
     assert row.scores.kernel is row.scores.kernel_error is row.scores.precision is row.scores.recall is None
     against = results.against(row.identity.reference)
-    assert against.startswith("moments only, fid_refs.npz (SHA-256 ") and len(row.identity.reference.fingerprint) == 12
+    assert against.startswith("fid_refs.npz (moments only, SHA-256 ") and len(row.identity.reference.fingerprint) == 12
     assert "give no kernel distance, precision or recall" in given.screen([row])
 
     (swept,) = sweep([digits_run], SweepRequest(calls=(1,), reference=str(file)))[digits_run]
