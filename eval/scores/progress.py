@@ -61,7 +61,7 @@ class Sampling:
     def __exit__(self, *_) -> None:
         self._bar.close()
 
-    def begin(self, what: str, rows: int) -> None:
+    def begin(self, what: str, rows: int = 1) -> None:
         """Shows `what`, the samples of the next rows in a few words, on the bar."""
         self._begun += rows
         self._bar.set_description_str(f"[{self._begun}/{self._rows}] {what}")

@@ -68,8 +68,10 @@ def _opened(file: Path) -> _Arrays:
     what = f"{names[0]} is {images.dtype} {images.shape}"
     scaled = "save uint8, as (127.5 * x + 128).clip(0, 255).astype('uint8') does from [-1, 1]"
     require(images.dtype.kind != "f", what, scaled)
-    first = images.ndim == 4 and (images.shape[1],) in _CHANNELS and images.shape[3:] not in _CHANNELS
-    require(not first, f"{what}, with the channels before height and width", "save transpose(0, 2, 3, 1) of it")
+    first = images.ndim == 4 and (images.shape[1],) in _CHANNELS and images.shape[2] == images.shape[3]
+    require(
+        right or not first, f"{what}, with the channels before height and width", "save transpose(0, 2, 3, 1) of it"
+    )
     require(right, what, "save uint8 [N, H, W] or [N, H, W, C] with C of 1, 3 or 4")
     images = images.squeeze(-1) if images.shape[3:] == (1,) else images
     labels = given.get("labels", np.zeros(len(images), int))
