@@ -2,7 +2,6 @@
 
     python -m eval.score --samples=FOLDER --against=cifar10
     python -m eval.score --samples=samples.npz --against=photos/ --features=efficientnet_lite0
-    python -m eval.score --samples=samples.zip --against=cifar10-32x32.npz --resize=tf1,half_pixel
 
 Computes what eval.fid_sweep does for its own samples, by the same code. Samples: a folder of PNG, JPEG or WebP files, a
 .zip of one, or an .npz with an array images, samples or arr_0, uint8 [N, H, W, C]. Nothing is resized but for the
