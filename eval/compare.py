@@ -235,7 +235,7 @@ def main(_):
         write(comparison, comparison.so_far())
         return
     if not given.row:  # first, so that the processes of the rows find classifier and statistics
-        extract = reference.extractor(given.config, comparison.what.features, None, None)
+        extract = reference.extractor(given.config.data, comparison.what.features, None, None)
         floor.measured(given.config, extract, comparison.what.num_samples, comparison.out)
         comparison.check_features(comparison.measured(), (extract.name, extract.weights))
     rows = store.from_command("eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:])

@@ -34,16 +34,16 @@ class Request(NamedTuple):
     """What to measure. None: the run's own eval.num_samples, eval.features, data.data_dir and method, its newest
     checkpoint, and the default numbers of calls.
 
-    calls: numbers of network calls. features, weights, resize: see `features.make`. reference: a file of
-    `eval.reference`, in place of the run's data. method, grid, guidance: see `sampling.Sampler`. parameters: see
-    `access.open`.
+    calls: numbers of network calls. features, weights: see `features.make`. resize: its rules, each for rows of its
+    own. reference: a file for `reference.of_file`, in place of the run's data. method, grid, guidance: see
+    `sampling.Sampler`. parameters: see `access.open`.
     """
 
     calls: tuple[int, ...] | None = None
     num_samples: int | None = None
     features: str | None = None
     weights: str | None = None
-    resize: str | None = None
+    resize: tuple[str | None, ...] = (None,)
     reference: str | None = None
     method: str | None = None
     grid: str = "uniform"
@@ -82,8 +82,8 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
     workdirs = tuple(dict.fromkeys(workdirs))
     say(f"reading {', '.join(workdirs)}")
     checkpoints = [checkpoint for workdir in workdirs for checkpoint in _checkpoints(workdir, request)]
-    extract, target = _target([checkpoint.config for checkpoint in checkpoints], request)
-    asked = [_identities(checkpoint, request, target.identity) for checkpoint in checkpoints]
+    targets = _targets([checkpoint.config for checkpoint in checkpoints], request)
+    asked = [_identities(checkpoint, request, targets) for checkpoint in checkpoints]
     known = {workdir: {row.identity for row in results.read(workdir)} for workdir in workdirs}
     # The processes must agree, and one may see a file before another does.
     missing = processes.from_process(
@@ -102,8 +102,8 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
     left, total = sum(map(len, missing)), sum(map(len, asked))
     if left < total:
         say(f"{total - left} of {total} rows were measured before")
-    faults = measure_all(todo, extract, target) if todo else []
-    if extract.classify:
+    faults = measure_all(todo, targets) if todo else []
+    if targets[0].features.classify:
         faults += processes.on_first(lambda: _name_classes(named)) or []
     rows, files = {}, {}
     if jax.process_index() == 0:
@@ -157,8 +157,8 @@ def _checkpoints(workdir: str, request: Request) -> list[Checkpoint]:
     return found
 
 
-def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple[features.Features, reference.Target]:
-    """The features and the reference common to all runs. InputError if the runs cannot share them."""
+def _targets(configs: list[ml_collections.ConfigDict], request: Request) -> list[reference.Target]:
+    """The reference common to all runs, by each rule of request.resize. InputError if the runs cannot share it."""
     config = configs[0].copy_and_resolve_references()
     name = request.features or config.eval.features
     _agree({data.title(other.data) for other in configs}, "are of different data", "measure them separately")
@@ -174,10 +174,11 @@ def _target(configs: list[ml_collections.ConfigDict], request: Request) -> tuple
         _agree(
             prints, f"hold different data called {data.title(config.data)}, by fingerprint", "measure them separately"
         )
-    extract = reference.extractor(config, name, request.weights, request.resize)
+    kinds = [reference.extractor(config.data, name, request.weights, rule) for rule in request.resize]
     if request.reference is not None:
-        return extract, reference.of_file(request.reference, config, extract)
-    return extract, reference.of_data(config, extract)
+        shape = data.shape(config.data)
+        return [reference.of_file(request.reference, extract, shape, config.data) for extract in kinds]
+    return [reference.of_data(config.data, extract) for extract in kinds]
 
 
 def _agree(values: set, fault: str, remedy: str) -> None:
@@ -185,8 +186,10 @@ def _agree(values: set, fault: str, remedy: str) -> None:
         raise InputError(f"the workdirs {fault} ({', '.join(sorted(map(str, values)))}): {remedy}")
 
 
-def _identities(checkpoint: Checkpoint, request: Request, against: results.ReferenceIdentity) -> list[results.Identity]:
-    """One for each seed and number of calls."""
+def _identities(
+    checkpoint: Checkpoint, request: Request, targets: Sequence[reference.Target]
+) -> list[results.Identity]:
+    """One for each seed, number of calls and target; those that share samples follow each other."""
     return [
         results.Identity(
             objective=checkpoint.config.objective.name,
@@ -199,13 +202,14 @@ def _identities(checkpoint: Checkpoint, request: Request, against: results.Refer
             grid=checkpoint.sampler.grid,
             num_samples=checkpoint.num_samples,
             seed=seed,
-            reference=against,
+            reference=target.identity,
             guidance=request.guidance.weight,
             guidance_interval=run_sampler.interval(request.guidance) if request.guidance.on else "",
             labels="data" if checkpoint.class_counts else "",
         )
         for seed in request.seeds
         for calls in checkpoint.calls
+        for target in targets
     ]
 
 
@@ -216,7 +220,9 @@ def define_flags() -> None:
     flags.DEFINE_list("steps", None, f"Numbers of steps (network calls); by default those of {every} the run can make.")
     flags.DEFINE_integer("num_samples", None, "Generated examples; the run's eval.num_samples by default.")
     features.define_flags()
-    cli.define_path("reference", None, "A file of eval.reference; by default the run's training data.")
+    cli.define_path(
+        "reference", None, "A file of eval.reference, or of published mu and sigma; by default the run's training data."
+    )
     flags.DEFINE_string("method", None, f"One of {', '.join(sampling.METHODS)}; the objective's own by default.")
     cli.define_grid()
     cli.define_guidance()
@@ -238,7 +244,7 @@ def main(_):
         num_samples=given.num_samples,
         features=given.features,
         weights=given.inception_weights,
-        resize=given.resize,
+        resize=features.rules(given.resize),
         reference=given.reference,
         method=given.method,
         grid=cli.grid(),

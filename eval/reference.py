@@ -13,7 +13,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import ml_collections
@@ -21,9 +21,10 @@ import numpy as np
 from absl import flags
 
 from eval import features
+from eval.features import download
 from eval.features.interface import Features, Labelled
 from eval.frechet import Gaussian
-from eval.scores import progress, real, selfcheck
+from eval.scores import moments, progress, real, selfcheck
 from eval.scores.measure import Halves, Reference, Sample
 from eval.scores.results import VERSION, ReferenceIdentity, plus_minus
 from sgflow_jax import build, cli, data, terminal
@@ -37,57 +38,95 @@ CIFAR10_FID = 3.15  # of all training images to all test images
 
 
 class Target(NamedTuple):
-    """The reference of generated examples. statistics: reads or computes them on the first process, None on the others;
-    InputError if the data are constant."""
+    """The reference of generated examples, in one kind of features. statistics: reads or computes them on the first
+    process, None on the others; InputError if the data are constant."""
 
+    features: Features
     identity: ReferenceIdentity
     statistics: Callable[[], Reference | None]
 
 
-def extractor(config: ml_collections.ConfigDict, name: str, weights: str | None, resize: str | None) -> Features:
-    """The features for a run's data; InputError if they do not fit the data."""
-    if len(data.shape(config.data)) == 1 and name in features.names() and name != "pixels":
-        raise InputError(f"{config.data.name} consists of points, but {name} needs images: use --features=pixels")
+class Readable(fingerprint.Readable, Protocol):
+    """What statistics are computed of: a `data.Source`, or other examples that are read by index."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def extractor(selection: Any, name: str, weights: str | None, resize: str | None) -> Features:
+    """The features for a data set. selection: a `data.Request`, or a configuration's section `data`. InputError if they
+    do not fit the data."""
+    if len(data.shape(selection)) == 1 and name in features.names() and name != "pixels":
+        raise InputError(f"{selection.name} consists of points, but {name} needs images: use --features=pixels")
     labelled = None
-    if name == "classifier" and data.classes(config.data):
-        train = build.source(config)
+    if name == "classifier" and data.classes(selection):
+        train = data.read(data.request(selection))
         indices = fingerprint.spread(train.size, CLASSIFIED)
-        labelled = Labelled(data.title(config.data), train.read(indices), train.labels[indices], len(train.classes))
+        labelled = Labelled(data.title(selection), train.read(indices), train.labels[indices], len(train.classes))
     return features.make(name, weights, resize, labelled)
 
 
-def of_data(config: ml_collections.ConfigDict, extract: Features, split: str = "train") -> Target:
-    """Target from a split of a run's data; InputError if the data are missing."""
-    source = build.source(config, split)
-    identity = ReferenceIdentity(
-        version=VERSION,
-        data=data.title(config.data),
-        split=split,
-        fingerprint=source.fingerprint,
-        reference_count=source.size,
-        features=extract.name,
-        weights=extract.weights,
-        resize=extract.resize,
-    )
-    return Target(identity, lambda: _from_cache_or_data(identity, source, extract))
+def of_data(selection: Any, extract: Features, split: str = "train") -> Target:
+    """Target from a split of a data set, selected as in `extractor`; InputError if the data are missing."""
+    return of_examples(data.title(selection), split, data.read(data.request(selection, split)), extract)
 
 
-def of_file(file: str, config: ml_collections.ConfigDict, extract: Features) -> Target:
-    """Target from a file of `save`; InputError unless it matches the run's data set and these features."""
+def of_examples(title: str, split: str, source: Readable, extract: Features) -> Target:
+    """Target from the examples of a source. title, split: for its identity. InputError if it cannot be read."""
+    identity = _identity(extract, title, split, source.fingerprint, source.size)
+    return Target(extract, identity, lambda: _from_cache_or_data(identity, source, extract))
+
+
+def of_file(file: str, extract: Features, shape: tuple[int, ...], selection: Any = None) -> Target:
+    """Target from a file of `save`, or one of published moments.
+
+    shape: of an example to be compared. selection: of a run's data, as in `extractor`. InputError unless the file is
+    for these features, and, if it says what it is of, of that data set.
+    """
+    if moments.published(Path(file)):
+        title = "" if selection is None else data.title(selection)
+        sha256 = download.sha256_of(Path(file))[: fingerprint.DIGITS]
+        identity = _identity(extract, title, "", sha256, 0, moments.name(Path(file)))
+        gaussian = moments.read(Path(file), extract, shape)
+        return Target(extract, identity, lambda: Reference(gaussian, None))
     identity, statistics = load(Path(file))
-    theirs = [identity.data, identity.features, identity.weights, identity.resize, identity.version]
-    ours = [data.title(config.data), extract.name, extract.weights, extract.resize, VERSION]
-    # If the data are available, the fingerprint must match; otherwise the file replaces them.
-    with contextlib.suppress(InputError):
-        ours.append(build.source(config, identity.split).fingerprint)
-        theirs.append(identity.fingerprint)
+    theirs = [identity.features, identity.weights, identity.resize, identity.version]
+    ours = [extract.name, extract.weights, extract.resize, VERSION]
+    if selection is not None:
+        theirs.insert(0, identity.data)
+        ours.insert(0, data.title(selection))
+        # If the data are available, the fingerprint must match; otherwise the file replaces them.
+        with contextlib.suppress(InputError):
+            ours.append(data.read(data.request(selection, identity.split)).fingerprint)
+            theirs.append(identity.fingerprint)
     if theirs != ours:
         described = [" ".join(str(part) for part in parts if part) for parts in (theirs, ours)]
         raise InputError(
-            f"reference {file} is of {described[0]}, but the run needs {described[1]}: leave out --reference, or "
-            "give a matching one"
+            f"reference {file} is of {described[0]}, but {described[1]} is needed: give a matching one, or the data"
         )
-    return Target(identity, lambda: statistics)
+    return Target(extract, identity, lambda: statistics)
+
+
+def _identity(extract: Features, title: str, split: str, of: str, count: int, file: str = "") -> ReferenceIdentity:
+    return ReferenceIdentity(
+        version=VERSION,
+        data=title,
+        split=split,
+        fingerprint=of,
+        reference_count=count,
+        features=extract.name,
+        weights=extract.weights,
+        resize=extract.resize,
+        moments=file,
+    )
+
+
+def has_statistics(file: Path) -> bool:
+    """Whether a file is one of `save` or of published moments, and not images."""
+    try:
+        return moments.published(file) or "identity" in disk.array_shapes(file)
+    except InputError:
+        return False
 
 
 def cached(identity: ReferenceIdentity) -> Path:
@@ -122,13 +161,13 @@ def load(file: Path) -> tuple[ReferenceIdentity, Reference]:
         raise InputError(f"reference {file} is damaged: recreate it with python -m eval.reference") from error
 
 
-def _from_cache_or_data(identity: ReferenceIdentity, source: data.Source, extract: Features) -> Reference | None:
+def _from_cache_or_data(identity: ReferenceIdentity, source: Readable, extract: Features) -> Reference | None:
     file = cached(identity)
     found = processes.on_first(lambda: _from_cache(file, identity))
     if processes.from_process(found is not None):
         return found
     examples = real.shuffled(source)
-    what = f"reference statistics of {identity.data}/{identity.split}"
+    what = f"reference statistics of {identity.title}"
     unit = "images" if source.read(np.zeros(1, int)).ndim == 4 else "points"
     sample = Sample.of(progress.track(examples.chunks(), what, len(examples), unit), extract)
     found = processes.on_first(lambda: Reference(sample.gaussian(), sample.kept(), sample.halves_apart()))
@@ -172,11 +211,16 @@ def main(_):
     cli.start_jax()
     config = given.config
     data.check_split(config.data, given.split)
-    extract = extractor(config, given.features or config.eval.features, given.inception_weights, given.resize)
-    if given.selfcheck:
-        _print_selfcheck(config, extract, given.num_samples)
-        return
-    target = of_data(config, extract, given.split)
+    for rule in features.rules(given.resize):
+        extract = extractor(config.data, given.features or config.eval.features, given.inception_weights, rule)
+        if given.selfcheck:
+            _print_selfcheck(config, extract, given.num_samples)
+        else:
+            _print_file(of_data(config.data, extract, given.split))
+
+
+def _print_file(target: Target) -> None:
+    """Computes the statistics, and prints their identity and file on the first process."""
     target.statistics()
     if jax.process_index() == 0:
         for field, value in dataclasses.asdict(target.identity).items():

@@ -54,7 +54,7 @@ def spread(identities: list[tuple[str, str]], num_samples: int, folder: Path) ->
 
 
 def _measure(config: ml_collections.ConfigDict, extract: Features, num_samples: int) -> store.Values:
-    target = reference.of_data(config, extract).statistics()
+    target = reference.of_data(config.data, extract).statistics()
     found = {"halves": target.halves.distance, "train": None, "test": None}
     counts = {"halves": target.halves.counts[0]}
     for split in data.splits(config.data):

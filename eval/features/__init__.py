@@ -33,6 +33,15 @@ def make(
     return importlib.import_module(f"eval.features.{name}").make(Request(name, weights, resize, labelled))
 
 
+def rules(items: list[str] | None) -> tuple[str | None, ...]:
+    """The rules that --resize lists, without repeats; (None,) for the default. InputError for an unknown one."""
+    if items is None:
+        return (None,)
+    if not items or set(items) - set(resize.RULES):
+        raise InputError(f"--resize={','.join(items)}: use {' or '.join(resize.RULES)}, or both with a comma")
+    return tuple(dict.fromkeys(items))
+
+
 def distance_name(name: str, weights: str, rule: str) -> str:
     """The name of the Fréchet distance in features; weights and rule: as in `Features`.
 
@@ -44,13 +53,13 @@ def distance_name(name: str, weights: str, rule: str) -> str:
     return {"efficientnet_lite0": "FD-EfficientNet"}.get(name, f"FD-{name}")
 
 
-def define_flags() -> None:
-    """Defines the flags that choose features."""
-    flags.DEFINE_enum("features", None, names(), "Features of the distance; by default the run's eval.features.")
+def define_flags(default: str | None = None) -> None:
+    """Defines the flags that choose features. default: without one, those of a run's configuration."""
+    what = "Features of the distance" + "; by default the run's eval.features" * (default is None)
+    flags.DEFINE_enum("features", default, names(), f"{what}.")
     cli.define_path("inception_weights", None, "File of Inception's weights, .pth or .npz; by default downloaded.")
-    flags.DEFINE_enum(
+    flags.DEFINE_list(
         "resize",
         None,
-        resize.RULES,
-        f"Inception's resize; by default {inception.RULE}, as in published FIDs.",
+        f"Inception's resize, {' or '.join(resize.RULES)}, or both; by default {inception.RULE}, as in published FIDs.",
     )

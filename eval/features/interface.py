@@ -28,6 +28,10 @@ class Features:
     def __call__(self, examples: np.ndarray) -> np.ndarray:
         return self.extract(examples)
 
+    def dimension(self, shape: tuple[int, ...]) -> int:
+        """D for examples of this shape, (H, W, C) or (D,). Evaluates one example."""
+        return self.extract(np.zeros((1, *shape), np.uint8 if len(shape) == 3 else np.float32)).shape[1]
+
 
 class Labelled(NamedTuple):
     """Training data of a classifier: uint8 images [N, H, W, C] and labels [N] of `classes` classes, from the data set

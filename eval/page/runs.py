@@ -141,6 +141,7 @@ def common_kinds(runs: list[Run]) -> list[results.Kind]:
 def _check_same_data(references: list[results.ReferenceIdentity]) -> None:
     if len(names := sorted({reference.data for reference in references})) > 1:
         raise InputError(f"the runs use different data ({', '.join(names)}): report them separately")
+    references = [reference for reference in references if not reference.moments]
     for split in {reference.split for reference in references}:
         prints = sorted({reference.fingerprint for reference in references if reference.split == split})
         if len(prints) > 1:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,15 +40,22 @@ class Sample:
     @classmethod
     def of(cls, batches: Iterable[np.ndarray], features: Features) -> "Sample":
         """Makes one pass over batches of examples in random order, uint8 [n, H, W, C] or float32 [n, D]."""
-        sample = cls()
-        with Background(limit=PENDING) as adding:
-            for batch in batches:
-                found = features(batch)
-                labels = features.classify and features.classify(found)
-                counts = None if labels is None else np.bincount(labels, minlength=features.classes)
-                adding.submit(sample.add, found, counts)
-            adding.wait()
+        (sample,) = cls.of_each(batches, [features])
         return sample
+
+    @classmethod
+    def of_each(cls, batches: Iterable[np.ndarray], several: Sequence[Features]) -> list["Sample"]:
+        """As `of`, in several kinds of features by one pass."""
+        samples = [cls() for _ in several]
+        with Background(limit=PENDING * len(several)) as adding:
+            for batch in batches:
+                for sample, features in zip(samples, several, strict=True):
+                    found = features(batch)
+                    labels = features.classify and features.classify(found)
+                    counts = None if labels is None else np.bincount(labels, minlength=features.classes)
+                    adding.submit(sample.add, found, counts)
+            adding.wait()
+        return samples
 
     def add(self, features: np.ndarray, class_counts: np.ndarray | None = None) -> None:
         """features: [n, D], in random order. InputError if one is not finite."""
@@ -80,10 +87,11 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """What samples are compared with. features: [n, D], at most KEPT, in random order. halves: None if not measured."""
+    """What samples are compared with. features: [n, D], at most KEPT, in random order; None where only the moments are
+    known. halves: None if not measured."""
 
     gaussian: Gaussian
-    features: np.ndarray
+    features: np.ndarray | None
     halves: Halves | None = None
 
     def manifold(self, count: int) -> Manifold:
@@ -101,19 +109,20 @@ def scores(sample: Sample, reference: Reference) -> Scores:
     fitted = sample.gaussian()
     value = reference.gaussian.distance(fitted)
     error, parts, infinite = _uncertainty(sample, fitted, reference.gaussian, value)
-    kept = sample.kept()
-    kernel = kernel_distance(kept, reference.features)
-    count = min(len(kept), len(reference.features))
-    shares = None
-    if count > NEIGHBOURS:
-        shares = precision_recall(manifold(kept[:count]), reference.manifold(count))
+    kernel = shares = None
+    if reference.features is not None:
+        kept = sample.kept()
+        kernel = kernel_distance(kept, reference.features)
+        count = min(len(kept), len(reference.features))
+        if count > NEIGHBOURS:
+            shares = precision_recall(manifold(kept[:count]), reference.manifold(count))
     return Scores(
         value=value,
         value_error=error,
         value_parts=parts,
         value_infinite=infinite,
-        kernel=kernel.value,
-        kernel_error=kernel.standard_error,
+        kernel=kernel and kernel.value,
+        kernel_error=kernel and kernel.standard_error,
         precision=shares and shares.precision,
         recall=shares and shares.recall,
         class_counts=None if sample.class_counts is None else tuple(int(n) for n in sample.class_counts),

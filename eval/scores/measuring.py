@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
-from eval import features, reference
+from eval import reference
+from eval.features.interface import Features
 from eval.scores import measure, results, summary
 from eval.scores.background import Background
 from eval.scores.progress import Sampling
@@ -46,10 +48,14 @@ class Checkpoint:
 
 
 def measure_all(
-    todo: list[tuple[Checkpoint, list[results.Identity]]], extract: features.Features, target: reference.Target
+    todo: list[tuple[Checkpoint, list[results.Identity]]], targets: Sequence[reference.Target]
 ) -> list[str]:
-    """Scores and writes each row while the next is sampled, so that a killed sweep can continue. Returns, on the first
-    process, one sentence per failure."""
+    """Scores and writes each row while the next is sampled, so that a killed sweep can continue. Rows that follow each
+    other and differ in their reference alone share their samples. Returns, on the first process, one sentence per
+    failure.
+
+    targets: of the rows; each finds its own by the reference in its identity.
+    """
 
     def check_writable():  # now, not after the work
         for checkpoint, identities in todo:
@@ -59,17 +65,20 @@ def measure_all(
             results.check_writable(checkpoint.workdir)
 
     processes.on_first(check_writable)
-    statistics = target.statistics()
+    features = {target.identity: target.features for target in targets}
+    statistics = {target.identity: target.statistics() for target in targets}
     faults = []
 
     def fail(place: str, error: InputError):
         faults.append(f"{place}: {error}")
 
-    def finish(checkpoint, identity, sample, examples, rest, unwritten):
-        """Scores and writes a row. rest: how many rows of the checkpoint are lost if this one cannot be written."""
-        place = f"{checkpoint.workdir}, {_how(identity)}"
+    def finish(checkpoint, identity, sample, examples, calls, rest, unwritten):
+        """Scores and writes a row. calls: see `Sampling`. rest: how many rows of the checkpoint are lost if this one
+        cannot be written."""
+        rule = f", {identity.reference.resize}" * (len(targets) > 1)
+        place = f"{checkpoint.workdir}, {_how(identity)}{rule}"
         try:
-            scores = measure.scores(sample, statistics)
+            scores = measure.scores(sample, statistics[identity.reference])
         except InputError as error:
             return fail(place, error)
         if unwritten:
@@ -82,23 +91,34 @@ def measure_all(
             lost = f"{checkpoint.workdir}, step {checkpoint.step}: {rest} row{'s' * (rest > 1)} not measured"
             return fail(lost, error)
         shown = results.plus_minus(scores.value, scores.value_error)
-        return progress.row(place, identity.num_samples, identity.calls, shown)
+        return progress.row(place, identity.num_samples, calls, shown)
 
     def measure_checkpoint(checkpoint: Checkpoint, identities: list[results.Identity]):
         net = checkpoint.take_net()
         unwritten = []  # after one row that cannot be written, the rest of the checkpoint is skipped
-        for number, identity in enumerate(identities):
+        rest = len(identities)
+        for sharing in _sharing(identities):
             if processes.from_process(bool(unwritten)):
                 break
-            progress.begin(f"{Path(checkpoint.workdir).name}, {_how(identity)}")
+            identity = sharing[0]
+            progress.begin(f"{Path(checkpoint.workdir).name}, {_how(identity)}", len(sharing))
+            kinds = [features[each.reference] for each in sharing]
             try:
-                made = _sample(net, checkpoint, identity, extract, progress)
+                samples, examples = _sample(net, checkpoint, identity, kinds, progress)
             except InputError as error:
                 submit(fail, f"{checkpoint.workdir}, {_how(identity)}", error)
+                rest -= len(sharing)
             else:
-                submit(finish, checkpoint, identity, *made, len(identities) - number, unwritten)
+                for each, sample, calls in zip(sharing, samples, _counted(sharing), strict=True):
+                    submit(finish, checkpoint, each, sample, examples, calls, rest, unwritten)
+                    rest -= 1
 
-    work = [(identity.num_samples, identity.calls) for _, identities in todo for identity in identities]
+    work = [
+        (identity.num_samples, calls)
+        for _, identities in todo
+        for sharing in _sharing(identities)
+        for identity, calls in zip(sharing, _counted(sharing), strict=True)
+    ]
     with Sampling(work) as progress, Background(limit=1) as scoring:
         submit = lambda *call: processes.on_first(functools.partial(scoring.submit, *call))  # noqa: E731
         for checkpoint, identities in todo:
@@ -107,15 +127,26 @@ def measure_all(
     return faults
 
 
+def _sharing(identities: list[results.Identity]) -> list[list[results.Identity]]:
+    """The rows in order, grouped by their samples."""
+    groups = itertools.groupby(identities, lambda identity: dataclasses.replace(identity, reference=None))
+    return [list(group) for _, group in groups]
+
+
+def _counted(sharing: list[results.Identity]) -> list[int]:
+    """The network calls that each row of a group of `_sharing` adds: the first those of all."""
+    return [sharing[0].calls] + [0] * (len(sharing) - 1)
+
+
 def _how(identity: results.Identity) -> str:
     """The row in a few words."""
     return ", ".join(filter(None, [figures.in_steps(identity.calls), identity.guided]))
 
 
 def _sample(
-    net: BoundNet, checkpoint: Checkpoint, identity: results.Identity, extract: features.Features, progress: Sampling
-) -> tuple[measure.Sample, np.ndarray]:
-    """The features of one pass over generated examples, and the first of the examples."""
+    net: BoundNet, checkpoint: Checkpoint, identity: results.Identity, kinds: Sequence[Features], progress: Sampling
+) -> tuple[list[measure.Sample], np.ndarray]:
+    """Each kind of features of generated examples, from one pass over these, and the first of the examples."""
     config = checkpoint.config
     shape = data.shape(config.data)
     drawn = None
@@ -131,7 +162,7 @@ def _sample(
             yield batch
             progress.advance(len(batch), identity.calls)
 
-    return measure.Sample.of(batches(), extract), np.concatenate(first)
+    return measure.Sample.of_each(batches(), kinds), np.concatenate(first)
 
 
 def _write(workdir: str, row: results.Row, examples: np.ndarray) -> None:

@@ -71,7 +71,8 @@ def distance_curve(
             ax.set_yscale("log")
         else:
             ax.set_ylim(bottom=0)
-        ax.set(xlabel="sampling steps (network calls)", ylabel=f"{plain(kind.distance)} (lower is better)")
+        ylabel = textwrap.fill(f"{plain(kind.distance)} (lower is better)", int(13 * size[1]))
+        ax.set(xlabel="sampling steps (network calls)", ylabel=ylabel)
         ax.set_title(textwrap.fill(plain(f"against {kind.against}"), int(13 * size[0])), fontsize="small")
         ax.grid(alpha=0.3)
         place = {"fontsize": "small", "title_fontsize": "x-small"}

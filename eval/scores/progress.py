@@ -39,7 +39,7 @@ def track(items: Iterable[Any], what: str, total: int, unit: str) -> Iterator[An
 class Sampling:
     """The rows of a sweep: a bar if stderr is a terminal, plain lines otherwise.
 
-    work: for each row, its number of examples and of network calls per example.
+    work: for each row, its number of examples and of network calls per example: 0 if they are those of another row.
     """
 
     def __init__(self, work: Sequence[tuple[int, int]]):
@@ -61,9 +61,9 @@ class Sampling:
     def __exit__(self, *_) -> None:
         self._bar.close()
 
-    def begin(self, what: str) -> None:
-        """Shows `what`, the next row in a few words, on the bar."""
-        self._begun += 1
+    def begin(self, what: str, rows: int = 1) -> None:
+        """Shows `what`, the samples of the next rows in a few words, on the bar."""
+        self._begun += rows
         self._bar.set_description_str(f"[{self._begun}/{self._rows}] {what}")
 
     def advance(self, examples: int, calls: int) -> None:

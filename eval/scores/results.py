@@ -11,92 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval import features
+from eval.scores.identity import VERSION, Given, Identity, Origin, ReferenceIdentity, Scores
 from eval.tables.store import markdown
 from sgflow_jax import run_sampler
 from sgflow_jax.files import disk, locks
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import integrity, layout
-
-VERSION = 2  # raised whenever the code measures something else, so that older numbers are not mixed in
-
-
-@dataclasses.dataclass(frozen=True)
-class ReferenceIdentity:
-    """What generated examples are compared with, and in which features.
-
-    version: of the measuring code. data, split: the data set. fingerprint: of its examples, which tells data sets of
-    one name apart. reference_count: their number. features, weights, resize: see `eval.features.interface.Features`.
-    """
-
-    version: int
-    data: str
-    split: str
-    fingerprint: str
-    reference_count: int
-    features: str
-    weights: str
-    resize: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Identity:
-    """What was measured. Two distances are comparable only if these agree, apart from what is being compared.
-
-    objective: that the run was trained with. checkpoint_step: training steps of the checkpoint. parameters: see
-    `access.open`. network: their fingerprint. network_precision: `model.precision` (a row's "precision" is a
-    score). calls: network calls per example, "steps" in the file. method, grid: see `sgflow_jax.sampling.Sampler`.
-    num_samples, seed: of the generated examples. guidance, guidance_interval: see `run_sampler.told`. labels: "data"
-    for a network with labels, drawn with the frequencies of its training data; "" without.
-
-    Older versions wrote rows without the last three, and drew labels evenly: `read` gives these rows the defaults.
-    """
-
-    objective: str
-    checkpoint_step: int
-    parameters: str
-    network: str
-    network_precision: str
-    calls: int
-    method: str
-    grid: str
-    num_samples: int
-    seed: int
-    reference: ReferenceIdentity
-    guidance: float = 1.0
-    guidance_interval: str = ""
-    labels: str = ""
-
-    @property
-    def guided(self) -> str:
-        """The guidance in a few words; "" for none."""
-        return run_sampler.told(self.guidance, self.guidance_interval)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """The scores from one pass over generated examples; None where there are too few examples, or no classifier.
-
-    value: squared Fréchet distance. value_error: its standard error. value_parts: of disjoint quarters of the
-    generated examples. value_infinite: extrapolated to infinitely many. kernel, kernel_error: kernel distance and its
-    standard error. precision, recall: by k-NN manifolds. class_counts: generated examples per class, as classified.
-    """
-
-    value: float
-    value_error: float | None
-    value_parts: tuple[float, ...] | None
-    value_infinite: float | None
-    kernel: float
-    kernel_error: float | None
-    precision: float | None
-    recall: float | None
-    class_counts: tuple[int, ...] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """sgflow_jax: the version of the package that measured a row; older ones did not say."""
-
-    sgflow_jax: str = ""
 
 
 class Kind(NamedTuple):
@@ -108,9 +28,10 @@ class Kind(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of fid.jsonl. origin: what measured it, which says nothing about what was measured."""
+    """A line of fid.jsonl, or of the file of `given.append`. origin: what measured it, which says nothing about what was
+    measured."""
 
-    identity: Identity
+    identity: Identity | Given
     scores: Scores
     origin: Origin = Origin()
 
@@ -127,8 +48,8 @@ class Row:
 
     @classmethod
     def from_flat(cls, values: dict[str, Any]) -> "Row":
-        """The inverse of `flat`; a missing field has its default. KeyError or TypeError for other fields, values of the
-        wrong type, NaN, infinity, and text unfit for a file name."""
+        """The inverse of `flat` for a line of fid.jsonl; a missing field has its default. KeyError or TypeError for
+        other fields, values of the wrong type, NaN, infinity, and text unfit for a file name."""
         names = {key: name for name, key in _KEYS.items()}
         rest = {names.get(key, key): value for key, value in values.items()}
         rest |= {key: tuple(rest[key]) for key in ("value_parts", "class_counts") if rest[key] is not None}
@@ -161,7 +82,7 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and (kind is not str or re.fullmatch(r"[\w.+,-]*", value) is not None)
 
 
-def name(identity: Identity) -> str:
+def name(identity: Identity | Given) -> str:
     """The name of a row's distance, with its number of samples: FID-50k has exactly 50,000."""
     reference = identity.reference
     distance = features.distance_name(reference.features, reference.weights, reference.resize)
@@ -265,12 +186,7 @@ def columns() -> dict[str, Callable[[Row], str]]:
     return {
         "objective": lambda row: row.identity.objective,
         "steps": lambda row: str(row.identity.calls),
-        "distance": lambda row: name(row.identity),
-        "value": lambda row: plus_minus(row.scores.value, row.scores.value_error),
-        "infinite samples": lambda row: plus_minus(row.scores.value_infinite, None),
-        "kernel distance": lambda row: plus_minus(row.scores.kernel, row.scores.kernel_error),
-        "precision": lambda row: plus_minus(row.scores.precision, None),
-        "recall": lambda row: plus_minus(row.scores.recall, None),
+        **score_columns(),
         "sampling": lambda row: (
             f"{row.identity.method}, {row.identity.grid}, seed {row.identity.seed}"
             + f", {row.identity.guided}" * bool(row.identity.guided)
@@ -285,6 +201,18 @@ def columns() -> dict[str, Callable[[Row], str]]:
     }
 
 
+def score_columns() -> dict[str, Callable[[Row], str]]:
+    """The columns of `columns` with scores, and the name of the distance first."""
+    return {
+        "distance": lambda row: name(row.identity),
+        "value": lambda row: plus_minus(row.scores.value, row.scores.value_error),
+        "infinite samples": lambda row: plus_minus(row.scores.value_infinite, None),
+        "kernel distance": lambda row: plus_minus(row.scores.kernel, row.scores.kernel_error),
+        "precision": lambda row: plus_minus(row.scores.precision, None),
+        "recall": lambda row: plus_minus(row.scores.recall, None),
+    }
+
+
 def plus_minus(value: float | None, error: float | None) -> str:
     """A number and its error, as far as they are known."""
     if value is None:
@@ -294,6 +222,8 @@ def plus_minus(value: float | None, error: float | None) -> str:
 
 def against(reference: ReferenceIdentity) -> str:
     """One line that says what generated examples were compared with."""
-    where = f"{reference.reference_count:,} of {reference.data}/{reference.split} ({reference.fingerprint})"
+    where = f"{reference.reference_count:,} of {reference.title} ({reference.fingerprint})"
+    if reference.moments:
+        where = f"{reference.moments} (moments only, SHA-256 {reference.fingerprint})"
     weights = ", ".join(filter(None, [reference.weights, reference.resize]))
     return f"{where}, {reference.features}" + f" ({weights})" * bool(weights)

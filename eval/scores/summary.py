@@ -81,7 +81,7 @@ def screen(tagged: list[tuple[str, results.Row]]) -> str:
     tagged: pairs of the name of a run and a row.
     """
     kinds = dict.fromkeys(row.kind for _, row in tagged)
-    return "\n".join(_table([each for each in tagged if each[1].kind == kind]) for kind in kinds)
+    return "\n\n".join(_table([each for each in tagged if each[1].kind == kind]) for kind in kinds)
 
 
 def _table(tagged: list[tuple[str, results.Row]]) -> str:
@@ -107,15 +107,24 @@ def _table(tagged: list[tuple[str, results.Row]]) -> str:
     return "\n".join([results.name(rows[0].identity), "", *lines, _meaning(rows)])
 
 
+def _reference(identity: results.ReferenceIdentity) -> str:
+    """What was compared with, in a few words."""
+    if identity.moments:
+        return f"the moments in {identity.moments}"
+    return f"the {identity.reference_count:,} of {identity.title}"
+
+
 def _meaning(rows: list[results.Row]) -> str:
     """Explains the numbers of a table."""
     identity, target = rows[0].identity, rows[0].identity.reference
     values = "coordinates" if data.of_points(target.data) else "pixels"
     values = _FEATURES[target.features].format(data=target.data, values=values)
     text = (
-        f"Squared Fréchet distance between {identity.num_samples:,} samples and the {target.reference_count:,} of "
-        f"{target.data}/{target.split} in {values}; lower is better. "
+        f"Squared Fréchet distance between {identity.num_samples:,} samples and {_reference(target)} in {values}; "
+        "lower is better. "
     )
+    if target.moments:
+        text += "Moments alone give no kernel distance, precision or recall. "
     if halves := reference.halves(target):
         text += f"Two halves of the real ones have distance {halves.distance:.2g}. "
     if len({row.identity.seed for row in rows}) > 1:

@@ -21,8 +21,8 @@ def scorer(config: ml_collections.ConfigDict) -> Callable[[BoundNet], dict[str, 
     Only the first process gets values. InputError for missing features or data; score raises it for a network whose
     samples cannot be measured.
     """
-    extract = reference.extractor(config, config.eval.features, None, None)
-    target = reference.of_data(config, extract).statistics()
+    extract = reference.extractor(config.data, config.eval.features, None, None)
+    target = reference.of_data(config.data, extract).statistics()
     sampler, shape = sampling.Sampler(build.objective(config)), data.shape(config.data)
     counts = classes.of_run(config, build.source(config).identity()).counts
     drawn = generate.draw_labels(config.seed, config.eval.train_samples, counts) if counts else None

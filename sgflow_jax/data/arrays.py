@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from sgflow_jax.interfaces import InputError
 
 MOST_CLASSES = 100_000
 _CHANNELS = ((1,), (3,), (4,))
+_OTHERS = re.compile(r"samples|arr_0|steps_\d+")  # names of images in files of samples, also those of --mode=sample
 
 
 def origin(file: Path) -> Origin:
     """A file with the arrays images, uint8 [N, H, W, C] or [N, H, W], and, optional, labels, integers [N] from 0, and
-    classes, their names. Without names these are 0, 1, ..."""
+    classes, their names. Without names these are 0, 1, ... In place of images it may have samples, arr_0 (the name
+    that numpy.savez gives) or steps_N."""
     found = file.stat()
     return Origin(str(file), [file.name, found.st_size, found.st_mtime_ns], lambda: _opened(file), True)
 
@@ -53,13 +56,22 @@ def _opened(file: Path) -> _Arrays:
 
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            given = {name: arrays[name] for name in ("images", "labels", "classes") if name in arrays}
+            others = [name for name in arrays if _OTHERS.fullmatch(name)]
+            names = ["images"] if "images" in arrays else others
+            given = {name: arrays[name] for name in (*names[:1], "labels", "classes") if name in arrays}
     except Exception as error:  # np.load raises any kind, by which byte is damaged
         raise InputError(f"{file} cannot be read ({type(error).__name__}): make it with numpy.savez") from error
-    require("images" in given, "it has no array called images", "save one, uint8 [N, H, W, C]")
-    images = given["images"]
+    require(bool(names), "it has no array called images", "save one, uint8 [N, H, W, C]")
+    require(len(names) == 1, f"it has {', '.join(names)}, each of them images", "save one of them alone")
+    images = given[names[0]]
     right = images.dtype == np.uint8 and images.ndim in (3, 4) and images.size and images.shape[3:] in ((), *_CHANNELS)
-    what = f"images is {images.dtype} {images.shape}"
+    what = f"{names[0]} is {images.dtype} {images.shape}"
+    scaled = "save uint8, as (127.5 * x + 128).clip(0, 255).astype('uint8') does from [-1, 1]"
+    require(images.dtype.kind != "f", what, scaled)
+    first = images.ndim == 4 and (images.shape[1],) in _CHANNELS and images.shape[2] == images.shape[3]
+    require(
+        right or not first, f"{what}, with the channels before height and width", "save transpose(0, 2, 3, 1) of it"
+    )
     require(right, what, "save uint8 [N, H, W] or [N, H, W, C] with C of 1, 3 or 4")
     images = images.squeeze(-1) if images.shape[3:] == (1,) else images
     labels = given.get("labels", np.zeros(len(images), int))

@@ -1,4 +1,4 @@
-"""Decodes and resizes images in threads, in order and with bounded memory."""
+"""Decodes images in threads, in order and with bounded memory."""
 
 import collections
 import concurrent.futures
@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,30 +35,47 @@ class Wanted:
     def shape(self) -> tuple[int, int, int]:
         return self.size, self.size, self.channels
 
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """uint8 [size, size, channels], see `pictures.square`."""
+        return pictures.square(image, self.size, self.channels)
+
+    def held_out(self, content: bytes) -> bool:
+        """Whether content with this SHA-256 is in the test split: the hash as a number in [0, 1) is below the share."""
+        return int.from_bytes(content[:8]) / 2**64 < self.test_share if content else False
+
 
 class Decoded(NamedTuple):
-    """pixels: uint8 [size, size, channels]. test: whether the image is held out."""
+    """pixels: uint8 [H, W, C]. label, content, test: see `origin.Loaded`."""
 
     pixels: np.ndarray
     label: int
+    content: bytes
     test: bool
 
 
-def decode_all(opened: Opened, wanted: Wanted, silent: bool) -> Iterator[tuple[str, Decoded | str]]:
+def decode_all(
+    opened: Opened,
+    pixels: Callable[[Image.Image], np.ndarray],
+    silent: bool,
+    chosen: Sequence[int] | None = None,
+) -> Iterator[tuple[str, Decoded | str]]:
     """Yields the name of every image, in order, and the image, or the fault if it is damaged. Shows a progress bar,
-    unless `silent`. Close it when done. InputError for a file that may not be read, or a disk that fails."""
-    starts = iter(range(0, opened.size, CHUNK))
+    unless `silent`. Close it when done. InputError for a file that may not be read, or a disk that fails.
+
+    pixels: of a decoded image, uint8 [H, W, C]. chosen: the numbers of the images, in this order; by default all."""
+    chosen = range(opened.size) if chosen is None else chosen
+    starts = iter(range(0, len(chosen), CHUNK))
     waiting = collections.deque()
     executor = concurrent.futures.ThreadPoolExecutor(THREADS)
 
     def submit() -> None:
         if (start := next(starts, None)) is not None:
-            chunk = range(start, min(start + CHUNK, opened.size))
-            waiting.append(executor.submit(lambda: [_decode(opened, index, wanted) for index in chunk]))
+            chunk = chosen[start : start + CHUNK]
+            waiting.append(executor.submit(lambda: [_decode(opened, int(index), pixels) for index in chunk]))
 
     try:
         with (
-            terminal.bar(silent, total=opened.size, desc="preparing", unit=" images") as bar,
+            terminal.bar(silent, total=len(chosen), desc="preparing", unit=" images") as bar,
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # of Pillow: images that are large, or whose EXIF data are odd
@@ -73,11 +90,11 @@ def decode_all(opened: Opened, wanted: Wanted, silent: bool) -> Iterator[tuple[s
         executor.shutdown(cancel_futures=True)
 
 
-def _decode(opened: Opened, index: int, wanted: Wanted) -> tuple[str, Decoded | str]:
+def _decode(opened: Opened, index: int, pixels: Callable[[Image.Image], np.ndarray]) -> tuple[str, Decoded | str]:
     name = opened.name(index)
     try:
-        image, label, content, test = opened.load(index)
-        pixels = pictures.square(image, wanted.size, wanted.channels)
+        image, *rest = opened.load(index)
+        return name, Decoded(pixels(image), *rest)
     except MemoryError:
         raise
     except OSError as error:
@@ -86,7 +103,6 @@ def _decode(opened: Opened, index: int, wanted: Wanted) -> tuple[str, Decoded | 
         return name, _fault(error)
     except Exception as error:  # decoders raise any kind, by which byte is damaged
         return name, _fault(error)
-    return name, Decoded(pixels, label, test or _held_out(content, wanted.test_share))
 
 
 def _fault(error: Exception) -> str:
@@ -94,8 +110,3 @@ def _fault(error: Exception) -> str:
         return "no PNG, JPEG or WebP"  # else the text has the address of an object
     text = getattr(error, "strerror", None) or " ".join(str(error).split())
     return text[:100] or type(error).__name__
-
-
-def _held_out(content: bytes, share: float) -> bool:
-    """Whether content with this SHA-256 is in the test split: the hash as a number in [0, 1) is below the share."""
-    return int.from_bytes(content[:8]) / 2**64 < share if content else False

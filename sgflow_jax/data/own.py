@@ -85,12 +85,18 @@ def _origin(request: Request) -> Origin:
         return prepared.origin(request.name.removeprefix(TFDS), request.data_dir)
     if not request.dir:
         raise InputError("config.data.dir is '': give the folder, .npz or .zip of the images")
-    place = Path(request.dir)
+    return origin("config.data.dir", request.dir)
+
+
+def origin(what: str, text: str) -> Origin:
+    """The images of a folder, .npz or .zip. what: the field or flag with its path, `text`. InputError for another file,
+    or none."""
+    place = Path(text)
     if place.is_dir():
         return folder.origin(place)
     if not place.exists():
-        raise InputError(f"config.data.dir is {request.dir!r}, which does not exist: give the place of the images")
+        raise InputError(f"{what} is {text!r}, which does not exist: give the place of the images")
     kinds = {".npz": arrays.origin, ".zip": folder.archive}
     if place.suffix.lower() not in kinds:
-        raise InputError(f"config.data.dir is {request.dir!r}, a file of another kind: give a folder, .npz or .zip")
+        raise InputError(f"{what} is {text!r}, a file of another kind: give a folder, .npz or .zip")
     return kinds[place.suffix.lower()](place)

@@ -1,9 +1,10 @@
-"""Makes images of any kind and size squares of one size and number of channels."""
+"""Makes images of any kind and size squares of one size and number of channels, or arrays in their own size."""
 
 import numpy as np
 from PIL import Image
 
 CHANNELS = (1, 3)
+_GREY = ("1", "L", "LA", "La")  # Pillow's modes of images without colour, and all that begin with I
 
 
 def fitted(images: np.ndarray, size: int, channels: int) -> np.ndarray:
@@ -39,6 +40,13 @@ def square(image: Image.Image, size: int, channels: int) -> np.ndarray:
         return pixels
     sums = pixels.reshape(size, factor, size, factor, channels).sum((1, 3), dtype=np.int64)
     return ((2 * sums + factor**2) // (2 * factor**2)).astype(np.uint8)
+
+
+def unaltered(image: Image.Image) -> np.ndarray:
+    """One decoded image in its own size, uint8 [H, W, 1] for a grey image and [H, W, 3] for any other. Transparent
+    parts become white."""
+    channels = 1 if image.mode in _GREY or image.mode.startswith("I") else 3
+    return np.asarray(_converted(image, channels)).reshape(*image.size[::-1], channels)
 
 
 def _converted(image: Image.Image, channels: int) -> Image.Image:

@@ -58,12 +58,13 @@ def _prepare(origin: Origin, opened: Opened, wanted: Wanted, place: Path) -> Non
         part.mkdir()
         writers = {split: _Writer(part, split, wanted.shape) for split in SPLITS}
         damaged = []
-        with contextlib.closing(decode_all(opened, wanted, _silent())) as images:
+        with contextlib.closing(decode_all(opened, wanted.pixels, _silent())) as images:
             for name, found in images:
                 if isinstance(found, str):
                     damaged.append((name, found))
                 else:
-                    writers[SPLITS[found.test]].add(found.pixels, found.label)
+                    test = found.test or wanted.held_out(found.content)
+                    writers[SPLITS[test]].add(found.pixels, found.label)
         parts = {split: writer.close() for split, writer in writers.items()}
         if not sum(len(labels) for _, labels in parts.values()):
             raise InputError(

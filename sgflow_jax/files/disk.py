@@ -9,11 +9,13 @@ import os
 import socket
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from sgflow_jax import terminal
 from sgflow_jax.interfaces import InputError
@@ -87,6 +89,23 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
             return [arrays[name] for name in names]
     except Exception as error:  # np.load raises any kind, by which byte is damaged
         raise InputError(f"{path} is damaged: remove it") from error
+
+
+def array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each array in an .npz file, by its name; reads no array. InputError if it is missing or damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy"): _shape(archive, name) for name in archive.namelist()}
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: give the path of a file") from error
+    except Exception as error:  # zipfile raises any kind, by which byte is damaged
+        raise InputError(f"{path} is damaged, or no .npz file: get it again") from error
+
+
+def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    with archive.open(name) as member:
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(member)]
+        return read(member)[0]
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -64,6 +64,7 @@ SWEEP = "-m eval.fid_sweep --workdir={line}"
 REFERENCE = "-m eval.reference --config=configs/quickstart.py"
 COST = "-m eval.cost --config=configs/quickstart.py --out={}/x"
 PROFILE = "-m eval.profile --config=configs/quickstart.py"
+SCORE = "-m eval.score --against=digits"
 REPORT = "-m eval.report --workdirs={}/run"
 MEASURED = {"run/eval/fid.jsonl": json.dumps(rows.row().flat())}
 STATIONARITY = "-m eval.stationarity --out={}/out"
@@ -223,6 +224,9 @@ CASES = [
     Case(f"{REFERENCE} --config.eval.features=vgg", "unknown features 'vgg': use one of pixels"),
     Case(f"{REFERENCE} --features=inception --inception_weights={{}}/none", "none is missing: download it"),
     Case(f"{REFERENCE} --selfcheck --num_samples=3", "3 is not integer >= 4"),
+    Case(f"{SCORE} --samples={{}}/none", "--samples is ... none', which does not exist: give the place"),
+    Case(f"{SCORE} --samples={{}} --resize=tf1,nope", "--resize=tf1,nope: use tf1 or half_pixel"),
+    Case(f"{SCORE} --samples={{}} --out={{}}/taken/x", "taken is a file: give a directory", {"taken": "a file"}),
     Case(REPORT, "--out is missing"),
     Case("-m eval.report --workdir={}/run --out={}/page", "no measured rows: run python -m eval.fid_sweep"),
     Case(f"{REPORT} --out={{}}/taken", "taken is a file: give a directory", {**MEASURED, "taken": "a file"}),

@@ -125,7 +125,7 @@ def test_memory_is_bounded_and_the_order_is_kept(file, monkeypatch):
     from sgflow_jax.data import arrays
 
     wanted = decoding.Wanted(8, 3)
-    with contextlib.closing(decoding.decode_all(arrays.origin(file).open(), wanted, True)) as images:
+    with contextlib.closing(decoding.decode_all(arrays.origin(file).open(), wanted.pixels, True)) as images:
         assert next(images)[0] == "image 0"
         time.sleep(0.3)
         assert len(done) <= (decoding.AHEAD * 2 + 1) * decoding.CHUNK < COUNT

@@ -222,7 +222,7 @@ def test_statistics_equal_those_of_all_images_at_once(folder, tmp_path, monkeypa
     config.data.data_dir = folder
     counted, pixels = [], features.make("pixels")
     extract = features.Features("small", lambda x: counted.append(len(x)) or pixels(x)[:, ::999])
-    target = reference.of_data(config, extract)
+    target = reference.of_data(config.data, extract)
     assert target.identity.reference_count == COUNT
     found = target.statistics().gaussian
     assert counted == [10, 10, 10, 7]

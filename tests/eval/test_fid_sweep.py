@@ -13,6 +13,7 @@ from PIL import Image
 
 from eval import reference
 from eval.features import make as make_features
+from eval.features.interface import Features
 from eval.fid_sweep import Request, sweep
 from eval.frechet import frechet_distance
 from eval.scores import results, seeds
@@ -55,6 +56,7 @@ def test_writes_rows_table_curve_and_samples(digits_run):
         "features": "pixels",
         "weights": "",
         "resize": "",
+        "moments": "",
         "guidance": 1.0,
         "guidance_interval": "",
         "labels": "",
@@ -103,6 +105,37 @@ def test_known_rows_are_skipped(line_run, monkeypatch, undrawn):
     _sweep(line_run, calls=(1,), seeds=(0, 1))
     rows = [json.loads(line) for line in (Path(line_run) / "eval" / "fid.jsonl").read_text().splitlines()]
     assert [(row["steps"], row["seed"]) for row in rows] == [(1, 0), (3, 0), (4, 0), (1, 1)]
+
+
+def test_several_resize_rules_share_the_samples(line_run, monkeypatch, undrawn):
+    """And a sweep that is asked for one more rule measures that one alone."""
+    scale = {"tf1": 1, "half_pixel": 2}
+    monkeypatch.setattr(
+        reference,
+        "extractor",
+        lambda _, name, weights, rule: Features("inception", lambda x: scale[rule] * x, "abc", rule),
+    )
+    plans, seen, batches = [], [], generate.batches
+
+    def counted(net, plan, count):
+        plans.append(plan.calls)
+        for batch in batches(net, plan, count):
+            seen.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(generate, "batches", counted)
+    (alone,) = _sweep(line_run, calls=(1,), resize=("tf1",))
+    rows = _sweep(line_run, calls=(1, 2), resize=("tf1", "half_pixel"))
+    assert plans == [1, 1, 2] and sum(seen) == 3 * 100
+    assert [(row.identity.calls, row.identity.reference.resize) for row in rows] == [
+        (1, "tf1"),
+        (1, "half_pixel"),
+        (2, "tf1"),
+        (2, "half_pixel"),
+    ]
+    assert rows[0] == alone
+    for one, other in (rows[:2], rows[2:]):
+        assert other.scores.value == pytest.approx(4 * one.scores.value, rel=1e-6)
 
 
 def test_checkpoints_parameters_grids_and_methods_have_rows_of_their_own(line_run, undrawn):
@@ -220,11 +253,11 @@ def test_a_reference_file_must_fit_and_is_used(line_run, tmp_path, undrawn):
     extract, file = make_features("pixels"), tmp_path / "reference.npz"
 
     def save(config):
-        target = reference.of_data(config, extract)
+        target = reference.of_data(config.data, extract)
         reference.save(file, target.identity, target.statistics())
 
     save(tiny.digits())
-    with pytest.raises(InputError, match="reference.npz is of digits pixels .*, but the run needs mixture1d pixels"):
+    with pytest.raises(InputError, match="reference.npz is of digits pixels .*, but mixture1d pixels .* is needed"):
         _sweep(line_run, calls=(1,), reference=str(file))
     save(tiny.mixture())
     one = _sweep(line_run, calls=(1,), num_samples=70)

@@ -18,10 +18,14 @@ def _counted(calls):
     return Features("pixels", lambda x: calls.append(len(x)) or PIXELS(x))
 
 
+def _of_file(file, config, extract):
+    return reference.of_file(str(file), extract, data.shape(config.data), config.data)
+
+
 def test_statistics_of_the_data_are_correct_and_cached(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
-    target = reference.of_data(quickstart.get_config(), _counted(calls))
+    target = reference.of_data(quickstart.get_config().data, _counted(calls))
     assert target.identity.reference_count == 1797 and target.identity.split == "train"
     assert not calls  # computed only on demand
     found = target.statistics()
@@ -42,7 +46,7 @@ def test_statistics_of_the_data_are_correct_and_cached(tmp_path, monkeypatch):
 def test_wrong_or_damaged_cached_statistics_are_recomputed(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls = []
-    target = reference.of_data(tiny.digits(), _counted(calls))
+    target = reference.of_data(tiny.digits().data, _counted(calls))
     sound = target.statistics()
     file = reference.cached(target.identity)
     for bad in (b"", file.read_bytes()[:3000]):
@@ -54,33 +58,33 @@ def test_wrong_or_damaged_cached_statistics_are_recomputed(tmp_path, monkeypatch
 
 
 def test_the_cache_name_contains_the_whole_identity():
-    identity = reference.of_data(tiny.digits(), PIXELS).identity
+    identity = reference.of_data(tiny.digits().data, PIXELS).identity
     names = [field.name for field in dataclasses.fields(identity)]
     changed = {name: dataclasses.replace(identity, **{name: f"other {name}"}) for name in names}
     assert len({reference.cached(each) for each in [identity, *changed.values()]}) == len(changed) + 1
 
 
 def test_a_reference_file_must_match_the_run(tmp_path):
-    target = reference.of_data(tiny.digits(), PIXELS)
+    target = reference.of_data(tiny.digits().data, PIXELS)
     file = tmp_path / "reference.npz"
     reference.save(file, target.identity, target.statistics())
-    read = reference.of_file(str(file), tiny.digits(), PIXELS)
+    read = _of_file(file, tiny.digits(), PIXELS)
     assert read.identity == target.identity
     for extract in (Features("inception", None, "abc", "tf1"), Features("pixels", None, "", "tf1")):
-        with pytest.raises(InputError, match="is of digits pixels .*, but the run needs digits .*tf1"):
-            reference.of_file(str(file), tiny.digits(), extract)
+        with pytest.raises(InputError, match="is of digits pixels .*, but digits .*tf1 2 .* is needed"):
+            _of_file(file, tiny.digits(), extract)
     reference.save(file, dataclasses.replace(target.identity, fingerprint="abc"), target.statistics())
-    with pytest.raises(InputError, match=f"abc, but the run needs .*{target.identity.fingerprint}"):
-        reference.of_file(str(file), tiny.digits(), PIXELS)
-    with pytest.raises(InputError, match="digits pixels .*, but the run needs mixture1d"):
-        reference.of_file(str(file), tiny.mixture(), PIXELS)
+    with pytest.raises(InputError, match=f"abc, but .*{target.identity.fingerprint}"):
+        _of_file(file, tiny.digits(), PIXELS)
+    with pytest.raises(InputError, match="digits pixels .*, but mixture1d"):
+        _of_file(file, tiny.mixture(), PIXELS)
     for content in (b"", b"not an archive", file.read_bytes()[:2000]):
         file.write_bytes(content)
         with pytest.raises(InputError, match="is damaged: recreate it"):
-            reference.of_file(str(file), tiny.digits(), PIXELS)
+            _of_file(file, tiny.digits(), PIXELS)
     np.savez(file, other=np.zeros(3))
     with pytest.raises(InputError, match="is damaged"):
-        reference.of_file(str(file), tiny.digits(), PIXELS)
+        _of_file(file, tiny.digits(), PIXELS)
 
 
 def test_selfcheck_compares_the_splits_it_has():

@@ -136,7 +136,7 @@ def test_real_examples_are_shown_beside_samples_and_scores(tmp_path):
     """The distance between real halves is read from the cache, never computed."""
     images = np.random.default_rng(0).integers(0, 255, (8, 8, 8, 1)).astype(np.uint8)
     workdir = finished_run(tmp_path / "run", [digits_row(1, 2.0)], tiny.digits(), images)
-    target = reference.of_data(tiny.digits(), features.make("pixels"))
+    target = reference.of_data(tiny.digits().data, features.make("pixels"))
     assert target.identity == digits_row(1, 2.0).identity.reference
     reference.cached(target.identity).unlink(missing_ok=True)
     report.write([workdir], str(tmp_path / "out"))

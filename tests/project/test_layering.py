@@ -66,6 +66,7 @@ sgflow_jax.data.memory
 sgflow_jax.data.points
 sgflow_jax.data.records
 sgflow_jax.data.own
+sgflow_jax.data.unaltered
 sgflow_jax.data
 sgflow_jax.guard
 sgflow_jax.train_step
@@ -159,10 +160,13 @@ eval.scores.own_place
 eval.scores.progress
 eval.features.classifier
 eval.features
+eval.scores.moments
 eval.scores.real
+eval.scores.identity
 eval.scores.results
 eval.scores.seeds
 eval.scores.measured
+eval.scores.given
 eval.scores.class_names
 eval.scores.measure
 eval.scores.plots
@@ -198,6 +202,7 @@ eval.scores.summary
 eval.scores.measuring
 eval.scores.while_training
 eval.fid_sweep
+eval.score
 eval.ablations
 eval.report
 eval.comparison
