@@ -1,6 +1,7 @@
 """The lines a training run prints at its start and end."""
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -50,8 +51,8 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
 def ending(config: ml_collections.ConfigDict, workdir: str, wall_seconds: float) -> list[str]:
     """What a finished run has written, and commands to use it."""
     step = config.train.num_steps
-    run = shlex.quote(workdir)
-    lines = [f"done        {step:,} steps in {duration(wall_seconds)}: {layout.checkpoints(workdir) / str(step)}"]
+    run, saved = shlex.quote(workdir), Path(workdir) / layout.checkpoints(workdir).name  # spelled as given
+    lines = [f"done        {step:,} steps in {duration(wall_seconds)}: {saved / str(step)}"]
     if layout.preview_file(workdir, step).exists():
         lines.append(f"samples     {layout.preview_file(workdir, step)}")
     return [

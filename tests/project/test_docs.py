@@ -1,6 +1,7 @@
 """What the documents tell readers to write works as written."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -33,13 +34,22 @@ def test_the_example_of_an_added_objective(monkeypatch, x64):
 
 
 def test_links_lead_somewhere():
-    for file in (ROOT / "README.md", *DOCS.glob("*.md")):
-        text = re.sub(r"```.*?```|`[^`]*`", "", file.read_text(), flags=re.DOTALL)
+    for file in (ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("*.ipynb")):
+        text = re.sub(r"```.*?```|`[^`]*`", "", _prose(file), flags=re.DOTALL)
         for link, heading in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
             if not link.startswith("https://"):
                 target = file.parent / link if link else file
                 assert target.exists(), (file.name, link)
                 assert not heading or heading in _headings(target), (file.name, heading)
+
+
+def _prose(file: Path) -> str:
+    """The text of a document, or of a notebook's cells that are not code."""
+    if file.suffix == ".md":
+        return file.read_text()
+    return "\n".join(
+        "".join(cell["source"]) for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "markdown"
+    )
 
 
 def _headings(file: Path) -> list[str]:
