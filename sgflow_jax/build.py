@@ -1,10 +1,12 @@
 """Builds the objects that a configuration, or a run's directory, describes."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
@@ -33,6 +35,19 @@ def mesh(config: ml_collections.ConfigDict) -> Mesh:
 def source(config: ml_collections.ConfigDict, split: str = "train") -> data.Source:
     """The data set, or another split of it."""
     return data.read(data.request(config.data, split))
+
+
+def batches(
+    config: ml_collections.ConfigDict, source: data.Source, mesh: Mesh, start: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """This process's rows of the batches from number `start`, as one call of the training step takes them (`compiled`).
+    Close it when done, as with `data.Source.batches`."""
+    size, count = config.data.batch_size, config.train.steps_per_dispatch
+    rows = sharding.process_rows(mesh, size)
+    with contextlib.closing(source.batches(config.seed, start, size, rows)) as each:
+        while True:
+            taken = [next(each) for _ in range(count)]
+            yield taken[0] if count == 1 else jax.tree.map(lambda *a: np.stack(a), *taken)
 
 
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:

@@ -1,20 +1,16 @@
 """Prepares and checks everything a run needs before its first step. Writes nothing."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
-import jax
 import ml_collections
-import numpy as np
 from jax.sharding import Mesh
 
 from sgflow_jax import beginning, build, data
 from sgflow_jax.beginning import Beginning
 from sgflow_jax.config import automatic
 from sgflow_jax.config.check import check_config
-from sgflow_jax.devices import processes, sharding
+from sgflow_jax.devices import processes
 from sgflow_jax.models import BoundNet
 from sgflow_jax.run import access, weights_and_biases
 from sgflow_jax.run.integrity import Saved
@@ -48,16 +44,6 @@ class Prepared:
     def start(self) -> int:
         """The step from which this process trains."""
         return self.found.step or self.first_step
-
-    def batches(self, start: int, count: int) -> Iterator[dict[str, np.ndarray]]:
-        """This process's rows of the batches from number `start`. With count > 1, stacks as many along a first axis."""
-        size = self.config.data.batch_size
-        rows = sharding.process_rows(self.mesh, size)
-        with contextlib.closing(self.source.batches(self.config.seed, start, size, rows)) as batches:
-            while True:
-                several = [next(batches) for _ in range(count)]
-                stack = lambda *each: each[0] if count == 1 else np.stack(each)  # noqa: E731
-                yield jax.tree.map(stack, *several)
 
 
 def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:

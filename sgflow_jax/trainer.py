@@ -104,7 +104,8 @@ class _Run:
         trace.after(step, state)
         while step < num_steps and not stop:
             # Until the end, or a rollback, after which other batches follow.
-            with contextlib.closing(prepared.batches(step + int(state.skipped), per_call)) as batches:
+            following = build.batches(self._config, prepared.source, prepared.mesh, step + int(state.skipped))
+            with contextlib.closing(following) as batches:
                 for batch in batches:
                     batch = sharding.to_devices(batch, split)
                     if advance is None:

@@ -28,8 +28,7 @@ class Kind(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of fid.jsonl, or of the file of `given.append`. origin: what measured it, which says nothing about what was
-    measured."""
+    """A line of fid.jsonl, or of the file of `given.append`. origin: what measured it, not what was measured."""
 
     identity: Identity | Given
     scores: Scores

@@ -52,10 +52,10 @@ def banner(prepared: Prepared, workdir: str, parameters: int) -> list[str]:
 def ending(config: ml_collections.ConfigDict, workdir: str, wall_seconds: float) -> list[str]:
     """What a finished run has written, and commands to use it."""
     step = config.train.num_steps
-    run = shlex.quote(workdir)
+    run, saved = shlex.quote(workdir), Path(workdir) / layout.checkpoints(workdir).name  # spelled as given
     installed = Path(sys.argv[0]).name == "sgflow-train"
     again, sweep = ("sgflow-train", "sgflow-sweep") if installed else ("python main.py", "python -m eval.fid_sweep")
-    lines = [f"done        {step:,} steps in {duration(wall_seconds)}: {layout.checkpoints(workdir) / str(step)}"]
+    lines = [f"done        {step:,} steps in {duration(wall_seconds)}: {saved / str(step)}"]
     if layout.preview_file(workdir, step).exists():
         lines.append(f"samples     {layout.preview_file(workdir, step)}")
     return [

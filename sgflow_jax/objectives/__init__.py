@@ -1,4 +1,4 @@
-"""The registry of training objectives: one line each."""
+"""The registry of training objectives: one line each. `register` adds one from outside the package."""
 
 import dataclasses
 from typing import Any
@@ -31,11 +31,25 @@ _OBJECTIVES: dict[str, type[Objective]] = {
     "ctm": CTM,
     "shortcut": Shortcut,
 }
+_BUILT_IN = frozenset(_OBJECTIVES)
 
 
 def names() -> tuple[str, ...]:
     """Every registered objective."""
     return tuple(_OBJECTIVES)
+
+
+def register(name: str, objective: type[Objective]) -> None:
+    """Lets configurations, training and audits of this process know an objective by a name of its own. Registered
+    again, as when a notebook's cell is run again, the new class takes the old one's place.
+
+    InputError for a name that is not an identifier or belongs to the package, or for what is not an objective's class.
+    """
+    if name in _BUILT_IN or not name.isidentifier():
+        raise InputError(f"an objective cannot be registered as {name!r}: use an identifier that is not yet taken")
+    if not (isinstance(objective, type) and issubclass(objective, Objective)):
+        raise InputError(f"{objective!r} is not the class of an objective: derive one from FlowMapObjective")
+    _OBJECTIVES[name] = objective
 
 
 def make(name: str, **options: Any) -> Objective:

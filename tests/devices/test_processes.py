@@ -158,7 +158,7 @@ def test_two_processes_agree_and_refuse_together():
 
 @pytest.mark.slow
 def test_a_run_moves_between_layouts_and_equals_one_process(tmp_path):
-    """One process and all copies; two processes, sharded, which also sample and measure; one process, sharded otherwise."""
+    """One process and all copies; two, sharded, which also sample and measure; one, sharded otherwise."""
     alone, workdir, again = (tmp_path / name for name in ("alone", "run", "again"))
     trainer.train(_config(), str(alone))
     trainer.train(_config(4), str(workdir))

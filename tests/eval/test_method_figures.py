@@ -7,13 +7,13 @@ import pytest
 
 from configs import mixture1d
 from eval import method_figures
-from eval.exact import method_plots
+from eval.exact import line, method_plots
 from sgflow_jax import objectives
 
 
 def test_errors_of_maps_that_are_known():
     exact = np.linspace(-1, 1, 5)
-    found = method_figures.errors({"exact": exact, "shifted": exact + 0.5, "mirrored": -exact})
+    found = line.errors({"exact": exact, "shifted": exact + 0.5, "mirrored": -exact})
     assert found["shifted"] == pytest.approx((0.5, 0.5))
     assert found["mirrored"] == pytest.approx((np.sqrt(2), 0.0))  # another map with the same samples
 
@@ -35,9 +35,9 @@ def test_the_uncorrected_loss_learns_a_flatter_map(monkeypatch):
         return config
 
     monkeypatch.setattr(mixture1d, "get_config", small)
-    x, maps = method_figures.compare(num_steps=300, seed=0)
+    x, maps = line.maps(method_figures.train(num_steps=300, seed=0))
     assert np.std(maps["uncorrected"]) < 0.75 * np.std(maps["sgflow"])
-    found = method_figures.errors(maps)
+    found = line.errors(maps)
     assert found["sgflow"][0] < found["uncorrected"][0]
     for figure in (method_plots.paths(), method_plots.equations(), method_plots.correction(x, maps, found)):
         assert figure.startswith(b"\x89PNG")

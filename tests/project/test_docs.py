@@ -1,6 +1,7 @@
 """What the documents tell readers to write works as written."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sgflow_jax.config.check import check_config
 from tests.commands import ROOT
 
 DOCS = ROOT / "docs"
-DOCUMENTS = [*ROOT.glob("*.md"), *DOCS.glob("*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *DOCS.glob("*.ipynb")]
 WRITTEN_BY_THE_READER = re.compile(r".*/(NAME|both_ends)\.py")
 
 
@@ -35,12 +36,21 @@ def test_the_example_of_an_added_objective(monkeypatch, x64):
 
 def test_links_lead_somewhere():
     for file in DOCUMENTS:
-        text = re.sub(r"```.*?```|`[^`]*`", "", file.read_text(), flags=re.DOTALL)
+        text = re.sub(r"```.*?```|`[^`]*`", "", _prose(file), flags=re.DOTALL)
         for link, heading in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
             if not link.startswith("https://"):
                 target = file.parent / link if link else file
                 assert target.exists(), (file.name, link)
                 assert not heading or heading in _headings(target), (file.name, heading)
+
+
+def _prose(file: Path) -> str:
+    """The text of a document, or of a notebook's cells that are not code."""
+    if file.suffix == ".md":
+        return file.read_text()
+    return "\n".join(
+        "".join(cell["source"]) for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "markdown"
+    )
 
 
 def _headings(file: Path) -> list[str]:

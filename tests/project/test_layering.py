@@ -101,6 +101,7 @@ sgflow_jax.run.metric_log
 sgflow_jax.display.phase
 sgflow_jax.display.preview
 sgflow_jax.beginning
+sgflow_jax.in_memory
 sgflow_jax.preparation
 sgflow_jax.display.banner
 sgflow_jax.display.dry_run
@@ -175,6 +176,7 @@ eval.exact
 eval.exact.controls
 eval.exact.audit
 eval.exact.errors
+eval.exact.line
 eval.exact.method_plots
 eval.exact.plots
 eval.exact.toy_runs
