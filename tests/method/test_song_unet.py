@@ -125,6 +125,7 @@ def test_resampling_by_hand():
         np.testing.assert_allclose(4 * np.sum(half(x, taps) * small), np.sum(x * double(small, taps)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_dropout_key_fixes_the_masks_of_one_example_in_any_batch():
     net = tiny_net(dropout=0.5).replace(dropout_keys=jax.random.split(KEY, 2))
     out = call(net)
@@ -144,6 +145,7 @@ def test_every_block_has_its_own_masks(monkeypatch):
     assert len(np.unique(keys, axis=0)) == len(keys)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32(mixed_dtypes):
     net = tiny_net()
     half = net.replace(model=make(**TINY, dtype="bfloat16"))
@@ -153,6 +155,7 @@ def test_bfloat16_is_close_to_float32(mixed_dtypes):
     assert all(value.dtype == jnp.float32 for value in jax.tree.leaves(shapes(half.model, (8, 8, 3))))
 
 
+@pytest.mark.slow
 def test_remat_changes_no_value_and_no_gradient():
     net = tiny_net()
 

@@ -100,7 +100,11 @@ def _link(step):
 
 
 @pytest.mark.parametrize(
-    "damage", [_cut, _one_bit, _another_sum, _without_sums, _empty_index, _no_state, _garbage, _foreign, _link]
+    "damage",
+    [
+        *(_one_bit, _another_sum, _no_state, _garbage),
+        *(pytest.param(rare, marks=pytest.mark.slow) for rare in (_cut, _without_sums, _empty_index, _foreign, _link)),
+    ],
 )
 def test_the_newest_sound_step_is_used_and_the_fault_named(damage, line_run, tmp_path, capsys):
     run = shutil.copytree(line_run, tmp_path / "run")
@@ -248,6 +252,7 @@ def test_what_a_kill_left_half_written_is_removed_and_what_is_foreign_stays(line
     assert not list(run.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_time_only(tmp_path, monkeypatch):
     """The save of step 8 fails; the next line of the log saves again, and what was there before is there until then."""
     save, there = trainer._Run._save, []
@@ -277,6 +282,7 @@ def test_a_full_disk_costs_time_only(tmp_path, monkeypatch):
     assert _steps(tmp_path / "run") == [16]
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_ends_with_the_older_step_intact(tmp_path):
     trainer.train(tiny.mixture(num_steps=4), str(tmp_path))
     full = pytest.raises(InputError, match="step 6 could not be saved .*newest checkpoint is of step 4: free")

@@ -55,6 +55,7 @@ def test_the_flag_as_it_is_typed(tmp_path):
     assert json.loads(gzip.decompress(for_perfetto.read_bytes()))["traceEvents"]
 
 
+@pytest.mark.slow
 def test_a_continued_run_traces_the_rest_and_may_change_which(tmp_path):
     trainer.train(tiny.mixture(num_steps=4), str(tmp_path))
     config = tiny.mixture(num_steps=6)

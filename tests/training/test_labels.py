@@ -126,6 +126,7 @@ def test_interpolations_of_a_class_lead_from_example_to_example(labelled_run, tm
     assert np.max(np.abs(ends.astype(int) - made["steps_2"])) <= 1
 
 
+@pytest.mark.slow
 def test_guided_samples_differ_and_say_so(labelled_run, tmp_path):
     # After two steps of training the classes hardly differ, so the weights are large.
     plain = _sample(labelled_run, tmp_path / "plain.npz")[1]["steps_2"]

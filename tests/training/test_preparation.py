@@ -33,6 +33,7 @@ def _lines(workdir, file):
     return [json.loads(line) for line in (Path(workdir) / file).read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_fork_begins_where_the_other_run_was_and_then_needs_it_no_more(line_run, tmp_path):
     config = _fork(line_run)
     assert trainer.train(config, str(tmp_path))
