@@ -68,9 +68,11 @@ def export(
 
 def _write_parameters(path: Path, opened: access.Opened, parameters: str) -> list[str]:
     arrays = {".".join(name): array for name, array in traverse_util.flatten_dict(opened.params).items()}
+    config = opened.config.copy_and_resolve_references()
+    config.log.wandb = ""  # a run that continues from the file is another person's
     facts = {
         "format": FORMAT,
-        "config": opened.config.to_dict(),
+        "config": config.to_dict(),
         "data": opened.data,
         "step": opened.step,
         "parameters": parameters,

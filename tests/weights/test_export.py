@@ -35,6 +35,17 @@ def test_parameters_come_back_bit_for_bit(parameters, line_run, tmp_path):
         assert (before.step, before.config, before.data) == (after.step, after.config, after.data)
 
 
+def test_the_project_of_a_log_is_not_exported(line_run, tmp_path, monkeypatch):
+    """Who continues from the file would write to it."""
+    opened, *rest = sample_run.open_run(line_run, tiny.mixture(), _request())
+    config = opened.config.copy_and_resolve_references()
+    config.log.wandb = "mine"
+    monkeypatch.setattr(export_run, "open_run", lambda *_: (dataclasses.replace(opened, config=config), *rest))
+    export_run.export(line_run, tiny.mixture(), str(tmp_path / "a.safetensors"), _request())
+    import_run.import_weights(str(tmp_path / "a.safetensors"), str(tmp_path / "run"))
+    assert access.open(str(tmp_path / "run")).config.log.wandb == "" and config.log.wandb == "mine"
+
+
 def _request(calls=None, **changes) -> sample_run.Request:
     return sample_run.Request(calls, num_samples=COUNT, method=None, seed=5)._replace(**changes)
 
