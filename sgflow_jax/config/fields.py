@@ -181,13 +181,14 @@ MAY_CHANGE = {name for name, field in FIELDS.items() if field.resume is True} | 
 
 
 def get_config(objective: str = "sgflow") -> ml_collections.ConfigDict:
-    """The defaults for one objective (`objectives.names()`): an unlocked ConfigDict, without data set and network."""
+    """The defaults for one objective or preset (`objectives.section`): an unlocked ConfigDict, without data set and
+    network."""
     tree: dict[str, Any] = {}
     for name, field in FIELDS.items():
         section, _, last = name.rpartition(".")
         place = tree.setdefault(section, {}) if section else tree
         place[last] = ml_collections.config_dict.placeholder(str) if field.default is None else field.default
-    tree["objective"] = {"name": objective, **objectives.default_options(objective)}
+    tree["objective"] = objectives.section(objective)
     return ml_collections.ConfigDict(tree)
 
 

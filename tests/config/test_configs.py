@@ -38,6 +38,16 @@ def test_an_objectives_options_come_from_its_dataclass():
     assert (objective.estimator, objective.warmup_steps) == ("split", 7)
 
 
+def test_a_preset_is_an_objective_with_other_options():
+    paper, recommended = (_module("cifar8").get_config(name) for name in ("sgflow", "sgflow_recommended"))
+    check_config(recommended)
+    assert paper.objective.velocity_target == "pair" and recommended.objective.velocity_target == "batch"
+    assert recommended.objective.name == "sgflow" and "sgflow_recommended" not in objectives.names()
+    with recommended.unlocked():
+        recommended.objective.velocity_target = "pair"
+    assert recommended == paper
+
+
 def test_the_papers_task():
     config = _module("cifar10").get_config()
     assert (config.train.num_steps, config.model.channels, config.model.channel_mult) == (200_000, 128, (1, 2, 2))
