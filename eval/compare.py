@@ -178,12 +178,12 @@ def write(comparison: Comparison, rows: list[store.Values]) -> None:
         pictures["learning"] = plots.learning(chosen, counts, distance)
     for name, figure in pictures.items():
         disk.write_atomically(out / f"{name}.png", png(figure))
-    first = [comparison.workdir(row) for row in measured if row["seed"] == measured[0]["seed"]]
-    there = [workdir for workdir in first if Path(workdir).is_dir()]
+    runs = [comparison.workdir(row) for row in measured]
+    there = [workdir for workdir in runs if Path(workdir).is_dir()]
     if there:
         terminal.say(f"page: {report.write(there, str(out / 'page'))}")
-    if len(there) < len(first):
-        terminal.say(f"{len(first) - len(there)} runs are not on the page: their directories are gone")
+    if len(there) < len(runs):
+        terminal.say(f"{len(runs) - len(there)} runs are not on the page: their directories are gone")
 
 
 def define_flags() -> None:

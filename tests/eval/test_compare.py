@@ -68,7 +68,7 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
     assert len(told["runs"]) == 2 and told["real"]["halves"] == real["halves"]
     for name in ("curves.png", "diagonals.png", "learning.png"):
         assert (comparison.out / name).read_bytes()[:4] == b"\x89PNG"
-    assert "mean_flow" in (comparison.out / "page" / "index.html").read_text()
+    assert "mean_flow, 2 seeds" in (comparison.out / "page" / "index.html").read_text()
 
     assert comparison.so_far() == rows
     assert dataclasses.replace(comparison, seeds=(1, 2)).so_far() == rows[1:]
