@@ -86,7 +86,7 @@ def of_file(file: str, extract: Features, shape: tuple[int, ...], selection: Any
     if moments.published(Path(file)):
         title = "" if selection is None else data.title(selection)
         sha256 = download.sha256_of(Path(file))[: fingerprint.DIGITS]
-        identity = _identity(extract, title, "", sha256, 0, moments.name(Path(file)))
+        identity = _identity(extract, title, "", sha256, 0, moments.title(Path(file)))
         gaussian = moments.read(Path(file), extract, shape)
         return Target(extract, identity, lambda: Reference(gaussian, None))
     identity, statistics = load(Path(file))

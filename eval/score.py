@@ -49,9 +49,9 @@ def score(request: Request) -> list[results.Row]:
     samples = _images("--samples", request.samples)
     if samples.size < 2:
         raise InputError(f"{samples.title} has one image: use 2 or more, a distance needs a covariance")
+    targets = _targets(request, samples.shape)
     say(f"reading {samples.size:,} images of {samples.title}")
     own = samples.fingerprint  # reads every image, before any longer work
-    targets = _targets(request, samples.shape)
     identities = [Given(request.samples, own, samples.size, target.identity) for target in targets]
     statistics = [target.statistics() for target in targets]
     chunks = track(real.shuffled(samples).chunks(), samples.title, samples.size, "images")
@@ -81,7 +81,7 @@ def _targets(request: Request, shape: tuple[int, int, int]) -> list[reference.Ta
     images = _images("--against", against)
     _check_shape(images.title, images.shape, shape)
     kinds = [features.make(name, weights, rule) for rule in request.resize]
-    title = moments.name(Path(against))
+    title = moments.title(Path(against))
     return [reference.of_examples(title, "", images, extract) for extract in kinds]
 
 

@@ -99,7 +99,7 @@ class Reference:
         return _manifold(self, count)
 
 
-@functools.lru_cache(maxsize=1)  # the same for every row of a sweep
+@functools.lru_cache(maxsize=4)  # the same for every row of a sweep with up to so many resize rules
 def _manifold(reference: "Reference", count: int) -> Manifold:
     return manifold(reference.features[:count])
 

@@ -21,9 +21,9 @@ def published(file: Path) -> bool:
         return False
 
 
-def name(file: Path) -> str:
-    """The name of a file, with _ for what a row may not have."""
-    return re.sub(r"[^\w.+,-]", "_", file.name)
+def title(path: Path) -> str:
+    """The name of a file or folder, with _ for what a row may not have."""
+    return re.sub(r"[^\w.+,-]", "_", path.resolve().name)
 
 
 def read(file: Path, extract: Features, shape: tuple[int, ...]) -> Gaussian:

@@ -74,11 +74,13 @@ def default_options(name: str) -> dict[str, Any]:
 def section(name: str) -> dict[str, Any]:
     """The section `objective` of a configuration for an objective or a preset: its name and all its options.
     InputError for another name."""
+    if name not in _OBJECTIVES and name not in _PRESETS:
+        raise InputError(f"unknown objective {name!r}: use one of {', '.join([*_OBJECTIVES, *_PRESETS])}")
     objective, options = _PRESETS.get(name, (name, {}))
     return {"name": objective, **default_options(objective), **options}
 
 
 def _lookup(name: str) -> type[Objective]:
     if name not in _OBJECTIVES:
-        raise InputError(f"unknown objective {name!r}: use one of {', '.join([*_OBJECTIVES, *_PRESETS])}")
+        raise InputError(f"unknown objective {name!r}: use one of {', '.join(_OBJECTIVES)}")
     return _OBJECTIVES[name]

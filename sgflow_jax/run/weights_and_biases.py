@@ -26,8 +26,8 @@ def check(project: str) -> None:
         )
     if project and not hasattr(_package(), "init"):
         raise InputError(
-            f"config.log.wandb is {project!r}, but the package wandb is not installed: pip install wandb, or leave the "
-            "field out"
+            f'config.log.wandb is {project!r}, but the package wandb cannot be imported: pip install "wandb>=0.31", or give '
+            "--config.log.wandb= for no project"
         )
 
 
@@ -36,7 +36,7 @@ def _package():
     without content."""
     try:
         import wandb  # takes a second to import, which only these runs need
-    except ImportError:
+    except Exception:  # not only ImportError: parts of it depend on other packages
         return None
     return wandb
 

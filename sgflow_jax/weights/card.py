@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jinja2
 
-from sgflow_jax import data
+from sgflow_jax import __version__, data
 from sgflow_jax.devices import provenance
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -70,6 +70,7 @@ def text(file: Path, opened: access.Opened, parameters: str, calls: tuple[int, .
         "fingerprint": opened.fingerprint,
         "measured": table.strip(),
         "exporter": _versions(provenance.describe(sys.argv)),
+        "version": __version__,
         **_record(opened.workdir),
     }
     environment = jinja2.Environment(
@@ -100,22 +101,25 @@ def _begins(config) -> list[tuple[str, str]]:
     return [(name, f"`{Path(run).name}`") for name, run in named.items() if run]
 
 
-def _record(workdir: str) -> dict[str, str]:
-    """Devices and versions by the events of a run: each of its starts, or its import."""
-    devices, versions = {}, {}
+def _record(workdir: str) -> dict[str, Any]:
+    """Devices and versions by the events of a run: each of its starts, or its import. elsewhere: whether the network
+    was imported, so that examples, options and budget of its training are not known."""
+    devices, versions, elsewhere = {}, {}, False
     for _, event in disk.read_json_lines(layout.events_file(workdir)):
         if isinstance(event, dict) and event.get("event") == "start" and "versions" in event:
             devices[f"{event['devices']} x {event['device_kind']}, {event['processes']} process(es)"] = None
             versions[_versions(event)] = None
         elif isinstance(event, dict) and event.get("event") == "import" and "sha256" in event:
+            elsewhere = True
             versions[f"code elsewhere, and imported from `{Path(event['file']).name}` (SHA-256 {event['sha256']})"] = (
                 None
             )
-    return {"devices": ", then ".join(devices), "trained": ", then ".join(versions)}
+    return {"devices": ", then ".join(devices), "trained": ", then ".join(versions), "elsewhere": elsewhere}
 
 
 def _versions(facts: dict[str, Any]) -> str:
-    """Libraries and commit, of `provenance.describe`."""
-    libraries = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    """The package, libraries and commit, of `provenance.describe`."""
+    package = {"sgflow_jax": facts["sgflow_jax"]} if facts.get("sgflow_jax") else {}  # older runs did not say
+    libraries = ", ".join(f"{name} {version}" for name, version in {**package, **facts["versions"]}.items())
     commit = f"commit {facts['commit']}" + " (changed)" * bool(facts["dirty"]) if facts["commit"] else "no commit"
     return f"{libraries}; {commit}, code `{facts['code']}`"

@@ -111,8 +111,8 @@ def test_training_shows_its_log_there(runs, tmp_path):
 @pytest.mark.parametrize(
     "project, package, match",
     [
-        ("mine", None, "wandb is not installed: pip install wandb, or leave"),
-        ("mine", types.ModuleType("wandb"), "wandb is not installed"),  # a folder of that name
+        ("mine", None, "wandb cannot be imported: pip install .wandb>=0.31., or give --config.log.wandb= for"),
+        ("mine", types.ModuleType("wandb"), "wandb cannot be imported"),  # a folder of that name
         ("me/mine", None, "use the name of a project"),
     ],
 )

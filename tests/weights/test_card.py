@@ -42,6 +42,7 @@ def test_a_card_has_data_training_and_what_was_measured_of_this_network(line_run
         "| devices | 4 x cpu, 1 process(es) |",
         "estimator paired",
         "--weights='my: net.safetensors' --workdir=runs/'my: net'",
+        f"Trained with sgflow_jax {start['sgflow_jax']}, python",
         f"jax {start['versions']['jax']}",
         "## Measured\n\nNot measured.\n\n## Use",
     ):
@@ -52,6 +53,22 @@ def test_a_card_has_data_training_and_what_was_measured_of_this_network(line_run
     (line,) = [line for line in beside.read_text().splitlines() if "2.5 ± 0.1" in line]
     assert results.name(ours.identity) in line and results.against(ours.identity.reference) in line and "seed 3" in line
     assert "7.5" not in beside.read_text() and "Not measured" not in beside.read_text()
+
+
+def test_the_card_of_an_imported_network_says_what_is_not_known(labelled_run, tmp_path):
+    opened = dataclasses.replace(access.open(labelled_run), data={}, workdir=str(tmp_path))
+    event = {"event": "import", "file": "/home/someone/net.pth", "sha256": "12ab"}
+    (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
+    text = card.text(tmp_path / "a.safetensors", opened, "ema", (1,), "", "")
+    for part in (
+        "examples of 8 x 8 x 1; which ones is not known, as the network was trained elsewhere",
+        "| objective | `flow_matching`: options not known |",
+        "| budget | not known: trained elsewhere |",
+        "| seed | not known |",
+        "imported from `net.pth` (SHA-256 12ab)",
+    ):
+        assert part in text, part
+    assert "someone" not in text and "seen" not in text
 
 
 def test_an_edited_card_is_not_replaced(line_run, tmp_path):
