@@ -26,8 +26,8 @@ def check(project: str) -> None:
         )
     if project and not hasattr(_package(), "init"):
         raise InputError(
-            f'config.log.wandb is {project!r}, but the package wandb cannot be imported: pip install "wandb>=0.31", or give '
-            "--config.log.wandb= for no project"
+            f"config.log.wandb is {project!r}, but the package wandb cannot be imported: pip install 'wandb>=0.31', or "
+            "give --config.log.wandb= for no project"
         )
 
 
