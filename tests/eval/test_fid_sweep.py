@@ -17,7 +17,7 @@ from eval.features.interface import Features
 from eval.fid_sweep import Request, sweep
 from eval.frechet import frechet_distance
 from eval.scores import results, seeds
-from sgflow_jax import build, data, generate, sample_run, trainer
+from sgflow_jax import __version__, build, data, generate, sample_run, trainer
 from sgflow_jax.data import fingerprint
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -60,6 +60,7 @@ def test_writes_rows_table_curve_and_samples(digits_run):
         "guidance": 1.0,
         "guidance_interval": "",
         "labels": "",
+        "sgflow_jax": __version__,
         **scores,
     }
     assert all(scores[name] is not None for name in ("value", "kernel", "kernel_error", "precision", "recall"))
