@@ -1,5 +1,6 @@
 """A case of bad input, and the commands on the run of `line_run`."""
 
+import re
 from typing import NamedTuple
 
 # The fields of the run in {line}, which is that of the fixture line_run; ids omit them.
@@ -26,3 +27,16 @@ class Case(NamedTuple):
         return " ".join(
             [self.command.replace(FIELDS, ""), *(f"({name}: {content!r:.20})" for name, content in self.files.items())]
         )
+
+    def is_told(self, stderr: str) -> bool:
+        """Whether stderr is one line, an error, with the parts in order."""
+        parts = ".*".join(map(re.escape, self.says.split(" ... ")))
+        return bool(re.fullmatch("error: .*\n", stderr) and re.search(parts, stderr))
+
+
+class Outcome(NamedTuple):
+    """What a command did: its exit code, its stderr, and the paths that it added, removed or changed."""
+
+    code: int
+    stderr: str
+    changed: list[str]

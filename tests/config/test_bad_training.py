@@ -104,5 +104,5 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=Case.id)
-def test_bad_input_is_one_line_and_code_2_and_writes_nothing(case, check):
-    check(case)
+def test_bad_input_is_one_line_and_code_2_and_writes_nothing(case, outcome):
+    assert outcome.code == 2 and case.is_told(outcome.stderr) and not outcome.changed, outcome
