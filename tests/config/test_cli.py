@@ -1,4 +1,4 @@
-"""The flags that commands share; their errors are in test_bad_input, the commands as typed in test_package."""
+"""The flags that commands share; errors are in test_bad_*, the commands as typed in test_package."""
 
 import jax
 import numpy as np

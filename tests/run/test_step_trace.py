@@ -17,15 +17,10 @@ from sgflow_jax import build, trainer
 from sgflow_jax.config.check import check_config
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run.step_trace import StepTrace
-from tests import tiny
+from tests import tiny, workdirs
 from tests.commands import ROOT
 
 MODULE = "jit__unnamed_function"  # the training step's
-
-
-def _events(workdir):
-    rows = [json.loads(line) for line in (workdir / "events.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["event"] == "profile"]
 
 
 def _traced(workdir):
@@ -45,7 +40,7 @@ def test_the_flag_as_it_is_typed(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "config.json").read_text())["profile"]["steps"] == [3, 5]
-    (event,) = _events(tmp_path)
+    (event,) = workdirs.events(tmp_path, "profile")
     assert event["step"] == 5 and "wrote a trace from step 3 to" in event["what"]
     assert "wrote a trace from step 3" in done.stdout
     place = Path(event["what"].split("step 3 to ")[1].split(":")[0])
@@ -61,10 +56,10 @@ def test_a_continued_run_traces_the_rest_and_may_change_which(tmp_path):
     config = tiny.mixture(num_steps=6)
     config.profile.steps = (3, 6)
     assert trainer.train(config, str(tmp_path))
-    (event,) = _events(tmp_path)
+    (event,) = workdirs.events(tmp_path, "profile")
     assert "a trace from step 5" in event["what"] and _traced(tmp_path) == 2
     # What is there now is in no run's way, and nothing is left to trace.
-    assert trainer.train(config, str(tmp_path)) and len(_events(tmp_path)) == 1
+    assert trainer.train(config, str(tmp_path)) and len(workdirs.events(tmp_path, "profile")) == 1
 
 
 def test_a_run_that_diverges_closes_its_trace(tmp_path, monkeypatch):
@@ -79,7 +74,7 @@ def test_a_run_that_diverges_closes_its_trace(tmp_path, monkeypatch):
     monkeypatch.setattr(type(source), "batch", poisoned)
     with pytest.raises(trainer.Stopped):
         trainer.train(config, str(tmp_path))
-    (event,) = _events(tmp_path)
+    (event,) = workdirs.events(tmp_path, "profile")
     assert event["step"] == 4 and _traced(tmp_path) == 3  # 2, 3 and 4
     with jax.profiler.trace(str(tmp_path / "other")):  # which another one on would not allow
         pass
@@ -96,7 +91,7 @@ def test_a_trace_that_cannot_be_written_ends_no_run(tmp_path):
     finally:
         in_the_way.unlink()
         jax.profiler.stop_trace()  # JAX keeps it for another attempt
-    (event,) = _events(tmp_path)
+    (event,) = workdirs.events(tmp_path, "profile")
     assert "warning: the trace from step 2 could not be written" in event["what"] and event["step"] == 3
 
 

@@ -10,8 +10,8 @@ from sgflow_jax import generate, sample_run
 from sgflow_jax.display import figures
 from sgflow_jax.interfaces import InputError
 from tests import tiny
+from tests.sampled import REQUEST
 
-REQUEST = sample_run.Request(calls=(2, 1), num_samples=20, method=None, seed=3)
 TILE = 48 + 2  # 8 pixels enlarged 6 times, and the line between tiles
 
 

@@ -17,24 +17,12 @@ from sgflow_jax.data.source import Stepwise
 from sgflow_jax.display import preview
 from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import access, ownership
-from sgflow_jax.run.checkpoint import Checkpoints
-from tests import tiny
+from tests import tiny, workdirs
 from tests.commands import ROOT
-
-
-def _steps(workdir):
-    with Checkpoints(str(workdir), read_only=True) as checkpoints:
-        return checkpoints.find().step
 
 
 def _rows(workdir):
     return [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
-
-
-def _equal_parameters(a, b):
-    for parameters in ("ema", "raw"):
-        left, right = (build.restore_net(str(w), ema=parameters).params for w in (a, b))
-        jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 def test_a_run_leaves_everything_needed_to_use_it(tmp_path):
@@ -73,7 +61,7 @@ def test_a_run_passes_the_search_for_nan_and_infinity_and_needs_no_picture(tmp_p
     finally:
         for setting in ("jax_debug_nans", "jax_debug_infs"):
             jax.config.update(setting, False)
-    assert _steps(tmp_path) == 2
+    assert workdirs.newest(tmp_path) == 2
 
 
 def test_the_search_for_nan_names_the_operation(tmp_path, monkeypatch):
@@ -122,7 +110,7 @@ def test_continuing_gives_the_same_bits(tmp_path):
         file.write('{"step": 5, "loss": 0}\n{"step": 6, "lo')
     trainer.train(config(6), str(tmp_path / "parts"))
 
-    _equal_parameters(tmp_path / "whole", tmp_path / "parts")
+    workdirs.assert_equal(tmp_path / "whole", tmp_path / "parts")
     assert [row["step"] for row in _rows(tmp_path / "parts")] == [2, 4, 6]
     for whole, part in zip(_rows(tmp_path / "whole"), _rows(tmp_path / "parts"), strict=True):
         assert whole["loss"] == part["loss"] and whole["grad_norm"] == part["grad_norm"]
@@ -181,11 +169,11 @@ def test_a_signal_at_any_moment_loses_nothing_but_time(number, code, says, whole
     process.send_signal(number)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == code and says in out
-    stopped = _steps(tmp_path / "run")
+    stopped = workdirs.newest(tmp_path / "run")
     assert 150 <= stopped < 600 and (not says or f"saved step {stopped}: the same command continues" in out)
 
     trainer.train(config, str(tmp_path / "run"))
-    _equal_parameters(undisturbed, tmp_path / "run")
+    workdirs.assert_equal(undisturbed, tmp_path / "run")
     for one, other in zip(_rows(undisturbed), _rows(tmp_path / "run"), strict=True):
         for row in (one, other):
             for clock in ("images_per_second", "wall_seconds", "device_seconds"):
@@ -203,7 +191,7 @@ def test_a_finished_run_is_left_alone(tmp_path):
     trainer.train(tiny.mixture(), str(tmp_path))
     before = (tmp_path / "metrics.jsonl").read_text()
     trainer.train(tiny.mixture(), str(tmp_path))
-    assert (tmp_path / "metrics.jsonl").read_text() == before and _steps(tmp_path) == 6
+    assert (tmp_path / "metrics.jsonl").read_text() == before and workdirs.newest(tmp_path) == 6
 
 
 def test_several_steps_a_dispatch(tmp_path):
@@ -236,7 +224,7 @@ def test_a_diverging_run_stops_before_it_saves_and_says_where(tmp_path):
             trainer.Stopped, match="loss is not finite at step 7; the last good checkpoint is of step 6"
         ):
             trainer.train(config, str(tmp_path))
-    assert _steps(tmp_path) == 6
+    assert workdirs.newest(tmp_path) == 6
     assert _rows(tmp_path)[-1]["step"] == 6
 
 
