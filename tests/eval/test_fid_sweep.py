@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sgflow_jax
 from eval import reference
 from eval.features import make as make_features
 from eval.features.interface import Features
@@ -60,6 +61,7 @@ def test_writes_rows_table_curve_and_samples(digits_run):
         "guidance": 1.0,
         "guidance_interval": "",
         "labels": "",
+        "sgflow_jax": sgflow_jax.__version__,
         **scores,
     }
     assert all(scores[name] is not None for name in ("value", "kernel", "kernel_error", "precision", "recall"))

@@ -159,3 +159,8 @@ def test_the_figure_of_a_sweep_has_one_line_for_them_and_its_table_one_for_each(
     assert drawn == ["sgflow"] * 6 + ["mean_flow"] * 4
     table = (tmp_path / "out" / "fid_table.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in table[2:]] == sorted(run.label for run in found for _ in run.rows)
+    drawn.clear()
+    for run, images in zip(found, "aab", strict=False):
+        training_data.write(run.workdir, {"fingerprint": images})
+    fid_sweep._tell(fid_sweep.Swept(rows, configs, [], {}), str(tmp_path / "out"))
+    assert list(dict.fromkeys(drawn)) == ["sgflow, data a", "sgflow, data b", "mean_flow"]
