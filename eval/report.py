@@ -61,7 +61,6 @@ def render(runs: list[Run], files: embed.Files, command: str) -> str:
         labels=[run.label for run in runs],
         groups=[seeds.titled(group.label, len(group.runs)) for group in groups(runs)],
         pooled=any(len(group.runs) > 1 for group in groups(runs)),
-        alone=sum(len(group.runs) == 1 for group in groups(runs)),
         row_count=sum(len(run.rows) for run in runs),
         scores=[_scores(groups(runs), kind) for kind in kinds],
         quality=_quality(runs, files),
@@ -88,7 +87,8 @@ def _command(workdirs: Sequence[str], out: str) -> list[str]:
 
 def _scores(shown: list[Group], kind: results.Kind) -> dict[str, Any]:
     """A table with a line per number of steps and a cell per group; the title of each, with the number of its runs that
-    were measured, and its setting; and the distance between halves of the real examples, if cached."""
+    were measured, and its setting; how many are of one run alone; and the distance between halves of the real examples,
+    if cached."""
     chosen = [group.chosen(kind) for group in shown]
     lines = [
         (steps, [_cell(rows[steps]) if steps in rows else "–" for rows in chosen])
@@ -98,6 +98,7 @@ def _scores(shown: list[Group], kind: results.Kind) -> dict[str, Any]:
         "name": kind.distance,
         "lines": lines,
         "titles": [seeds.titled(group.label, _measured(rows)) for group, rows in zip(shown, chosen, strict=True)],
+        "alone": sum(_measured(rows) == 1 for rows in chosen),
         "settings": [_setting(group, rows) for group, rows in zip(shown, chosen, strict=True)],
         "halves": (halves := reference.halves(next(iter(chosen[0].values()))[0].identity.reference))
         and {"distance": f"{halves.distance:.3g}", "counts": [f"{n:,}" for n in halves.counts]},

@@ -69,6 +69,7 @@ def test_a_run_that_is_behind_is_not_averaged(tmp_path):
     found = runs.read(workdirs)
     table = report._scores(runs.groups(found), found[0].rows[0].kind)
     assert table["titles"] == ["sgflow"] and table["settings"] == ["flow_map, step 4, 1 of 2 runs"]
+    assert table["alone"] == 1  # so the page says what ± is of one run
 
 
 def test_what_some_of_them_lack_is_not_averaged(tmp_path):
