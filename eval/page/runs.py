@@ -118,7 +118,7 @@ def read(workdirs: Sequence[str]) -> list[Run]:
     _check_same_data([row.identity.reference for found in rows for row in found])
     configs = [_config(record.recorded(workdir)) for workdir in workdirs]
     trained = [
-        labels.as_trained(config and config.to_dict(), training_data.read(workdir))
+        labels.as_trained(None if config is None else config.to_dict(), training_data.read(workdir))
         for config, workdir in zip(configs, workdirs, strict=True)
     ]
     facts = workdirs, [found[0].identity.objective for found in rows], trained
