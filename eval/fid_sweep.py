@@ -17,7 +17,7 @@ import ml_collections
 from absl import flags
 
 from eval import features, reference
-from eval.scores import class_names, labels, own_place, results, summary
+from eval.scores import class_names, labels, own_place, results, summary, training_data
 from eval.scores.measuring import Checkpoint, measure_all
 from eval.scores.progress import say
 from sgflow_jax import build, cli, data, run_sampler, sampling
@@ -93,6 +93,7 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
         ]
     )
     named = {checkpoint.workdir: class_names.of_data(checkpoint.opened) for checkpoint in checkpoints}
+    trained_on = {checkpoint.workdir: checkpoint.opened.data for checkpoint in checkpoints}
     todo = []
     for checkpoint, identities, places in zip(checkpoints, asked, missing, strict=True):
         if places:
@@ -112,6 +113,8 @@ def attempt(workdirs: Sequence[str], request: Request) -> Swept:
             try:
                 every = results.read(workdir)
                 rows[workdir] = [row for row in every if row.identity in wanted]
+                if every:
+                    training_data.write(workdir, trained_on[workdir])
                 files[workdir] = _draw(workdir, every, rows[workdir])
             except InputError as error:
                 faults.append(f"{workdir} has no new table and curve ({error})")
@@ -275,7 +278,7 @@ def _tell(found: Swept, out: str | None) -> None:
     facts = (
         list(rows),
         [each[0].identity.objective for each in rows.values()],
-        [found.configs[workdir] for workdir in rows],
+        [labels.as_trained(found.configs[workdir], training_data.read(workdir)) for workdir in rows],
     )
     runs, lines = (
         [name for name, each in zip(names, rows.values(), strict=True) for _ in each]

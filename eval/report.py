@@ -61,7 +61,6 @@ def render(runs: list[Run], files: embed.Files, command: str) -> str:
         labels=[run.label for run in runs],
         groups=[seeds.titled(group.label, len(group.runs)) for group in groups(runs)],
         pooled=any(len(group.runs) > 1 for group in groups(runs)),
-        alone=sum(len(group.runs) == 1 for group in groups(runs)),
         row_count=sum(len(run.rows) for run in runs),
         scores=[_scores(groups(runs), kind) for kind in kinds],
         quality=_quality(runs, files),
@@ -87,8 +86,9 @@ def _command(workdirs: Sequence[str], out: str) -> list[str]:
 
 
 def _scores(shown: list[Group], kind: results.Kind) -> dict[str, Any]:
-    """A table with a line per number of steps and a cell per group; the setting of each; and the distance between
-    halves of the real examples, if cached."""
+    """A table with a line per number of steps and a cell per group; the title of each, with the number of its runs that
+    were measured, and its setting; how many are of one run alone; and the distance between halves of the real examples,
+    if cached."""
     chosen = [group.chosen(kind) for group in shown]
     lines = [
         (steps, [_cell(rows[steps]) if steps in rows else "–" for rows in chosen])
@@ -97,6 +97,8 @@ def _scores(shown: list[Group], kind: results.Kind) -> dict[str, Any]:
     return {
         "name": kind.distance,
         "lines": lines,
+        "titles": [seeds.titled(group.label, _measured(rows)) for group, rows in zip(shown, chosen, strict=True)],
+        "alone": sum(_measured(rows) == 1 for rows in chosen),
         "settings": [_setting(group, rows) for group, rows in zip(shown, chosen, strict=True)],
         "halves": (halves := reference.halves(next(iter(chosen[0].values()))[0].identity.reference))
         and {"distance": f"{halves.distance:.3g}", "counts": [f"{n:,}" for n in halves.counts]},
@@ -107,10 +109,14 @@ def _cell(rows: list[results.Row]) -> str:
     return results.plus_minus(*seeds.mean_and_spread(rows))
 
 
+def _measured(chosen: dict[int, list[results.Row]]) -> int:
+    """The number of networks, the same at every number of steps."""
+    return seeds.count(next(iter(chosen.values())))
+
+
 def _setting(group: Group, chosen: dict[int, list[results.Row]]) -> str:
     """The sampling settings of a group that its objective does not imply, and how many of its runs have them."""
-    rows = [row for each in chosen.values() for row in each]
-    identity, measured = rows[0].identity, seeds.count(rows)
+    identity, measured = next(iter(chosen.values()))[0].identity, _measured(chosen)
     parts = [identity.method, identity.grid * (identity.grid != "uniform"), identity.guided]
     parts += [identity.parameters * (identity.parameters != "ema"), f"step {identity.checkpoint_step:,}"]
     parts += [f"{measured} of {len(group.runs)} runs" * (measured < len(group.runs))]

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from eval.scores import class_names, labels, results
+from eval.scores import class_names, labels, results, seeds, training_data
 from sgflow_jax import data, objectives, sampling
 from sgflow_jax.config.check import completed
 from sgflow_jax.files import disk
@@ -72,7 +72,7 @@ class Group:
 
     def chosen(self, kind: results.Kind) -> dict[int, list[results.Row]]:
         """The rows of one setting by number of steps; they differ only in the network and the seed, and are sorted by
-        the latter.
+        the latter. Their networks are those of `seeds.of_one_set`.
 
         The setting: newest checkpoint; among its settings prefer EMA, then the uniform grid, no guidance, labels as in
         the data, the objective's own method, then the method with the most step counts.
@@ -94,7 +94,7 @@ class Group:
         found = {}
         for row in sorted(settings[min(settings, key=preference)], key=lambda row: row.identity.seed):
             found.setdefault(row.identity.calls, []).append(row)
-        return dict(sorted(found.items()))
+        return seeds.of_one_set(dict(sorted(found.items())))
 
 
 def groups(runs: Sequence[Run]) -> list[Group]:
@@ -116,11 +116,15 @@ def read(workdirs: Sequence[str]) -> list[Run]:
         if not found:
             raise InputError(f"{workdir} has no measured rows: run python -m eval.fid_sweep --workdir={workdir} first")
     _check_same_data([row.identity.reference for found in rows for row in found])
-    configs = [record.recorded(workdir) for workdir in workdirs]
-    facts = workdirs, [found[0].identity.objective for found in rows], configs
+    configs = [_config(record.recorded(workdir)) for workdir in workdirs]
+    trained = [
+        labels.as_trained(None if config is None else config.to_dict(), training_data.read(workdir))
+        for config, workdir in zip(configs, workdirs, strict=True)
+    ]
+    facts = workdirs, [found[0].identity.objective for found in rows], trained
     named = zip(labels.labels(*facts), labels.group_names(*facts), strict=True)
     runs = [
-        Run(*names, workdir, found, _config(config), _history(workdir), _events(workdir), class_names.read(workdir))
+        Run(*names, workdir, found, config, _history(workdir), _events(workdir), class_names.read(workdir))
         for names, workdir, found, config in zip(named, workdirs, rows, configs, strict=True)
     ]
     if not common_kinds(runs):

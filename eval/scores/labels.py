@@ -9,13 +9,31 @@ from typing import Any
 from sgflow_jax.config import fields
 
 MOST = 3  # fields in a name
-# Fields that may change when a run continues do not affect what it learns, except its length.
-_ASIDE = {*fields.MAY_CHANGE, "train.keep_every"} - {"train.num_steps"}
-# Besides the seed: the place of a teacher, whose network has a fingerprint in another field.
-_OF_A_SEED = ("seed", "teacher.workdir")
-_SHORT = {"optim.learning_rate": "lr", "train.num_steps": "steps", "data.batch_size": "batch"}
+_PLACES = ("dir", "data_dir")  # of the data: fields of a configuration's section `data`
+# Fields that may change when a run continues do not affect what it learns, except its length, and the place of its
+# data: other images may lie there.
+_ASIDE = {*fields.MAY_CHANGE, "train.keep_every"} - {"train.num_steps", *(f"data.{name}" for name in _PLACES)}
+_TEACHERS_PLACE = "teacher.workdir"  # its network has a fingerprint in another field
+_SHORT = {
+    "optim.learning_rate": "lr",
+    "train.num_steps": "steps",
+    "data.batch_size": "batch",
+    "data.fingerprint": "data",
+}
 
-Config = dict[str, Any] | None  # as in config.json; None if there is none
+Config = dict[str, Any] | None  # completed, of `as_trained`; None if there is none
+
+
+def as_trained(config: Config, identity: dict[str, Any]) -> Config:
+    """A configuration in which the fingerprints of the training data stand for the place of these, so that the same
+    images in two places are the same, and others in one place are not. identity: of `training_data`; if it is {}, the
+    configuration is returned as it is."""
+    if not config or not identity:
+        return config
+    # A network without labels learns nothing from those of the data.
+    names = ("fingerprint", "labels") if config.get("model", {}).get("num_classes") else ("fingerprint",)
+    section = {name: value for name, value in config.get("data", {}).items() if name not in _PLACES}
+    return {**config, "data": section | {name: identity[name] for name in names if name in identity}}
 
 
 def labels(workdirs: Sequence[str], objectives: Sequence[str], configs: Sequence[Config]) -> list[str]:
@@ -34,7 +52,7 @@ def groups(configs: Sequence[Config]) -> list[list[int]]:
     found: dict[str, list[int]] = {}
     for place, config in enumerate(configs):
         flat = {} if config is None else fields.flatten(config)
-        kept = {name: value for name, value in flat.items() if name not in {*_ASIDE, *_OF_A_SEED}}
+        kept = {name: value for name, value in flat.items() if name not in {*_ASIDE, "seed", _TEACHERS_PLACE}}
         key = json.dumps(kept, sort_keys=True) if flat else str(place)
         found.setdefault(key, []).append(place)
     chosen = []

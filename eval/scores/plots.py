@@ -51,19 +51,20 @@ def distance_curve(
         size = size[0] + LEGEND[0], max(size[1], LEGEND[1] * most)
     figure, axes = panels(len(kinds), len(kinds), size)
     for ax, (kind, chosen) in zip(axes, kinds.items(), strict=True):
-        values = [row.scores.value for _, row in chosen]
         lines = series(chosen)
+        drawn = [row for points in lines.values() for rows in points.values() for row in rows]
+        values = [row.scores.value for row in drawn]
         for number, (label, points) in enumerate(lines.items()):
             calls = sorted(points)
             means, low, high = np.array([seeds.band(points[n]) for n in calls]).T
-            line_style, label = style(number), plain(seeds.titled(label, _networks(points)))
+            line_style, label = style(number), plain(seeds.titled(label, seeds.count(points[calls[0]])))
             ax.plot(calls, means, **line_style, marker=MARKERS[number % len(MARKERS)], markersize=4, label=label)
             ax.fill_between(calls, low, high, color=line_style["color"], alpha=0.2, linewidth=0)
             if len(lines) == 1:  # a single line has room for its numbers
                 for n, mean in zip(calls, means, strict=True):
                     ax.annotate(f"{mean:.3g}", (n, mean), textcoords="offset points", xytext=(4, 6), fontsize="small")
         ax.set_xscale("log")
-        ax.set_xticks(sorted({row.identity.calls for _, row in chosen}))
+        ax.set_xticks(sorted({row.identity.calls for row in drawn}))
         ax.xaxis.set_major_formatter(ScalarFormatter())
         ax.xaxis.set_minor_locator(NullLocator())
         ax.margins(x=0.1, y=0.12)
@@ -78,12 +79,8 @@ def distance_curve(
         place = {"fontsize": "small", "title_fontsize": "x-small"}
         if len(lines) > BESIDE:
             place |= {"fontsize": "x-small", "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-        ax.legend(title=_meaning([_networks(points) for points in lines.values()]), **place)
+        ax.legend(title=_meaning([seeds.count(next(iter(points.values()))) for points in lines.values()]), **place)
     return figure
-
-
-def _networks(points: dict[int, list[results.Row]]) -> int:
-    return max(map(seeds.count, points.values()))
 
 
 def _meaning(numbers: list[int]) -> str | None:
@@ -96,13 +93,14 @@ def _meaning(numbers: list[int]) -> str | None:
 
 def series(rows: list[tuple[str, results.Row]]) -> dict[str, dict[int, list[results.Row]]]:
     """Groups (label, row) pairs by series and number of calls. A series is named by the label of its run and, in
-    brackets, by its guidance, if any, and by the other settings in which the rows differ."""
+    brackets, by its guidance, if any, and by the other settings in which the rows differ. Its networks are those of
+    `seeds.of_one_set`."""
     several = [told for told in _SETTINGS if told is _guided or len({told(row.identity) for _, row in rows}) > 1]
-    series = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[int, list[results.Row]]] = defaultdict(lambda: defaultdict(list))
     for label, row in rows:
         more = ", ".join(filter(None, (told(row.identity) for told in several)))
-        series[label + f" ({more})" * bool(more)][row.identity.calls].append(row)
-    return series
+        found[label + f" ({more})" * bool(more)][row.identity.calls].append(row)
+    return {label: seeds.of_one_set(points) for label, points in found.items()}
 
 
 class Axis(NamedTuple):

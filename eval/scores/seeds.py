@@ -20,6 +20,19 @@ def count(rows: list[Row]) -> int:
     return len({row.identity.network for row in rows})
 
 
+def of_one_set(by_calls: dict[int, list[Row]]) -> dict[int, list[Row]]:
+    """Rows of one set of networks at every number of calls, so that the ends of a curve are of the same seeds: of the
+    largest set that shares a number of calls, at all those that it shares. by_calls: as for `band`, at least one row.
+    """
+    having = {calls: {row.identity.network for row in rows} for calls, rows in by_calls.items()}
+    kept = max(having.values(), key=lambda networks: (len(networks), sum(networks <= each for each in having.values())))
+    return {
+        calls: [row for row in rows if row.identity.network in kept]
+        for calls, rows in by_calls.items()
+        if kept <= having[calls]
+    }
+
+
 def titled(label: str, number: int) -> str:
     """The name of a line or column with the number of runs that it is the mean of, if several."""
     return f"{label}, {number} seeds" if number > 1 else label

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sgflow_jax
 from eval import reference
 from eval.features import make as make_features
 from eval.features.interface import Features
 from eval.fid_sweep import Request, sweep
 from eval.frechet import frechet_distance
-from eval.scores import results, seeds
-from sgflow_jax import __version__, build, data, generate, sample_run, trainer
+from eval.scores import results, seeds, training_data
+from sgflow_jax import build, data, generate, sample_run, trainer
 from sgflow_jax.data import fingerprint
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -60,10 +61,11 @@ def test_writes_rows_table_curve_and_samples(digits_run):
         "guidance": 1.0,
         "guidance_interval": "",
         "labels": "",
-        "sgflow_jax": __version__,
+        "sgflow_jax": sgflow_jax.__version__,
         **scores,
     }
     assert all(scores[name] is not None for name in ("value", "kernel", "kernel_error", "precision", "recall"))
+    assert training_data.read(digits_run) == access.open(digits_run).data
     table = (folder / "fid_table.md").read_text()
     assert table.count("\n") == 4 and f"{rows[1].scores.value:.4g}" in table
     assert (folder / "fid_curve.png").exists()

@@ -169,6 +169,7 @@ eval.scores.seeds
 eval.scores.measured
 eval.scores.given
 eval.scores.class_names
+eval.scores.training_data
 eval.scores.measure
 eval.scores.plots
 eval.scores.selfcheck

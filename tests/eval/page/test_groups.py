@@ -1,25 +1,27 @@
 """Runs that differ in the seed alone are shown as one."""
 
+import json
+
 import pytest
 
 from eval import fid_sweep, report
 from eval.figure import plt
 from eval.page import runs, training_section
-from eval.scores import plots, seeds, summary
+from eval.scores import plots, seeds, summary, training_data
 from tests import tiny
-from tests.rows import digits_row, finished_run
+from tests.rows import digits_row, finished_run, row
 
 VALUES = {"a": 1.0, "b": 2.0, "c": 6.0}  # of one objective, with the seeds 0, 1, 2
 
 
-def _run(folder, objective, seed, values, step=4):
+def _run(folder, objective, seed, values, step=4, calls=(1, 4)):
     """A run that was sampled with the seeds 0, 1, ..."""
     config = tiny.digits(objective)
     config.seed = seed
     config.eval.every = 2 * seed  # differs too, but not in what is learnt
     rows = [
         digits_row(n, value / n, k, objective=objective, network=f"{objective}{seed}", checkpoint_step=step)
-        for n in (1, 4)
+        for n in calls
         for k, value in enumerate(values)
     ]
     return finished_run(folder, rows, config)
@@ -38,7 +40,7 @@ def test_they_have_one_column_with_the_range_over_seeds(found):
     assert [(group.label, len(group.runs)) for group in shown] == [("sgflow", 3), ("mean_flow", 1)]
     table = report._scores(shown, found[0].rows[0].kind)
     assert table["lines"] == [(1, ["3 ± 2.5", "4 ± 1"]), (4, ["0.75 ± 0.62", "1 ± 0.25"])]
-    assert table["settings"] == ["flow_map, step 4"] * 2
+    assert table["titles"] == ["sgflow, 3 seeds", "mean_flow"] and table["settings"] == ["flow_map, step 4"] * 2
     lines = dict(training_section.differences(found))
     assert lines["objective.name"] == ["sgflow", "mean_flow"] and lines["seed"] == ["0, 1, 2", "0"]
     assert lines["eval.every"] == ["0, 2, 4", "0"] and lines["steps trained"] == ["4", "4"]
@@ -66,7 +68,38 @@ def test_a_run_that_is_behind_is_not_averaged(tmp_path):
     workdirs = [_run(tmp_path / name, "sgflow", k, [1.0], step) for k, (name, step) in enumerate((("a", 4), ("b", 2)))]
     found = runs.read(workdirs)
     table = report._scores(runs.groups(found), found[0].rows[0].kind)
-    assert table["settings"] == ["flow_map, step 4, 1 of 2 runs"]
+    assert table["titles"] == ["sgflow"] and table["settings"] == ["flow_map, step 4, 1 of 2 runs"]
+    assert table["alone"] == 1  # so the page says what ± is of one run
+
+
+def test_what_some_of_them_lack_is_not_averaged(tmp_path):
+    workdirs = [
+        _run(tmp_path / name, "sgflow", k, [value], calls=(1, 4) if name == "a" else (1,))
+        for k, (name, value) in enumerate(VALUES.items())
+    ]
+    found = runs.read(workdirs)
+    table = report._scores(runs.groups(found), found[0].rows[0].kind)
+    assert table["titles"] == ["sgflow, 3 seeds"] and table["lines"] == [(1, ["3 ± 2.5"])]
+    rows = [row for run in found for row in run.rows]
+    figure = plots.distance_curve(rows)
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["sgflow, 3 seeds"]
+    assert list(ax.lines[0].get_xdata()) == list(ax.get_xticks()) == [1]
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    "measured, expected",
+    [
+        ({1: "abc", 2: "ab", 4: "abc"}, {1: "abc", 4: "abc"}),
+        ({1: "ab", 2: "bc", 4: "bc", 8: "c"}, {2: "bc", 4: "bc"}),  # no number of calls is common to all
+        ({1: "a", 2: "b", 4: "b"}, {2: "b", 4: "b"}),
+    ],
+)
+def test_a_curve_is_of_the_largest_set_of_networks_that_share_a_number_of_calls(measured, expected):
+    rows = {n: [row(n, network=name) for name in names] for n, names in measured.items()}
+    found = seeds.of_one_set(rows)
+    assert {n: "".join(one.identity.network for one in each) for n, each in found.items()} == expected
 
 
 def test_logs_are_averaged_at_the_steps_that_all_have(found):
@@ -75,6 +108,33 @@ def test_logs_are_averaged_at_the_steps_that_all_have(found):
         run.history[:] = rows[: 1 + (number < 2)]
     points = plots.line([run.history for run in found[:3]], "loss", plots.HOURS)
     assert points == [plots.Point(1, 2.0, 2.0, 1.0, 3.0)]
+
+
+@pytest.mark.parametrize("data", ["the same", "others", "unknown"])
+def test_the_images_matter_and_not_their_place_unless_only_that_is_known(data, tmp_path):
+    for number in (0, 1):
+        config = tiny.digits()
+        config.seed, config.data.data_dir = number, f"/place{number}"
+        workdir = finished_run(tmp_path / str(number), [digits_row(1, 1.0)], config)
+        training_data.write(
+            workdir, {"the same": {"fingerprint": "a"}, "others": {"fingerprint": "ab"[number]}}.get(data)
+        )
+    found = runs.read([str(tmp_path / "0"), str(tmp_path / "1")])
+    named = {
+        "the same": ["sgflow"],
+        "others": ["data a, seed 0", "data b, seed 1"],
+        "unknown": ["data dir /place0, seed 0", "data dir /place1, seed 1"],
+    }
+    assert [group.label for group in runs.groups(found)] == named[data]
+
+
+def test_a_field_that_one_version_did_not_have_keeps_no_runs_apart(tmp_path):
+    workdirs = [_run(tmp_path / name, "sgflow", k, [1.0]) for k, name in enumerate("ab")]
+    file = tmp_path / "a" / "config.json"
+    written = json.loads(file.read_text())
+    del written["optim"]["decay_start"]
+    file.write_text(json.dumps(written))
+    assert len(runs.groups(runs.read(workdirs))) == 1
 
 
 @pytest.mark.parametrize("change", ["nothing", "learning_rate", "a second run of the seed", "no configuration"])
@@ -100,3 +160,8 @@ def test_the_figure_of_a_sweep_has_one_line_for_them_and_its_table_one_for_each(
     assert drawn == ["sgflow"] * 6 + ["mean_flow"] * 4
     table = (tmp_path / "out" / "fid_table.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in table[2:]] == sorted(run.label for run in found for _ in run.rows)
+    drawn.clear()
+    for run, images in zip(found, "aab", strict=False):
+        training_data.write(run.workdir, {"fingerprint": images})
+    fid_sweep._tell(fid_sweep.Swept(rows, configs, [], {}), str(tmp_path / "out"))
+    assert list(dict.fromkeys(drawn)) == ["sgflow, data a", "sgflow, data b", "mean_flow"]

@@ -1,6 +1,6 @@
 import pytest
 
-from eval.scores.labels import differences, labels
+from eval.scores.labels import as_trained, differences, groups, labels
 from tests import tiny
 
 
@@ -35,6 +35,19 @@ def test_names_are_what_differs(configs, expected):
     folders = ["z/x/a", "z/y/a", "z/y/b"][: len(configs)]
     objectives = ["sgflow" if config is None else config["objective"]["name"] for config in configs]
     assert labels(folders, objectives, configs) == expected
+
+
+def test_a_network_with_labels_learns_from_these_too():
+    identities = [{"fingerprint": "a", "labels": labels} for labels in ("b", "c")]
+    for classes, expected in ((0, [[0, 1]]), (10, [[0], [1]])):
+        configs = [_config(seed=seed, model__num_classes=classes) for seed in (0, 1)]
+        assert groups(list(map(as_trained, configs, identities))) == expected
+
+
+def test_a_teacher_may_lie_elsewhere():
+    elsewhere = _config(seed=1, teacher__workdir="runs/moved", teacher__network="0123abcd")
+    assert len(groups([_config(teacher__workdir="runs/teacher", teacher__network="0123abcd"), elsewhere])) == 1
+    assert len(groups([_config(teacher__workdir="runs/moved", teacher__network="4567abcd"), elsewhere])) == 2
 
 
 def test_directories_are_the_last_names():
