@@ -67,8 +67,8 @@ class TensorBoard:
 
     def _opened(self) -> EventsWriter:
         self._directory.mkdir(parents=True, exist_ok=True)
-        # Else files of the same second and host would have the same name.
-        writer = EventsWriter(str(self._directory / "events"), f".{os.getpid()}.{next(_files)}")
+        # Else files of the same second and host would have the same name; TensorBoard reads them in the order of names.
+        writer = EventsWriter(str(self._directory / "events"), f".{os.getpid()}.{next(_files):06d}")
         for facts in ({"file_version": "brain.Event:2"}, {"session_log": SessionLog(status=SessionLog.START)}):
             writer.write_event(Event(step=self._purge, wall_time=time.time(), **facts))
         return writer
