@@ -48,7 +48,7 @@ SETTINGS = {
     "microbatches": store.Range(1, MAX_SEED),
     "eval_batch_size": store.Range(1, MAX_SEED),
     "stage": STAGES,
-    "data": str,  # NAME, or NAME@SIZE of images that are resized
+    "data": str,  # NAME, NAME@SIZE of images that are resized, or NAME@SIZE:DIR of own images
     "network": str,  # its other fields, as JSON
     "device": str,
     "jax": str,
@@ -60,7 +60,8 @@ def config_of(settings: store.Settings) -> ml_collections.ConfigDict:
     variant = variants.parse(settings["objective"])
     config = fields.get_config(variant.objective)
     variant.apply(config)
-    config.data.name, _, size = settings["data"].partition("@")
+    config.data.name, _, rest = settings["data"].partition("@")
+    size, _, config.data.dir = rest.partition(":")
     config.data.size, config.data.batch_size = int(size or 0), settings["batch_size"]
     config.eval.batch_size = settings["eval_batch_size"]
     network = disk.from_json(settings["network"])  # JSON has no tuples, but a network's fields must be hashable
@@ -151,7 +152,8 @@ def measure(settings: store.Settings) -> store.Values:
 def wanted(given: flags.FlagValues) -> list[store.Settings]:
     """The settings of all requested rows, stage by stage, the baseline first. InputError for an invalid one."""
     config, _ = automatic.resolved(given.config)
-    data_set, size = config.data.name, config.data.size
+    data_set = config.data.name + f"@{config.data.size}" * bool(config.data.size)
+    data_set += f":{config.data.dir}" * bool(config.data.dir)
     network = {k: v for k, v in config.model.to_dict().items() if k not in ("dtype", "remat")}
     names = variants.from_flag(given.objectives) or [variant.name for variant in variants.own()]
     parts = cli.integers("microbatches", given.microbatches, 1)
@@ -172,7 +174,7 @@ def wanted(given: flags.FlagValues) -> list[store.Settings]:
                     "microbatches": count,
                     "eval_batch_size": config.eval.batch_size if stage == "sample" else 1,  # others do not use it
                     "stage": stage,
-                    "data": f"{data_set}@{size}" if size else data_set,
+                    "data": data_set,
                     "network": json.dumps(network, sort_keys=True),
                     "device": "any" if stage == "count" else _device(),
                     "jax": jax.__version__,

@@ -15,7 +15,7 @@ from eval.machine import cost_table, gradient_cost, hardware
 from eval.machine.ready_step import Step
 from eval.tables import variants
 from sgflow_jax.interfaces import InputError
-from tests import tiny
+from tests import own_images, tiny
 from tests.commands import ROOT
 
 ROW = {
@@ -41,6 +41,14 @@ def test_a_row_s_remat_reaches_every_network_for_images():
         network = {k: v for k, v in model.to_dict().items() if k not in ("dtype", "remat")}
         row = {**ROW, "network": json.dumps(network), "remat": "block"}
         assert cost.config_of(row).model.remat == "block"
+
+
+def test_a_row_reads_own_images_and_their_classes(tmp_path):
+    folder = own_images.numbered(tmp_path, ["cats/1.png", "cats/2.png", "dogs/1.png"])
+    model = base.unet()
+    model.channels, model.channel_mult, model.attention_sizes, model.num_classes = 8, (1, 2), (), 2
+    config = cost.config_of({**ROW, "network": json.dumps(model.to_dict()), "data": f"images@8:{folder}"})
+    assert (config.data.size, config.data.dir) == (8, str(folder))
 
 
 def test_stages_are_joined_and_compared_with_flow_matching_by_hand():
