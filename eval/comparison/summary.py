@@ -26,6 +26,11 @@ class Group:
         """The seeds that diverged."""
         return [seed for seed, row in self.rows.items() if row["diverged"] is not None]
 
+    @property
+    def jumps(self) -> bool:
+        """Whether its own method uses the map, off the diagonal."""
+        return any(row["method"] not in ("", EULER) for row in self.rows.values())
+
     def values(self, calls: int, how: str = OWN, share: float = 1.0) -> dict[int, float]:
         """The distance of each seed that has one. how: OWN, the objective's own method, or EULER on its diagonal; the
         same for flow matching. share: of the training."""
@@ -62,6 +67,11 @@ def calls_of(chosen: list[Group], share: float = 1.0) -> list[int]:
     return sorted(
         {d["steps"] for g in chosen for row in g.rows.values() for d in row["distances"] if d["share"] == share}
     )
+
+
+def shares_of(chosen: list[Group]) -> list[float]:
+    """The shares of the training after which distances were measured."""
+    return sorted({each["share"] for group in chosen for row in group.rows.values() for each in row["distances"]})
 
 
 def at(chosen: list[Group], calls: int, how: str = OWN, share: float = 1.0) -> dict[str, dict[int, float]]:
@@ -167,9 +177,8 @@ def velocity_table(chosen: list[Group]) -> str:
 
 def learning_table(chosen: list[Group], calls: int) -> str:
     """The distance at one number of steps after each measured share of the training."""
-    shares = sorted({d["share"] for g in chosen for row in g.rows.values() for d in row["distances"]})
     columns = {"objective": lambda group: group.name}
-    for share in shares:
+    for share in shares_of(chosen):
         columns[f"{100 * share:g} %"] = lambda group, share=share: _cell(group.values(calls, OWN, share))
     return markdown(columns, chosen)
 

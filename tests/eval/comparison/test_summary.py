@@ -92,8 +92,11 @@ def test_every_objective_is_in_the_figure():
     """One of the user's own, and one that began with flow matching, too."""
     rows = [_row("sgflow", 0, {1: 4.0}), _row("mine(a=1)", 0, {1: 5.0}), {**_row("lsd", 0, {1: 3.0}), "first": 0.5}]
     figure = plots.curves(summary.groups(rows), REAL, "FD")
-    shown = {ax.get_title(): [text.get_text() for text in ax.get_legend().get_texts()][:2] for ax in figure.axes}
+    shown = {
+        ax.get_title(): [text.get_text() for text in ax.get_legend().get_texts()][:2] for ax in figure.axes if ax.axison
+    }
     assert shown == {
+        plots.WHOLE: ["sgflow", "real: 10 test"],
         "along the Lagrangian equation": ["sgflow", "lsd after flow_matching (0.5)"],
         "others": ["sgflow", "mine(a=1)"],
     }
@@ -101,11 +104,21 @@ def test_every_objective_is_in_the_figure():
 
 def test_the_figures_show_what_there_is(groups):
     figure = plots.curves(groups, REAL, "FD-pixels")
-    titles = [ax.get_title() for ax in figure.axes if ax.axison]
-    assert titles == [
-        "a jump equals two, or a later one"
-    ]  # the family of consistency; the other two are in every panel
-    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert names == ["sgflow", "flow_matching", "consistency", "real: 10 test", "real: 20 train"]
-    assert png(figure)[:4] == png(plots.learning(groups, [1], "FD"))[:4] == b"\x89PNG"
+    whole, detail = figure.axes
+    # The family of consistency; the other two are in every panel.
+    assert [ax.get_title() for ax in (whole, detail)] == [plots.WHOLE, "a jump equals two, or a later one"]
+    names = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in (whole, detail)]
+    assert names[0] == ["sgflow", "flow_matching", "real: 10 test", "real: 20 train"]
+    assert names[1] == ["sgflow", "flow_matching", "consistency"]
+    # Whole: from real examples at 0.1 to flow matching at 33; in detail up to consistency's 5 in 1 step.
+    assert whole.get_ylim() == pytest.approx((0.1 / 1.1, 33 * 1.1))
+    assert detail.get_ylim() == pytest.approx((2 / 1.1, 5 * 1.1))
+    learning = plots.learning(groups, [1], "FD")
+    assert [ax.get_title() for ax in learning.axes] == ["1 step: a jump equals two, or a later one"]
+    assert png(figure)[:4] == png(learning)[:4] == b"\x89PNG"
     assert len([ax for ax in plots.diagonals(groups, "FD").axes if ax.axison]) == 3
+
+
+def test_flow_matching_alone_is_shown_whole():
+    figure = plots.curves(summary.groups([_row("flow_matching", 0, {1: 30.0, 8: 3.0}, method="euler")]), None, "FD")
+    assert [ax.get_ylim() for ax in figure.axes] == [pytest.approx((3 / 1.1, 30 * 1.1))] * 2
