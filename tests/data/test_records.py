@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -161,25 +162,28 @@ def damaged(tmp_path):
     return str(tmp_path), sorted(folder.glob("*-train.array_record*"))
 
 
-def _one_line(match, make):
-    with pytest.raises(InputError, match=match) as caught:
+def _fault(make):
+    """The message of the InputError of make(), of one line."""
+    with pytest.raises(InputError) as caught:
         make()
     assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def test_not_prepared(tmp_path):
     prepare = "imagenet64 is not prepared.*make data DATASET=downsampled_imagenet/64x64.*data_dir"
-    _one_line(prepare, lambda: _source(str(tmp_path)))
+    assert re.search(prepare, _fault(lambda: _source(str(tmp_path))))
     tiny_records.write(tmp_path, size=32)
-    _one_line(prepare, lambda: _source(str(tmp_path)))
+    assert re.search(prepare, _fault(lambda: _source(str(tmp_path))))
     shutil.rmtree(tmp_path / "downsampled_imagenet" / "32x32" / "2.0.0")
-    _one_line("not prepared", lambda: data.make("imagenet32", str(tmp_path)))
+    assert "not prepared" in _fault(lambda: data.make("imagenet32", str(tmp_path)))
 
 
 def test_a_missing_file(damaged):
     directory, files = damaged
     files[-1].unlink()
-    _one_line("imagenet64 in .* is damaged .*remove it and run `make data DATASET=", lambda: _source(directory))
+    fault = _fault(lambda: _source(directory))
+    assert re.search("imagenet64 in .* is damaged .*remove it and run `make data DATASET=", fault)
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -191,7 +195,7 @@ def test_a_damaged_file(damaged, num_workers):
     source = _source(directory, num_workers=num_workers)
     files[0].write_bytes(content)
     again = pickle.loads(pickle.dumps(source))  # without anything read before
-    _one_line("imagenet64 in .* is damaged", lambda: _take(again, 5))
+    assert re.search("imagenet64 in .* is damaged", _fault(lambda: _take(again, 5)))
 
 
 def test_images_of_another_shape(tmp_path):
@@ -199,10 +203,10 @@ def test_images_of_another_shape(tmp_path):
     images[5] = images[5][:32]
     tiny_records.write_images(tmp_path, 64, {"train": images})
     source = _source(str(tmp_path))
-    _one_line(r"image 5 is uint8 \(32, 64, 3\), not uint8 \(64, 64, 3\)", lambda: _take(source, 2))
+    assert "image 5 is uint8 (32, 64, 3), not uint8 (64, 64, 3)" in _fault(lambda: _take(source, 2))
     shutil.rmtree(tmp_path / "downsampled_imagenet")
     tiny_records.write_images(tmp_path, 64, {"train": tiny_records.images(32, 9)})
-    _one_line(r"image 0 is uint8 \(32, 32, 3\)", lambda: _source(str(tmp_path)))
+    assert "image 0 is uint8 (32, 32, 3)" in _fault(lambda: _source(str(tmp_path)))
 
 
 @pytest.mark.slow
@@ -211,7 +215,8 @@ def test_a_worker_that_is_killed_is_reported(folder):
         next(batches)
         for worker in _workers():
             worker.kill()
-        _one_line("a process that decodes imagenet64 ended .*num_workers", lambda: list(itertools.islice(batches, 9)))
+        fault = _fault(lambda: list(itertools.islice(batches, 9)))
+    assert re.search("a process that decodes imagenet64 ended .*num_workers", fault)
 
 
 def test_statistics_equal_those_of_all_images_at_once(folder, tmp_path, monkeypatch):

@@ -166,6 +166,7 @@ def test_the_process_of_a_row_ends_with_its_command(tmp_path):
     command.kill()
     command.wait()
     wait_until(lambda: not _runs(child))
+    assert not _runs(child)
 
 
 def _runs(process: int) -> bool:

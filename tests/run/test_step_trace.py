@@ -165,4 +165,4 @@ def test_steps_that_cannot_be_traced(steps, per_dispatch, match):
 def test_steps_that_can(steps, per_dispatch):
     config = tiny.mixture(num_steps=6)
     config.profile.steps, config.train.steps_per_dispatch = steps, per_dispatch
-    check_config(config)
+    assert check_config(config) is None

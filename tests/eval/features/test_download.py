@@ -142,6 +142,7 @@ def test_follows_secure_redirects(server, target):
 def test_unwritable_folder(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     _rejected(server.url, tmp_path / "file" / "weights.pth", "cannot be written")
+    assert (tmp_path / "file").read_bytes() == b""
 
 
 def test_concurrent_calls_download_once(server, target):
