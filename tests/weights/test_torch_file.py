@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -103,11 +104,13 @@ def _zip(path, state=None, data=BYTES, compression=zipfile.ZIP_STORED, extra=(),
 MAKERS = {"legacy": _legacy, "zip": _zip}
 
 
-def _rejected(path, match):
-    with pytest.raises(InputError, match=match) as caught:
+def _fault(path) -> str:
+    """What is said of a file that cannot be read: short, of one line, and it begins with the path."""
+    with pytest.raises(InputError) as caught:
         torch_file.read(path)
     message = str(caught.value)
     assert message.startswith(str(path)) and "\n" not in message and len(message) < len(str(path)) + 250
+    return message.removeprefix(str(path))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -153,7 +156,7 @@ BAD_STATES = {
 @pytest.mark.parametrize("fault", BAD_STATES)
 def test_rejects_states(form, fault, tmp_path):
     state, match = BAD_STATES[fault]
-    _rejected(MAKERS[form](tmp_path / "tiny.pth", state=state), match)
+    assert match in _fault(MAKERS[form](tmp_path / "tiny.pth", state=state))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,7 @@ def test_rejects_states(form, fault, tmp_path):
     ],
 )
 def test_rejects_legacy_files(changes, match, tmp_path):
-    _rejected(_legacy(tmp_path / "tiny.pth", **changes), match)
+    assert match in _fault(_legacy(tmp_path / "tiny.pth", **changes))
 
 
 @pytest.mark.parametrize(
@@ -186,21 +189,21 @@ def test_rejects_legacy_files(changes, match, tmp_path):
     ],
 )
 def test_rejects_archives(changes, match, tmp_path):
-    _rejected(_zip(tmp_path / "tiny.pth", **changes), match)
+    assert match in _fault(_zip(tmp_path / "tiny.pth", **changes))
 
 
 def test_rejects_other_files(tmp_path):
     path = tmp_path / "tiny.pth"
-    _rejected(path, "is missing")
+    assert "is missing" in _fault(path)
     for content in (b"", b"<html>not found</html>"):
         path.write_bytes(content)
-        _rejected(path, "not a PyTorch weight file")
+        assert "not a PyTorch weight file" in _fault(path)
     path.write_bytes(pickle.dumps({"w": 1}))
-    _rejected(path, "'w', which is not a tensor")
+    assert "'w', which is not a tensor" in _fault(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny/readme", "")
-    _rejected(path, "not a PyTorch one")
-    _rejected(tmp_path, "cannot be read")
+    assert "not a PyTorch one" in _fault(path)
+    assert "cannot be read" in _fault(tmp_path)
 
 
 class _Command:
@@ -218,7 +221,7 @@ def test_executes_no_code(form, place, tmp_path):
     pickle.loads(command)
     assert marker.exists(), "the command does not work, so this test cannot fail"
     marker.unlink()
-    _rejected(MAKERS[form](tmp_path / "tiny.pth", **{place: command}), "requests '.*system'")
+    assert re.search("requests '.*system'", _fault(MAKERS[form](tmp_path / "tiny.pth", **{place: command})))
     assert not marker.exists()
 
 
@@ -228,7 +231,7 @@ def test_any_damage_is_an_input_error(form, tmp_path):
     content, path = (DATA / f"tiny_{form}.pth").read_bytes(), tmp_path / "tiny.pth"
     for end in range(0, len(content), 13):
         path.write_bytes(content[:end])
-        _rejected(path, ".")
+        assert _fault(path)
     for place in range(0, len(content), 13):
         damaged = bytearray(content)
         damaged[place] ^= 0x41
