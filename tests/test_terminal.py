@@ -26,6 +26,7 @@ def test_a_stream_that_takes_nothing_more_loses_what_it_is_given(descriptor):
     with terminal._stream(descriptor(), None) as stream:
         print("a" * 10**6, file=stream, flush=True)
         stream.write("left for the end, when Python would give code 120")
+    assert stream.closed
 
 
 @pytest.mark.parametrize("encoding, shown", [("ascii", "r\\xfcn \\udcfc"), ("utf-8", "rün \\udcfc")])
@@ -52,6 +53,7 @@ def test_telling_is_best_effort(stream, monkeypatch):
     for silent in (True, False):
         with terminal.bar(silent, total=3) as bar:
             bar.update(1)
+        assert bar.disable
 
 
 def _python(code, *arguments, shell='exec "$0" "$@"', **environment):
