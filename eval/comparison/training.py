@@ -16,9 +16,9 @@ from eval.tables import speed, store, variants
 from sgflow_jax import build, trainer
 from sgflow_jax.config import fields
 from sgflow_jax.devices import provenance
-from sgflow_jax.files import disk, locks
+from sgflow_jax.files import locks
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import layout
+from sgflow_jax.run import history
 
 # Lengths that are shares of a run: they keep their ratio to train.num_steps of the config file. So an option of a
 # variant like correction_steps is in steps of that file too.
@@ -85,8 +85,8 @@ def train(
         spent["num_steps"] += num_steps
         spent["images"] += num_steps * config.data.batch_size
         spent["flops"] += num_steps * _flops(config)
-        spent["device_seconds"] += _log(place)[-1]["device_seconds"]
-        spent["rollbacks"] += sum(event.get("event") == "rollback" for event in _lines(layout.events_file(place)))
+        spent["device_seconds"] += history.metrics(place)[-1]["device_seconds"]
+        spent["rollbacks"] += sum(event.get("event") == "rollback" for event in history.events(place))
     found = {
         "diverged": None,
         "last_steps": num_steps,
@@ -117,14 +117,6 @@ def _speed(config: ml_collections.ConfigDict, objective: str, folder: Path) -> f
                 trainer.train(config, workdir)
                 known.write(settings, {"steps_per_second": speed.steps_per_second(config, workdir)})
     return known.find(settings)["steps_per_second"]
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [row for _, row in disk.read_json_lines(file) if isinstance(row, dict)]
-
-
-def _log(workdir: str) -> list[dict[str, Any]]:
-    return _lines(layout.metrics_file(workdir))
 
 
 def _provenance() -> dict[str, Any]:

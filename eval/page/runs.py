@@ -13,7 +13,7 @@ from sgflow_jax import data, objectives, sampling
 from sgflow_jax.config.check import completed
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import layout, record
+from sgflow_jax.run import history, record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +124,8 @@ def read(workdirs: Sequence[str]) -> list[Run]:
     facts = workdirs, [found[0].identity.objective for found in rows], trained
     named = zip(labels.labels(*facts), labels.group_names(*facts), strict=True)
     runs = [
-        Run(*names, workdir, found, config, _history(workdir), _events(workdir), class_names.read(workdir))
-        for names, workdir, found, config in zip(named, workdirs, rows, configs, strict=True)
+        Run(*names, place, found, config, history.metrics(place), history.events(place), class_names.read(place))
+        for names, place, found, config in zip(named, workdirs, rows, configs, strict=True)
     ]
     if not common_kinds(runs):
         having = [f"{run.label}: {', '.join(sorted({results.name(row.identity) for row in run.rows}))}" for run in runs]
@@ -162,21 +162,3 @@ def _config(recorded: dict[str, Any] | None) -> ml_collections.ConfigDict | None
         return completed(recorded)
     except InputError:  # of another version: what needs it says so
         return ml_collections.ConfigDict(recorded)
-
-
-def _history(workdir: str) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl, without one that a kill cut short. InputError for a line that is not of a log."""
-    file = layout.metrics_file(workdir)
-    found = []
-    for line, row in disk.read_json_lines(file):
-        if row is None:
-            continue
-        if not isinstance(row, dict) or "step" not in row or not all(isinstance(v, int | float) for v in row.values()):
-            raise InputError(f"{file} has an invalid line ({line[:40]}): remove the line")
-        found.append(row)
-    return found
-
-
-def _events(workdir: str) -> list[dict[str, Any]]:
-    """The events of events.jsonl, without damaged lines."""
-    return [row for _, row in disk.read_json_lines(layout.events_file(workdir)) if isinstance(row, dict)]

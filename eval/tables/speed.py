@@ -3,12 +3,11 @@
 import ml_collections
 import numpy as np
 
-from sgflow_jax.files import disk
-from sgflow_jax.run import layout
+from sgflow_jax.run import history
 
 
 def steps_per_second(config: ml_collections.ConfigDict, workdir: str) -> float:
     """Training steps a second, the median over the lines of the log after the first."""
-    lines = [row for _, row in disk.read_json_lines(layout.metrics_file(workdir))]
+    lines = history.metrics(workdir)
     # The first line includes compiling; use it only if there is no other.
     return float(np.median([line["images_per_second"] for line in lines[1:] or lines])) / config.data.batch_size

@@ -15,7 +15,7 @@ from sgflow_jax import __version__, data
 from sgflow_jax.devices import provenance
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
-from sgflow_jax.run import access, layout
+from sgflow_jax.run import access, history
 
 SUFFIX = ".md"
 _MARK = "<!-- written by --mode=export, {} -->\n"  # the last line: a hash of all before, by which an edit is noticed
@@ -105,11 +105,11 @@ def _record(workdir: str) -> dict[str, Any]:
     """Devices and versions by the events of a run: each of its starts, or its import. elsewhere: whether the network
     was imported, so that examples, options and budget of its training are not known."""
     devices, versions, elsewhere = {}, {}, False
-    for _, event in disk.read_json_lines(layout.events_file(workdir)):
-        if isinstance(event, dict) and event.get("event") == "start" and "versions" in event:
+    for event in history.events(workdir):
+        if event.get("event") == "start" and "versions" in event:
             devices[f"{event['devices']} x {event['device_kind']}, {event['processes']} process(es)"] = None
             versions[_versions(event)] = None
-        elif isinstance(event, dict) and event.get("event") == "import" and "sha256" in event:
+        elif event.get("event") == "import" and "sha256" in event:
             elsewhere = True
             versions[f"code elsewhere, and imported from `{Path(event['file']).name}` (SHA-256 {event['sha256']})"] = (
                 None

@@ -77,6 +77,7 @@ sgflow_jax.config.automatic
 sgflow_jax.config.help
 sgflow_jax.run
 sgflow_jax.run.layout
+sgflow_jax.run.history
 sgflow_jax.run.integrity
 sgflow_jax.run.ownership
 sgflow_jax.run.checkpoint
