@@ -10,9 +10,10 @@ from sgflow_jax.config import fields
 
 MOST = 3  # fields in a name
 _PLACES = ("dir", "data_dir")  # of the data: fields of a configuration's section `data`
+_LENGTH = "train.num_steps"
 # Fields that may change when a run continues do not affect what it learns, except its length, and the place of its
 # data: other images may lie there.
-_ASIDE = {*fields.MAY_CHANGE, "train.keep_every"} - {"train.num_steps", *(f"data.{name}" for name in _PLACES)}
+_ASIDE = {*fields.MAY_CHANGE, "train.keep_every"} - {_LENGTH, *(f"data.{name}" for name in _PLACES)}
 _TEACHERS_PLACE = "teacher.workdir"  # its network has a fingerprint in another field
 _SHORT = {
     "optim.learning_rate": "lr",
@@ -93,6 +94,8 @@ def _by_fields(objectives: Sequence[str], configs: Sequence[Config]) -> list[str
         places = [place for place, other in enumerate(objectives) if other == objective]
         differing = differences([configs[place] for place in places])
         chosen = {name: values for name, values in differing.items() if name not in _ASIDE and all(values)}
+        if steps := chosen.get(_LENGTH):
+            chosen = {name: values for name, values in chosen.items() if not _scaled(name, values, steps)}
         if len(chosen) > MOST:
             return []
         for number, place in enumerate(places):
@@ -100,6 +103,14 @@ def _by_fields(objectives: Sequence[str], configs: Sequence[Config]) -> list[str
             first = [objective] * (len(set(objectives)) > 1 or not parts)
             found[place] = ", ".join([*first, *parts])
     return found
+
+
+def _scaled(name: str, values: Sequence[str], steps: Sequence[str]) -> bool:
+    """Whether a field is a length that is the same share of every run, but for rounding, so that `steps` tell it."""
+    if name == _LENGTH or not name.endswith("_steps"):
+        return False
+    shares = [float(value) / float(whole) for value, whole in zip(values, steps, strict=True)]
+    return max(shares) - min(shares) <= 1 / min(map(float, steps))
 
 
 def _short(name: str) -> str:

@@ -16,6 +16,8 @@ from eval.figure import MARKERS, panels, plain, scale_axis, style
 from eval.scores import results, seeds
 
 BESIDE = 8  # with more lines, the legend is beside the panel
+LONG = 44  # letters: with longer names, too
+BREAK = 36  # letters, after which a name in a legend beside the panel goes on in another line
 LEGEND = (2.4, 0.25)  # inches: its width, and the height of a line
 
 
@@ -47,7 +49,8 @@ def distance_curve(
     for label, row in zip(labels or [row.identity.objective for row in rows], rows, strict=True):
         kinds[row.kind].append((label, row))
     most = max((len(series(chosen)) for chosen in kinds.values()), default=0)
-    if most > BESIDE:
+    beside = most > BESIDE or any(len(label) > LONG for chosen in kinds.values() for label in series(chosen))
+    if beside:
         size = size[0] + LEGEND[0], max(size[1], LEGEND[1] * most)
     figure, axes = panels(len(kinds), len(kinds), size)
     for ax, (kind, chosen) in zip(axes, kinds.items(), strict=True):
@@ -58,6 +61,7 @@ def distance_curve(
             calls = sorted(points)
             means, low, high = np.array([seeds.band(points[n]) for n in calls]).T
             line_style, label = style(number), plain(seeds.titled(label, seeds.count(points[calls[0]])))
+            label = textwrap.fill(label, BREAK) if beside else label
             ax.plot(calls, means, **line_style, marker=MARKERS[number % len(MARKERS)], markersize=4, label=label)
             ax.fill_between(calls, low, high, color=line_style["color"], alpha=0.2, linewidth=0)
             if len(lines) == 1:  # a single line has room for its numbers
@@ -77,7 +81,7 @@ def distance_curve(
         ax.set_title(textwrap.fill(plain(f"against {kind.against}"), int(13 * size[0])), fontsize="small")
         ax.grid(alpha=0.3)
         place = {"fontsize": "small", "title_fontsize": "x-small"}
-        if len(lines) > BESIDE:
+        if beside:
             place |= {"fontsize": "x-small", "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
         ax.legend(title=_meaning([seeds.count(next(iter(points.values()))) for points in lines.values()]), **place)
     return figure

@@ -71,9 +71,9 @@ def test_runs_of_one_objective_are_kept_apart_and_missing_data_is_reported(tmp_p
     seen = html_page.seen(tmp_path / "out")
     text = " ".join(" ".join(seen.words).split())
     for sentence in (
-        "2 runs on digits (first, second), 4 measured rows.",
-        "No log (metrics.jsonl) from first, second.",
-        "No stored examples of first in 2 steps, second in 2 steps, first in 4 steps, second in 4 steps.",
+        "2 runs on digits (first; second), 4 measured rows.",
+        "No log (metrics.jsonl) from first; second.",
+        "No stored examples of first in 2 steps; second in 2 steps; first in 4 steps; second in 4 steps.",
         "no run has a config.json",
         "The cost of first is unknown: there is no config.json.",
     ):

@@ -24,6 +24,18 @@ FIRST = _config()
         ),
         ([FIRST, _config(seed=1, train__num_steps=8)], ["seed 0, steps 6", "seed 1, steps 8"]),
         ([FIRST, _config(train__num_steps=8, train__keep_every=4)], ["steps 6", "steps 8"]),
+        # Lengths that are the same share of a run follow from its own; others do not.
+        (
+            [
+                _config(train__num_steps=n, optim__warmup_steps=n // 8, objective__ramp_steps=n // 4, optim__b1=b1)
+                for n, b1 in ((100, 0.5), (300, 0.9))
+            ],
+            ["b1 0.5, steps 100", "b1 0.9, steps 300"],
+        ),
+        (
+            [FIRST, _config(train__num_steps=600, optim__warmup_steps=9)],
+            ["warmup steps 150, steps 6", "warmup steps 9, steps 600"],
+        ),
         # What does not change what is trained names no run.
         ([FIRST, _config(train__log_every=1, eval__num_samples=7)], ["x/a", "y/a"]),
         ([FIRST, FIRST], ["x/a", "y/a"]),

@@ -237,6 +237,17 @@ def test_curve_has_a_line_for_each_series():
     assert [label for label, _, _ in lines] == ["sgflow (flow_map, 100)", "sgflow (euler, 7)"]
 
 
+def test_long_names_lie_beside_the_curves():
+    rows = [row(1, 3.0), row(10, 1.0)]
+    plain, wide = (plots.distance_curve(rows, [name] * 2) for name in ("short", "a name of many words " * 6))
+    assert wide.get_figwidth() > plain.get_figwidth()
+    wide.canvas.draw()
+    (ax,) = wide.axes
+    legend = ax.get_legend()
+    assert "\n" in legend.get_texts()[0].get_text()
+    assert legend.get_window_extent().x0 >= ax.get_window_extent().x1
+
+
 def test_different_distances_do_not_share_a_panel():
     figure = plots.distance_curve([row(), row(features="classifier"), row(fingerprint="ffff"), row(num_samples=1000)])
     assert len(figure.axes) == 4
