@@ -107,7 +107,7 @@ def _by_fields(objectives: Sequence[str], configs: Sequence[Config]) -> list[str
 
 def _scaled(name: str, values: Sequence[str], steps: Sequence[str]) -> bool:
     """Whether a field is a length that is the same share of every run, but for rounding, so that `steps` tell it."""
-    if name == _LENGTH or not name.endswith("_steps"):
+    if name == _LENGTH or not name.endswith("_steps") or not all(value.isdigit() for value in values):
         return False
     shares = [float(value) / float(whole) for value, whole in zip(values, steps, strict=True)]
     return max(shares) - min(shares) <= 1 / min(map(float, steps))

@@ -36,6 +36,13 @@ FIRST = _config()
             [FIRST, _config(train__num_steps=600, optim__warmup_steps=9)],
             ["warmup steps 150, steps 6", "warmup steps 9, steps 600"],
         ),
+        (  # an option of an objective of one's own may have any value
+            [
+                {**_config(train__num_steps=n), "objective": {"name": "mine", "some_steps": value}}
+                for n, value in ((6, "early"), (8, "late"))
+            ],
+            ["some steps early, steps 6", "some steps late, steps 8"],
+        ),
         # What does not change what is trained names no run.
         ([FIRST, _config(train__log_every=1, eval__num_samples=7)], ["x/a", "y/a"]),
         ([FIRST, FIRST], ["x/a", "y/a"]),
