@@ -29,11 +29,12 @@ def curves(chosen: list[Group], real: Values | None, distance: str) -> Figure:
     """The distance against the number of steps: mean and range over seeds.
 
     A panel of those in ALWAYS with the distances between real examples, and a panel for each of FAMILIES that shows
-    maps in detail: what is above the distance of all maps in the fewest steps leaves it at the top.
+    maps in detail: what is above the distance of all maps in the fewest steps leaves it at the top. A single objective
+    has the first panel only.
 
     real: distances between real examples, of `floor.known`, drawn as lines; None: not measured.
     """
-    families, calls = _families(chosen), summary.calls_of(chosen)
+    families, calls = _families(chosen) if len(chosen) > 1 else {}, summary.calls_of(chosen)
     whole = [group for group in chosen if not _family(group)] or chosen
     figure, axes = panels(1 + len(families), 2, (5.4, 3.8))
     for ax, (title, groups) in zip(axes, ((WHOLE, whole), *families.items()), strict=True):
@@ -48,7 +49,8 @@ def curves(chosen: list[Group], real: Values | None, distance: str) -> Figure:
     for ax in axes:
         ax.legend(fontsize="x-small")
     _share_y(axes[:1])
-    _share_y(axes[1:], _largest([group.values(calls[0]) for group in chosen if group.jumps]) if calls else None)
+    if families:
+        _share_y(axes[1:], _largest([group.values(calls[0]) for group in chosen if group.jumps]) if calls else None)
     return figure
 
 
@@ -78,10 +80,9 @@ def learning(chosen: list[Group], counts: Sequence[int], distance: str) -> Figur
     for row, calls in zip(rows, counts, strict=True):
         for ax, (title, groups) in zip(row, families.items(), strict=True):
             for number, group in enumerate(groups):
-                if images := group.mean("images"):
-                    shares = summary.shares_of([group])
-                    values = [group.values(calls, OWN, share) for share in shares]
-                    _line(ax, [share * images for share in shares], values, group.name, number)
+                shares = summary.shares_of([group])
+                values = [group.values(calls, OWN, share) for share in shares]
+                _line(ax, [group.images(share) for share in shares], values, group.name, number)
             ax.set_xscale("log")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

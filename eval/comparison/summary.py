@@ -48,6 +48,11 @@ class Group:
         found = [row[field] for row in self.rows.values() if row["diverged"] is None]
         return float(np.mean(found)) if found else None
 
+    def images(self, share: float) -> float | None:
+        """The images seen after a share of the training: of its second part, if it began with flow matching."""
+        images, steps, last = (self.mean(field) for field in ("images", "num_steps", "last_steps"))
+        return None if images is None else images * (1 - (1 - share) * last / steps)
+
 
 def groups(rows: list[Values]) -> list[Group]:
     """One group for each objective, in the order of the rows."""
@@ -249,8 +254,10 @@ def document(chosen: list[Group], real: Values | None, facts: dict[str, Any]) ->
         if base in {group.name for group in chosen}:
             title = f"## Difference to {base}\n\nPaired by seed: mean ± standard error over seeds.\n\n"
             parts.append(title + difference_table(chosen, base))
-    for calls in curve_calls([row for group in chosen for row in group.rows.values()]):
-        title = f"## While training, in {in_steps(calls)}\n\nAfter these shares of the budget.\n\n"
+    rows = [row for group in chosen for row in group.rows.values()]
+    part = "training, of the part after flow matching" if any(row["first"] for row in rows) else "training"
+    for calls in curve_calls(rows):
+        title = f"## While training, in {in_steps(calls)}\n\nAfter these shares of the {part}.\n\n"
         parts.append(title + learning_table(chosen, calls))
     parts.append("## Cost of a run\n\n" + cost_table(chosen))
     faults = [
