@@ -17,7 +17,7 @@ from absl import flags
 from configs import quickstart
 from eval import fid_sweep
 from eval.exact import errors, plots, toy_runs
-from eval.tables import store, variants
+from eval.tables import runs, store, variants
 from sgflow_jax import build, cli, generate, objectives, sampling, terminal, trainer
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import InputError
@@ -60,7 +60,7 @@ def measure(settings: store.Settings, folder: Path) -> store.Values:
     config = _config(settings)
     with store.fresh_workdir(folder, settings) as workdir:
         try:
-            trainer.train(config, workdir)
+            runs.train(config, workdir)
             return {"diverged": None, **_measure(config, workdir, folder)}
         except (trainer.Stopped, generate.NotFinite) as stopped:
             return {"diverged": str(stopped)}

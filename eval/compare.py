@@ -23,10 +23,10 @@ from eval.comparison import budget, floor, plots, summary, sweeps, training
 from eval.figure import png
 from eval.tables import store, variants
 from sgflow_jax import cli, objectives, terminal
-from sgflow_jax.config import flag
+from sgflow_jax.config import automatic, flag
 from sgflow_jax.config.check import check_config
 from sgflow_jax.files import disk
-from sgflow_jax.interfaces import InputError
+from sgflow_jax.interfaces import MAX_SAMPLES, InputError
 
 CALLS = "1,2,4,8,16,50"
 CURVE = "1,8"
@@ -63,7 +63,7 @@ class Comparison:
     out: Path
 
     def base(self, objective: str) -> ml_collections.ConfigDict:
-        """The configuration of an objective: that of the file, with the changes."""
+        """The configuration of an objective: that of the file, with the changes, and what follows from the data."""
         config = flag.load(f"{self.path}:{objective}").copy_and_resolve_references()
         for name, value in self.changes.items():
             *sections, field = name.split(".")
@@ -72,7 +72,7 @@ class Comparison:
                 section = section[part]
             if field in section and name != "objective.name":
                 section[field] = value
-        return config
+        return automatic.resolved(config)[0]
 
     def wanted(self) -> list[store.Settings]:
         """The settings of all rows, seed by seed, so that an interrupted comparison has whole seeds."""
@@ -97,7 +97,8 @@ class Comparison:
     def check(self) -> None:
         """InputError for a run that cannot be trained, or results that cannot be written."""
         for objective in self.objectives:
-            check_config(training.config_of(self.base, objective, 0, budget.PARTS))
+            least = training.least_steps(self.base(variants.parse(objective).objective))
+            check_config(training.config_of(self.base, objective, 0, least))
         self.wanted()
         disk.check_writable(self.out / "comparison.md")
 
@@ -128,13 +129,13 @@ class Comparison:
             raise InputError(f"{self.out} has no row of this comparison: give the command without --so_far first")
         return found
 
-    def check_features(self, rows: list[store.Values], *more: tuple[str, str]) -> float:
-        """The `floor.spread` of the features of rows. InputError if that is more than rounding. more: further ones of
-        `summary.identities`."""
+    def check_features(self, rows: list[store.Values], *more: summary.Identity) -> float:
+        """The `floor.spread` of the features of rows. InputError if that is more than rounding. more: further
+        identities."""
         identities = sorted({*summary.identities(rows), *more})
         spread = floor.spread(identities, self.what.num_samples, self.out)
         if spread > SAME:
-            each = " and ".join(map(summary.told, identities))
+            each = " and ".join(map(str, identities))
             raise InputError(f"{self.out} has rows measured with {each}, which do not compare: use another --out")
         return spread
 
@@ -170,10 +171,9 @@ def write(comparison: Comparison, rows: list[store.Values]) -> None:
     if not measured:
         terminal.say("no run could be measured, so there are no figures")
         return
-    pictures = {
-        "curves": plots.curves(chosen, real, distance),
-        "diagonals": plots.diagonals(chosen, distance),
-    }
+    pictures = {"curves": plots.curves(chosen, real, distance)}
+    if own := [group for group in chosen if group.measured]:
+        pictures["diagonals"] = plots.diagonals(own, distance)
     if counts := summary.curve_calls(rows):
         pictures["learning"] = plots.learning(chosen, counts, distance)
     for name, figure in pictures.items():
@@ -197,22 +197,31 @@ def define_flags() -> None:
     flags.DEFINE_list("curve", CURVE.split(","), "Those measured during training too; none: --curve=")
     flags.DEFINE_enum("features", None, features.names(), "Features of the distance; by default the configuration's.")
     flags.DEFINE_bool("so_far", False, "Train nothing: write tables and figures of the rows that DIR has.")
-    flags.DEFINE_integer("num_samples", None, "Generated examples; by default the configuration's.", 2)
+    flags.DEFINE_integer("num_samples", None, "Generated examples; by default the configuration's.", 2, MAX_SAMPLES)
 
 
 def asked(given: flags.FlagValues, argv: list[str]) -> Comparison:
     """What the command line asks for. InputError for an impossible request."""
-    files, _ = flag.take(argv, "config")
+    files, _ = flag.take(given.read_flags_from_files(argv), "config")
+    path, _, objective = files[-1].partition(":")
     config = given.config
+    if objective:
+        raise InputError(f"--config={files[-1]}: name {objective} in --objectives")
+    for name in ("init_from", "fork_from"):
+        if config.train[name]:
+            raise InputError(f"--config.train.{name}: leave it out; --first lets runs begin with {training.FIRST}")
+    spending = budget.parse(given.budget)
+    if spending.kind == "seconds" and given.processes > 1:
+        raise InputError(f"--budget={spending} is the time of a run alone: use --processes=1, or a budget of flops")
     chosen = variants.from_flag(given.objectives) or list(objectives.names())
     if given.first and training.FIRST in chosen:
         raise InputError(f"--first={given.first} begins with {training.FIRST}: leave it out of --objectives")
     return Comparison(
-        path=files[-1].partition(":")[0],
+        path=path,
         changes=training.changes(config, flag.load(files[-1])),
         objectives=tuple(dict.fromkeys(chosen)),
         seeds=cli.integers("seeds", given.seeds),
-        budget=budget.parse(given.budget),
+        budget=spending,
         first=given.first,
         what=sweeps.Measure(
             features=given.features or config.eval.features,
@@ -236,8 +245,8 @@ def main(_):
         return
     if not given.row:  # first, so that the processes of the rows find classifier and statistics
         extract = reference.extractor(given.config.data, comparison.what.features, None, None)
-        floor.measured(given.config, extract, comparison.what.num_samples, comparison.out)
-        comparison.check_features(comparison.measured(), (extract.name, extract.weights))
+        real = floor.measured(given.config, extract, comparison.what.num_samples, comparison.out)
+        comparison.check_features(comparison.measured(), summary.Identity.of(real))
     rows = store.from_command("eval.compare", SETTINGS, comparison.wanted, comparison.measure, arguments=sys.argv[1:])
     if rows is not None:
         write(comparison, rows)

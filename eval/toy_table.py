@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from eval.exact import errors, plots, toy_runs
-from eval.tables import speed, store, variants
+from eval.tables import runs, speed, store, variants
 from sgflow_jax import build, cli, data, generate, sampling, terminal, trainer
 from sgflow_jax.files import disk
 from sgflow_jax.interfaces import MAX_SEED, InputError
@@ -50,14 +50,14 @@ def measure(settings: store.Settings, folder: Path) -> store.Values:
         if settings["budget"] == "seconds":
             trial = config_for(TRIAL_STEPS)
             with store.fresh_workdir(folder, {**settings, "trial": True}) as workdir:
-                trainer.train(trial, workdir)
+                runs.train(trial, workdir)
                 num_steps = (
                     max(2, int(settings["amount"] * speed.steps_per_second(trial, workdir) / toy_runs.PER_CALL))
                     * toy_runs.PER_CALL
                 )
         config = config_for(num_steps)
         with store.fresh_workdir(folder, settings) as workdir:
-            trainer.train(config, workdir)
+            runs.train(config, workdir)
             net = build.restore_net(workdir)
             return {
                 "diverged": None,

@@ -22,11 +22,13 @@ class Budget:
     kind: str
     amount: float
 
-    def num_steps(self, batch_size: int, speed: Callable[[], float], flops: Callable[[], float]) -> int:
-        """The steps that the budget buys, a multiple of PARTS.
+    def num_steps(
+        self, batch_size: int, speed: Callable[[], float], flops: Callable[[], float], least: int = PARTS
+    ) -> int:
+        """The steps that the budget buys, a multiple of the least that a run can have.
 
         speed: steps a second. flops: of a step. Both are called only if they are needed. InputError if the budget buys
-        less than PARTS steps, or too many.
+        less than the least, or too many.
         """
         costs = {
             "images": lambda: batch_size,
@@ -34,9 +36,9 @@ class Budget:
             "seconds": lambda: 1 / speed(),
             "flops": flops,
         }
-        steps = int(self.amount / costs[self.kind]()) // PARTS * PARTS
-        if not PARTS <= steps <= MAX_SEED:
-            raise InputError(f"the budget {self} buys {steps} steps: use one that buys {PARTS} to {MAX_SEED}")
+        steps = int(self.amount / costs[self.kind]()) // least * least
+        if not least <= steps <= MAX_SEED:
+            raise InputError(f"the budget {self} buys less than {least} steps, or more than {MAX_SEED}: use another")
         return steps
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_collections
 
 from eval import reference
+from eval.comparison.summary import Identity
 from eval.features.interface import Features
 from eval.scores import real
 from eval.scores.measure import Sample
@@ -33,15 +34,14 @@ def measured(config: ml_collections.ConfigDict, extract: Features, num_samples: 
     return rows.find(settings)
 
 
-def known(identity: tuple[str, str], num_samples: int, folder: Path) -> store.Values | None:
-    """Those that were measured with the features and weights of `summary.identities`; None if they were not."""
-    name, weights = identity
-    wanted = {"features": name, "weights": weights, "num_samples": num_samples}
+def known(identity: Identity, num_samples: int, folder: Path) -> store.Values | None:
+    """Those that were measured with the same; None if they were not."""
+    wanted = {**identity._asdict(), "num_samples": num_samples}
     rows = store.Store(folder / "real").every()
     return next((row for row in rows if wanted.items() <= row.items()), None)
 
 
-def spread(identities: list[tuple[str, str]], num_samples: int, folder: Path) -> float:
+def spread(identities: list[Identity], num_samples: int, folder: Path) -> float:
     """By how much, relative, the distance of the halves differs between weights; infinite if it is not known for all.
 
     A classifier that is trained anew on another machine has other weights by rounding, and the same distances to 1e-6.

@@ -18,22 +18,37 @@ class Difference(NamedTuple):
     seeds: int
 
 
-class Spread(NamedTuple):
-    """The standard deviation of log distances over training seeds, common to all objectives, and its degrees of
-    freedom."""
+class Layout(NamedTuple):
+    """The additive model log distance = objective + seed, fitted by least squares, so that objectives with other seeds
+    compare.
 
+    effects: of the objectives. deviation: the standard deviation of the residual, common to all objectives. freedom:
+    its degrees of freedom; if 0, the deviation is unknown, NaN. columns: objectives and seeds, those of the design X.
+    gram: X^T X; inverse: its pseudo-inverse.
+    """
+
+    effects: dict[str, float]
     deviation: float
     freedom: int
+    columns: list[str | int]
+    gram: np.ndarray
+    inverse: np.ndarray
 
-    def margin(self, first: int, second: int) -> float:
-        """How much a mean of `first` seeds must exceed one of `second` seeds to be called worse."""
-        error = self.deviation * math.sqrt(1 / first + 1 / second)
+    def variance(self, first: str, second: str) -> float:
+        """Of the difference of two effects, if the deviation is 1; infinite if no chain of shared seeds joins them."""
+        contrast = np.array([(each == first) - (each == second) for each in self.columns], float)
+        determined = np.allclose(self.gram @ self.inverse @ contrast, contrast)
+        return float(contrast @ self.inverse @ contrast) if determined else math.inf
+
+    def margin(self, worse: str, better: str) -> float:
+        """How much the one's effect must exceed the other's to be called worse; NaN without degrees of freedom."""
+        error = self.deviation * math.sqrt(self.variance(worse, better))
         return float(stats.t.ppf(LEVEL, self.freedom)) * error
 
 
 class Place(NamedTuple):
-    """An objective at one number of steps. mean: of its distance over seeds. behind: its difference to the best one, of
-    mean log distances. level: whether it is not clearly worse."""
+    """An objective at one number of steps. mean: of its distance over its seeds. behind: its difference to the best
+    one, of `Layout.effects`. level: whether it is not clearly worse."""
 
     name: str
     mean: float
@@ -54,32 +69,31 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Differenc
     return Difference(float(np.mean(differences)), error, len(shared))
 
 
-def pooled(values: Values) -> Spread | None:
-    """The spread of log distances over seeds that the seeds do not share.
-
-    Two seeds say little about the spread of one objective, so that of all is pooled: the residual of the two-way layout
-    log distance = objective + seed, of the objectives that have every seed. None with fewer than two seeds or two such
-    objectives.
-    """
+def layout(values: Values) -> Layout:
+    """Two seeds say little about the spread of one objective, so that of all is pooled: it is the residual."""
     seeds = sorted({seed for each in values.values() for seed in each})
-    whole = [each for each in values.values() if len(each) == len(seeds)]
-    freedom = (len(whole) - 1) * (len(seeds) - 1)
-    if freedom < 1:
-        return None
-    logs = np.log([[each[seed] for seed in seeds] for each in whole])
-    residual = logs - logs.mean(0) - logs.mean(1, keepdims=True) + logs.mean()
-    return Spread(math.sqrt(np.sum(residual**2) / freedom), freedom)
+    columns = [*values, *seeds]
+    cells = [(name, seed, math.log(value)) for name, each in values.items() for seed, value in each.items()]
+    design = np.array([[each in (name, seed) for each in columns] for name, seed, _ in cells], float)
+    logs = np.array([log for *_, log in cells])
+
+    gram = design.T @ design
+    inverse = np.linalg.pinv(gram)
+    coefficients = inverse @ design.T @ logs
+    residual = logs - design @ coefficients
+    freedom = len(cells) - int(np.linalg.matrix_rank(gram))
+    deviation = math.sqrt(np.sum(residual**2) / freedom) if freedom else math.nan
+    effects = dict(zip(values, coefficients.tolist(), strict=False))
+    return Layout(effects, deviation, freedom, columns, gram, inverse)
 
 
 def ranking(values: Values) -> list[Place]:
     """The objectives from best to worst. If the spread is unknown, only the best is level with itself."""
-    means = {name: float(np.mean(np.log(list(each.values())))) for name, each in values.items()}
-    best, spread = min(means, key=means.get), pooled(values)
-
-    def margin(name: str) -> float:
-        return 0.0 if spread is None else spread.margin(len(values[name]), len(values[best]))
-
-    return [
-        Place(name, float(np.mean(list(values[name].values()))), mean - means[best], mean - means[best] <= margin(name))
-        for name, mean in sorted(means.items(), key=lambda each: each[1])
-    ]
+    fit = layout(values)
+    best = min(fit.effects, key=fit.effects.get)
+    found = []
+    for name, effect in sorted(fit.effects.items(), key=lambda each: each[1]):
+        behind = effect - fit.effects[best]
+        level = name == best or behind <= fit.margin(name, best)
+        found.append(Place(name, float(np.mean(list(values[name].values()))), behind, level))
+    return found

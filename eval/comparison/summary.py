@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,11 @@ class Group:
     def jumps(self) -> bool:
         """Whether its own method uses the map, off the diagonal."""
         return any(row["method"] not in ("", EULER) for row in self.rows.values())
+
+    @property
+    def measured(self) -> bool:
+        """Whether it was measured by its own method, at the end of its training."""
+        return any(self.values(calls) for calls in calls_of([self]))
 
     def values(self, calls: int, how: str = OWN, share: float = 1.0) -> dict[int, float]:
         """The distance of each seed that has one. how: OWN, the objective's own method, or EULER on its diagonal; the
@@ -92,15 +97,25 @@ def distance_name(rows: list[Values]) -> str:
     return f"{name}, {rows[0]['num_samples']:,} samples"
 
 
-def identities(rows: list[Values]) -> list[tuple[str, str]]:
-    """Features and weights that the distances of the rows were measured with."""
-    return sorted({(each["features"], each["weights"]) for row in rows for each in row["distances"]})
+class Identity(NamedTuple):
+    """What distances were measured with: features and their weights, and the data set with its fingerprint."""
+
+    features: str
+    weights: str
+    data: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, values: Values) -> "Identity":
+        return cls(*(values[field] for field in cls._fields))
+
+    def __str__(self) -> str:
+        return f"{self.features} of weights {self.weights}" if self.weights else self.features
 
 
-def told(identity: tuple[str, str]) -> str:
-    """One of `identities` in words."""
-    name, weights = identity
-    return f"{name} of weights {weights}" if weights else name
+def identities(rows: list[Values]) -> list[Identity]:
+    """What the distances of the rows were measured with."""
+    return sorted({Identity.of(each) for row in rows for each in row["distances"]})
 
 
 def _cell(values: dict[int, float]) -> str:
@@ -129,13 +144,13 @@ def best_table(chosen: list[Group]) -> str:
     def told(calls: int) -> dict[str, str]:
         values = at(chosen, calls)
         best, *others = statistics.ranking(values)
-        spread = statistics.pooled(values)
+        spread = statistics.layout(values)
         return {
             "steps": str(calls),
             "best (distance)": f"{best.name} ({best.mean:.4g})",
-            "level with it": "unknown" if spread is None else behind([each for each in others if each.level]) or "none",
+            "level with it": behind([each for each in others if each.level]) or "none" if spread.freedom else "unknown",
             "next": behind([each for each in others if not each.level][:1]),
-            "spread over seeds": "unknown" if spread is None else f"{100 * spread.deviation:.1f} %",
+            "spread over seeds": f"{100 * spread.deviation:.1f} %" if spread.freedom else "unknown",
         }
 
     lines = [told(calls) for calls in calls_of(chosen) if at(chosen, calls)]
@@ -231,7 +246,7 @@ def _retrained(chosen: list[Group], spread: float) -> str:
         return ""
     return (
         f" The classifier was trained {len(found)} times, on different machines (weights "
-        f"{', '.join(weights for _, weights in found)}): the distance between the halves differs by {spread:.1g} of it."
+        f"{', '.join(each.weights for each in found)}): the distance between the halves differs by {spread:.1g} of it."
     )
 
 
@@ -245,7 +260,8 @@ def document(chosen: list[Group], real: Values | None, facts: dict[str, Any]) ->
         "## Sampled by its own method\n\n" + curve_table(chosen),
         "## Best at each number of steps\n\nLevel: not worse than the best at "
         f"{100 * statistics.LEVEL:.0f} % confidence, by the spread (standard deviation) over seeds of all objectives "
-        "together; in brackets, how much larger the distance is.\n\n" + best_table(chosen),
+        "together; in brackets, how much larger the distance is. Objectives with other seeds are compared by the "
+        "model log distance = objective + seed.\n\n" + best_table(chosen),
         "## By Euler's method on its own diagonal\n\n" + curve_table(chosen, EULER),
         "## The velocity's share\n\nThe distance by Euler's method in the most steps over that by the objective's own "
         "method: 100 % where the map adds no error to that of the velocity.\n\n" + velocity_table(chosen),

@@ -12,12 +12,11 @@ import ml_collections
 from eval.comparison.budget import PARTS, Budget
 from eval.machine import gradient_cost
 from eval.scores import while_training
-from eval.tables import speed, store, variants
+from eval.tables import runs, speed, store, variants
 from sgflow_jax import build, trainer
 from sgflow_jax.config import fields
 from sgflow_jax.devices import provenance
 from sgflow_jax.files import locks
-from sgflow_jax.interfaces import InputError
 from sgflow_jax.run import history
 
 # Lengths that are shares of a run: they keep their ratio to train.num_steps of the config file. So an option of a
@@ -38,8 +37,8 @@ Base = Callable[[str], ml_collections.ConfigDict]  # the configuration of an obj
 def config_of(base: Base, objective: str, seed: int, num_steps: int) -> ml_collections.ConfigDict:
     """The configuration of one run.
 
-    objective: a variant. num_steps: a multiple of PARTS; every length in SHARES is scaled with it. A checkpoint is kept
-    after each of PARTS parts.
+    objective: a variant. num_steps: a multiple of `least_steps`; every length in SHARES is scaled with it, but none to
+    0, which has a meaning of its own. A checkpoint is kept after each of PARTS parts.
     """
     variant = variants.parse(objective)
     config = base(variant.objective).copy_and_resolve_references()
@@ -48,13 +47,19 @@ def config_of(base: Base, objective: str, seed: int, num_steps: int) -> ml_colle
     scale = num_steps / config.train.num_steps
     for name in SHARES:
         section, _, field = name.partition(".")
-        if field in config[section]:
-            config[section][field] = round(config[section][field] * scale)
+        if config[section].get(field):
+            config[section][field] = max(1, round(config[section][field] * scale))
     config.train.num_steps = num_steps
     config.train.checkpoint_every = config.train.keep_every = num_steps // PARTS
     config.train.keep_checkpoints = 1
     config.train.preview_every = 0
+    config.profile.steps = ()
     return config
+
+
+def least_steps(config: ml_collections.ConfigDict) -> int:
+    """The steps of the shortest run: each of its PARTS is whole calls of the device."""
+    return PARTS * config.train.steps_per_dispatch
 
 
 def train(
@@ -72,15 +77,13 @@ def train(
     spent: dict[str, Any] = {"num_steps": 0, "images": 0, "flops": 0.0, "device_seconds": 0.0, "rollbacks": 0}
     begins_with = ""
     for name, share, place in parts:
-        num_steps = _num_steps(base, name, Budget(budget.kind, budget.amount * share), folder)
-        config = config_of(base, name, seed, num_steps)
-        config.train.init_from = begins_with
         try:
-            ended = trainer.train(config, place, while_training.scorer)
+            num_steps = _num_steps(base, name, Budget(budget.kind, budget.amount * share), folder)
+            config = config_of(base, name, seed, num_steps)
+            config.train.init_from = begins_with
+            runs.train(config, place, while_training.scorer)
         except trainer.Stopped as stopped:
             return {**spent, "diverged": str(stopped), **_provenance()}
-        if not ended:
-            raise InputError("training was stopped by a signal: the same command continues")
         begins_with = f"{place}@{num_steps}"
         spent["num_steps"] += num_steps
         spent["images"] += num_steps * config.data.batch_size
@@ -96,8 +99,10 @@ def train(
 
 
 def _num_steps(base: Base, objective: str, budget: Budget, folder: Path) -> int:
-    config = config_of(base, objective, 0, TRIAL_STEPS)
-    return budget.num_steps(config.data.batch_size, lambda: _speed(config, objective, folder), lambda: _flops(config))
+    least = least_steps(base(variants.parse(objective).objective))
+    config = config_of(base, objective, 0, -(-TRIAL_STEPS // least) * least)
+    config.eval.every = 0
+    return budget.num_steps(config.data.batch_size, lambda: _speed(config, folder), lambda: _flops(config), least)
 
 
 def _flops(config: ml_collections.ConfigDict) -> float:
@@ -105,16 +110,18 @@ def _flops(config: ml_collections.ConfigDict) -> float:
     return gradient_cost.gradient_cost(config, build.objective(config)).flops
 
 
-def _speed(config: ml_collections.ConfigDict, objective: str, folder: Path) -> float:
-    """Steps a second on this device: measured once, so that every seed gets the same number of steps."""
+def _speed(config: ml_collections.ConfigDict, folder: Path) -> float:
+    """Steps a second of this run on this device: measured once, so that every seed gets the same number of steps."""
     known = store.Store(folder / "speeds")
-    network = json.dumps(config.model.to_dict(), sort_keys=True)
-    settings = {"objective": objective, "network": network, "batch_size": config.data.batch_size}
-    settings["device"] = jax.devices()[0].device_kind
+    settings = {
+        "objective": config.objective.name,
+        "config": json.dumps(config.to_dict(), sort_keys=True),
+        "device": jax.devices()[0].device_kind,
+    }
     with locks.held(folder / "speeds" / "lock"):
         if known.find(settings) is None:
             with store.fresh_workdir(folder, {**settings, "trial": True}) as workdir:
-                trainer.train(config, workdir)
+                runs.train(config, workdir)
                 known.write(settings, {"steps_per_second": speed.steps_per_second(config, workdir)})
     return known.find(settings)["steps_per_second"]
 

@@ -125,9 +125,13 @@ def complete(
         left = seconds / done * (len(missing) - done)
         terminal.say(f"[{done}/{len(missing)}] {told} ({seconds:.0f} s, about {left:.0f} s left)")
 
-    with ThreadPoolExecutor(max(processes, 1)) as pool:
-        for _ in pool.map(one, missing):  # on a fault, rows that have not begun are cancelled
-            pass
+    if not processes:
+        for settings in missing:  # in this thread, the only one that signals reach
+            one(settings)
+    else:
+        with ThreadPoolExecutor(processes) as pool:
+            for _ in pool.map(one, missing):
+                pass
     if faults:
         raise InputError("; ".join(faults))
     return [store.find(settings) for settings in wanted]

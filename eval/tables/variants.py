@@ -72,13 +72,13 @@ def guided() -> list[Variant]:
 
 
 def parse(name: str) -> Variant:
-    """The variant with this name. InputError for an unknown objective or an invalid option."""
+    """The variant with this name, of an objective or a preset. InputError for an unknown one or an invalid option."""
     parts = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", name)
     if parts is None:
         raise InputError(f"{name!r} is not an objective: write NAME or NAME(OPTION=VALUE,...)")
-    objective, inside = parts.groups("")
+    name, inside = parts.groups("")
+    objective, options = objectives.meant(name)
     defaults = objectives.default_options(objective)
-    options = {}
     for item in filter(None, inside.split(",")):
         key, _, value = item.partition("=")
         if key not in defaults:

@@ -71,12 +71,19 @@ def default_options(name: str) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(_lookup(name))}
 
 
-def section(name: str) -> dict[str, Any]:
-    """The section `objective` of a configuration for an objective or a preset: its name and all its options.
-    InputError for another name."""
+def meant(name: str) -> tuple[str, dict[str, Any]]:
+    """The objective that the name of an objective or a preset means, and the options that the preset sets. InputError
+    for another name."""
     if name not in _OBJECTIVES and name not in _PRESETS:
         raise InputError(f"unknown objective {name!r}: use one of {', '.join([*_OBJECTIVES, *_PRESETS])}")
     objective, options = _PRESETS.get(name, (name, {}))
+    return objective, dict(options)
+
+
+def section(name: str) -> dict[str, Any]:
+    """The section `objective` of a configuration for an objective or a preset: its name and all its options.
+    InputError for another name."""
+    objective, options = meant(name)
     return {"name": objective, **default_options(objective), **options}
 
 

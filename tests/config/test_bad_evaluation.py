@@ -129,6 +129,10 @@ CASES = [
         f"{COMPARE} --first=0.5 --objectives=flow_matching", "begins with flow_matching: leave it out of --objectives"
     ),
     Case(f"{COMPARE} --steps=0,1", "--steps=0,1: use integers from 1"),
+    Case(f"{COMPARE} --num_samples=1000000000", "--num_samples=1000000000"),
+    Case(COMPARE.replace(".py", ".py:esd"), "quickstart.py:esd: name esd in --objectives"),
+    Case(f"{COMPARE} --config.train.init_from=runs/x", "leave it out; --first lets runs begin with flow_matching"),
+    Case(f"{COMPARE} --budget=seconds:60 --processes=2", "is the time of a run alone: use --processes=1, or"),
     Case(f"{COMPARE} --objectives=sgflow(estimator=split) --config.data.batch_size=6", "data.batch_size"),
     Case(f"{COMPARE} --objectives=esd", "out is a file: give a directory", {"out": "a file"}),
     # Cost.

@@ -14,6 +14,7 @@ from eval.comparison import budget, floor, summary, sweeps, training
 from eval.tables import store
 from sgflow_jax import trainer
 from sgflow_jax.interfaces import InputError
+from tests import own_images
 from tests.commands import wait_until
 
 CONFIG = """
@@ -60,7 +61,10 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
     pixels = features.make("pixels")
     real = floor.measured(comparison.base("mean_flow"), pixels, 100, comparison.out)
     assert real["halves"] > 0 and real["counts"]["train"] == 100
-    comparison.check_features(rows, ("pixels", ""))
+    comparison.check_features(rows, summary.Identity.of(real))
+    other = summary.Identity.of(real)._replace(data="digits", fingerprint="f")  # in the same directory
+    assert floor.known(summary.Identity.of(real), 100, comparison.out) == real
+    assert floor.known(other, 100, comparison.out) is None
     compare.write(comparison, rows)
     text = (comparison.out / "comparison.md").read_text()
     assert "| mean_flow | " in text and "## Best at each number of steps" in text and "steps:8" in text
@@ -86,7 +90,7 @@ def test_a_comparison_from_runs_to_files(comparison, monkeypatch):
         with pytest.raises(InputError, match="pixels and pixels of weights abc, which do not compare: use another"):
             comparison.check_features(again)
     with pytest.raises(InputError, match="pixels and pixels of weights d, which"):
-        comparison.check_features(rows, ("pixels", "d"))
+        comparison.check_features(rows, summary.Identity.of(real)._replace(weights="d"))
 
     # A row that is lost is swept, but not trained, again, and is the same to the bit.
     lost = rows[0]
@@ -111,6 +115,19 @@ def test_a_run_may_begin_with_flow_matching(comparison):
     assert group.name == "mean_flow after flow_matching (0.5)"
     begun = json.loads((Path(started.workdir(row)) / "config.json").read_text())["train"]["init_from"]
     assert begun.endswith("-first@8")
+
+
+def test_fields_that_follow_from_the_data_are_filled_in(tmp_path):
+    """As in configs/images.py: levels by the size of the images, a label for each folder."""
+    own_images.numbered(tmp_path / "photos", ["cat/1.png", "dog/2.png"])
+    changes = {"data.dir": str(tmp_path / "photos"), "data.size": 16, "data.batch_size": 8}
+    what = sweeps.Measure("pixels", 100, (1,), ())
+    asked = compare.Comparison(
+        "configs/images.py", changes, ("esd",), (0,), budget.Budget("steps", 8), 0.0, what, tmp_path / "out"
+    )
+    asked.check()
+    config = training.config_of(asked.base, "esd", 0, 8)
+    assert config.model.num_classes == 2 and config.model.channel_mult != (-1,)
 
 
 def test_divergence_is_a_row(comparison, monkeypatch):
@@ -138,6 +155,8 @@ def test_equal_time_gives_every_seed_the_same_number_of_steps(comparison, monkey
     monkeypatch.setattr(training.speed, "steps_per_second", lambda *_: measured.append(1) or 10.0 + len(measured))
     steps = [training._num_steps(comparison.base, "flow_matching", timed, comparison.out) for _ in range(2)]
     assert steps == [16, 16] and len(measured) == 1  # 22 steps, in whole eighths
+    other = dataclasses.replace(comparison, changes={"data.batch_size": 32})  # another speed
+    assert training._num_steps(other.base, "flow_matching", timed, comparison.out) == 24 and len(measured) == 2
 
 
 PARENT = """

@@ -38,6 +38,15 @@ def test_a_budget_must_buy_a_run(text):
         budget.parse(text).num_steps(64, never, never)
 
 
+def test_a_run_is_whole_calls_of_the_device():
+    config = cifar8.get_config().unlock()
+    config.train.steps_per_dispatch = 10
+    assert training.least_steps(config) == 80
+    assert budget.parse("steps:250").num_steps(64, never, never, 80) == 240
+    with pytest.raises(InputError, match="buys less than 80 steps"):
+        budget.parse("steps:79").num_steps(64, never, never, 80)
+
+
 def test_schedules_are_shares_of_the_budget():
     def base(objective):
         return load(f"configs/cifar8.py:{objective}")
@@ -48,6 +57,10 @@ def test_schedules_are_shares_of_the_budget():
     assert half.objective.doubling_steps == round(whole.objective.doubling_steps * 7_808 / 15_624)
     assert half.train.checkpoint_every == half.train.keep_every == 976
     check_config(half)
+
+    # A length may not become 0, which turns a schedule off.
+    assert training.config_of(base, "sgflow(correction_steps=900)", 0, 8).objective.correction_steps == 1
+    assert training.config_of(base, "sgflow", 0, 8).objective.correction_steps == 0
 
     # What a variant says is in steps of the file too; what is no length stays.
     own = training.config_of(base, "sgflow(correction_steps=15624,correction=0.5)", 0, 80)

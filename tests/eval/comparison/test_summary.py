@@ -11,7 +11,7 @@ FACTS = {"distance": "FD-pixels, 20 samples", "budget": "images:100", "spread": 
 
 def _row(objective, seed, own, euler=None, method="flow_map", diverged=None, early=9.0):
     """A row with distances by number of steps."""
-    each = {"weights": "", "resize": "", "features": "pixels"}
+    each = {"weights": "", "resize": "", "features": "pixels", "data": "digits", "fingerprint": "f"}
     each |= {"value_error": None, "kernel": 0.0, "precision": None, "recall": None}
     told = [
         {**each, "steps": n, "method": method, "share": 1.0, "value": value, "network": "a"} for n, value in own.items()
@@ -88,7 +88,9 @@ def test_a_start_is_in_the_name_and_in_the_images_seen():
     assert chosen[0].name == "sgflow after flow_matching (0.25)"
     (line,) = plots.learning(chosen, [1], "FD").axes[0].lines
     assert list(line.get_xdata()) == [70, 100]  # of 10 steps on 100 images, 4 are before and 3 are half of the rest
-    assert "After these shares of the training, of the part after flow matching." in summary.document(chosen, None, FACTS)
+    assert "After these shares of the training, of the part after flow matching." in summary.document(
+        chosen, None, FACTS
+    )
 
 
 def test_every_objective_is_in_the_figure():
@@ -120,6 +122,10 @@ def test_the_figures_show_what_there_is(groups):
     assert [ax.get_title() for ax in learning.axes] == ["1 step: a jump equals two, or a later one"]
     assert png(figure)[:4] == png(learning)[:4] == b"\x89PNG"
     assert len([ax for ax in plots.diagonals(groups, "FD").axes if ax.axison]) == 3
+    assert [group.measured for group in summary.groups([_row("psd", 0, {}, {1: 3.0}), _row("esd", 0, {1: 3.0})])] == [
+        False,
+        True,
+    ]
 
 
 def test_one_objective_has_one_panel():
