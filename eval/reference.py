@@ -208,6 +208,8 @@ def main(_):
     cli.require(config=given.config)
     if given.num_samples is not None and not given.selfcheck:
         raise InputError("--num_samples needs --selfcheck: add it, or leave out --num_samples")
+    if given.selfcheck and given["split"].present:
+        raise InputError("--selfcheck compares all splits: leave out --split")
     cli.start_jax()
     config = given.config
     data.check_split(config.data, given.split)

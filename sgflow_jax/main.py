@@ -14,6 +14,8 @@ from absl import flags
 from sgflow_jax import cli, terminal
 from sgflow_jax.interfaces import MAX_SAMPLES, MAX_SEED, InputError
 
+MODES = ("train", "sample", "import", "export")
+
 
 def define_flags() -> None:
     cli.define_config(
@@ -25,7 +27,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "mode",
         "train",
-        ["train", "sample", "import", "export"],
+        MODES,
         "What to do. export takes the options of sample that choose the network, and for a sampler its steps.",
     )
     cli.define_path("weights", None, "import: the file to read, of PyTorch, EDM or safetensors; see docs/weights.md.")
@@ -66,8 +68,7 @@ def main(_):
         cli.require(weights=given.weights, workdir=workdir)
     else:
         cli.require(config=config, workdir=workdir)
-    if given.dry_run and mode != "train":
-        raise InputError("--dry_run is for training: leave it out")
+    _check_flags(mode)
     cli.start_jax(alone=mode in ("import", "export"), saves=mode == "train")
     if mode == "import":
         from sgflow_jax.weights import import_run
@@ -89,6 +90,17 @@ def main(_):
         from sgflow_jax import trainer
 
         trainer.train(config, workdir, _make_scorer)
+
+
+def _check_flags(mode: str) -> None:
+    """InputError for a given flag of another mode. The help of such a flag begins with its mode. Exporting takes those
+    of sampling, and refuses itself what it cannot use."""
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        meant = flag.help.partition(":")[0]
+        others = set(MODES) - {mode} - ({"sample"} if mode == "export" else set())
+        if flag.present and meant in others:
+            raise InputError(f"--{name} is for --mode={meant}, not --mode={mode}: leave it out, or change --mode")
 
 
 def _make_scorer(config):

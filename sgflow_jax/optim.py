@@ -61,6 +61,13 @@ def optimiser(
     return optax.chain(clip, optax.chain(direction, *decay, optax.scale_by_learning_rate(schedule)))
 
 
+def updates(state: optax.OptState) -> int:
+    """How many updates an optimiser of this module has made: where its learning rate is in its schedule."""
+    scheduled = lambda part: isinstance(part, optax.ScaleByScheduleState)  # noqa: E731
+    (found,) = filter(scheduled, jax.tree.leaves(state, is_leaf=scheduled))
+    return int(found.count)
+
+
 @dataclasses.dataclass(frozen=True)
 class Averaging:
     """How exponential moving averages of the parameters are made. InputError for two of one decay.

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from clu import parameter_overview
 
-from sgflow_jax import beginning, build, data
+from sgflow_jax import beginning, build, data, optim
 from sgflow_jax.devices import processes, provenance, sharding
 from sgflow_jax.display.banner import banner, ending
 from sgflow_jax.display.phase import phase
@@ -266,7 +266,8 @@ class _Run:
         averages = {name: float(value) for name, value in monitor.averages.compute().items()}
         values = {"loss": averages.pop("loss"), **averages}
         slowed = self._config.train.rollback_factor ** int(state.rollbacks)
-        values["learning_rate"] = float(self._learning_rate(step - 1)) * slowed
+        # Not by the step: an imported run has that of its file, and an optimiser that begins.
+        values["learning_rate"] = float(self._learning_rate(max(optim.updates(state.opt_state), 1) - 1)) * slowed
         device = self._watch.device
         if step > since:
             images = (step - since) * self._config.data.batch_size

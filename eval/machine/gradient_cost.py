@@ -9,6 +9,7 @@ import numpy as np
 
 from eval.tables.variants import TRAINED
 from sgflow_jax import build, data, models
+from sgflow_jax.models import BoundNet
 from sgflow_jax.models.trained import BoundTrainedNet, LossWeight
 from sgflow_jax.objectives.base import Objective
 
@@ -25,7 +26,8 @@ class Cost(NamedTuple):
 
 
 def gradient_cost(config: ml_collections.ConfigDict, objective: Objective) -> Cost:
-    """The cost of an objective with the config's network, data shape and batch size."""
+    """The cost of an objective with the config's network, data shape and batch size. A teacher counts as another such
+    network."""
     model, shape, size = models.make(**config.model), data.shape(config.data), config.data.batch_size
     t, x = (jax.ShapeDtypeStruct((size, *rest), jnp.float32) for rest in ((), shape))
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -35,7 +37,8 @@ def gradient_cost(config: ml_collections.ConfigDict, objective: Objective) -> Co
         t = jnp.zeros(len(x0))
         average, loss_weight = jax.lax.stop_gradient(params), LossWeight().init(key, t, t)["params"]
         net = BoundTrainedNet(model, params, t.astype(jnp.int32), average=average, loss_weight=loss_weight)
-        return jnp.mean(objective(net, x0, x1, key, TRAINED).per_example)
+        teacher = BoundNet(model, jax.lax.stop_gradient(params)) if config.teacher.workdir else None
+        return jnp.mean(objective(net, x0, x1, key, TRAINED, teacher).per_example)
 
     gradient = jax.jit(jax.grad(loss)).lower(params, x, x, key)
     kept = jax.eval_shape(lambda params, *rest: jax.vjp(lambda p: loss(p, *rest), params)[1], params, x, x, key)

@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from eval import features
+from eval.features import inception
 from eval.machine import gradient_cost
 from eval.page import embed
 from eval.page.runs import Run, groups
@@ -119,7 +120,8 @@ def quality(runs: list[Run], files: embed.Files) -> list[dict[str, str]]:
     logged = {name for run in runs for row in run.history for name in row if Distance.of(name)}
     titles = {}
     for calls, extracted, samples in sorted(map(Distance.of, logged)):
-        title = f"{features.distance_name(extracted, '', '')}, {samples:,} samples, in {figures.in_steps(calls)}"
+        rule = inception.RULE if extracted == "inception" else ""  # the default is the only one while training
+        title = f"{features.distance_name(extracted, '', rule)}, {samples:,} samples, in {figures.in_steps(calls)}"
         titles[Distance(calls, extracted, samples).name] = title
     shown = []
     for axis in (plots.STEPS, plots.HOURS):

@@ -53,6 +53,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         require(name, max(values[name], 0) % per_call == 0, f"a multiple of train.steps_per_dispatch = {per_call}")
     require("profile.steps", *_profile_steps(config))
 
+    if config.model.get("preconditioning") == "edm":
+        alone = objective.domain is Domain.DIAGONAL
+        require(
+            "model.preconditioning", alone, f"none, as {config.objective.name} trains at two times, and edm has one"
+        )
     able = config.model.get("augment_dim", 0) in augmentation.LABELS
     lengths = " or ".join(map(str, augmentation.LABELS))
     require("data.augment", not config.data.augment or able, f"0, or a song_unet with model.augment_dim {lengths}")

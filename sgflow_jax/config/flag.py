@@ -66,7 +66,9 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> l
         if not found:
             raise
         config = flag_values["config"].value
-        field = fields.complete(config.objective.name, config.model.name)[found[1]]
+        field = fields.complete(config.objective.name, config.model.name).get(found[1])
+        if field is None:  # of the file's objective or network, which another flag changed
+            raise InputError(f"--config.{found[1]}: the chosen objective or network has no such option") from error
         raise InputError(f"--config.{found[1]}{found[2]}: use {field.allowed}") from error
 
 

@@ -4,6 +4,7 @@ Most functions take a selection: a `Request`, or a configuration's section `data
 """
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -150,7 +151,7 @@ def classes(selection: Any) -> tuple[str, ...]:
 
 def title(selection: Any) -> str:
     """The name of a data set in results and file names; it has the size of images that are not in their own."""
-    name = selection.name.replace(":", "-").replace("/", "-")
+    name = re.sub(r"[^\w.+,-]", "-", selection.name)
     return name if len(shape(selection)) == 1 or not selection.size else f"{name}-{selection.size}"
 
 

@@ -65,6 +65,7 @@ CASES = [
     Case(f"{REFERENCE} --config.eval.features=vgg", "unknown features 'vgg': use one of pixels"),
     Case(f"{REFERENCE} --features=inception --inception_weights={{}}/none", "none is missing: download it"),
     Case(f"{REFERENCE} --selfcheck --num_samples=3", "3 is not integer >= 4"),
+    Case(f"{REFERENCE} --selfcheck --split=train", "--selfcheck compares all splits: leave out --split"),
     Case("-m eval.reference", "--config is missing"),
     Case(f"{REFERENCE} --num_samples=10", "--num_samples needs --selfcheck: add it, or leave out --num_samples"),
     # Other people's samples.

@@ -48,6 +48,14 @@ CASES = [
     Case(f"{QUICK} --config.data.name=mnist", "unknown data set 'mnist': use one of digits"),
     Case(f"{QUICK} --config.data.name=mixture1d", "'unet', for images, but the data are points (1,): use mlp"),
     Case(f"{POINTS} --config.data.flip", "points and cannot be flipped: set data.flip to False"),
+    Case(
+        f"{QUICK} --config.objective.name=esd --config.objective.correction=x",
+        "objective or network has no such option",
+    ),
+    Case(
+        "main.py --config=configs/published/sgflow_cifar10.py --config.model.preconditioning=edm --workdir={}/run",
+        "model.preconditioning is 'edm': use none, as sgflow trains at two times",
+    ),
     Case(f"{QUICK} --config.objective.name=esd", "esd has no option correction ... its options are"),
     Case(f"{QUICK} --config.teacher.workdir={{}}/none", "none has no checkpoint: train first, or name"),
     Case(

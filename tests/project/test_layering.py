@@ -140,6 +140,7 @@ configs.published.flow_matching_cifar10
 configs.published.edm_cifar10
 eval.tables
 eval.tables.document
+eval.tables.runs
 eval.tables.speed
 eval.tables.store
 eval.tables.variants
@@ -211,9 +212,9 @@ eval.ablations
 eval.report
 eval.comparison
 eval.comparison.budget
-eval.comparison.floor
 eval.comparison.statistics
 eval.comparison.summary
+eval.comparison.floor
 eval.comparison.plots
 eval.comparison.sweeps
 eval.comparison.training

@@ -29,6 +29,15 @@ def _optimiser(name="adam", rate=1.0, b1=0.9, eps=1e-8, weight_decay=0.0, clip_n
     return optim.optimiser(name, optax.constant_schedule(rate), b1, 0.999, eps, weight_decay, clip_norm)
 
 
+@pytest.mark.parametrize("weight_decay, clip_norm", [(0.0, 1.0), (0.1, 0.0)])
+def test_updates_are_counted(weight_decay, clip_norm):
+    tx, params = _optimiser(weight_decay=weight_decay, clip_norm=clip_norm), {"a": jnp.ones(2)}
+    state = tx.init(params)
+    for n in range(3):
+        assert optim.updates(state) == n
+        _, state = tx.update(params, state, params)
+
+
 def test_gradients_are_clipped_to_the_global_norm():
     tx = _optimiser(b1=0.0)
     params = {"a": jnp.zeros(2), "b": jnp.zeros(1)}

@@ -14,6 +14,7 @@ from eval import cost, scaling
 from eval.machine import cost_table, gradient_cost, hardware
 from eval.machine.ready_step import Step
 from eval.tables import variants
+from sgflow_jax import objectives
 from sgflow_jax.interfaces import InputError
 from tests import own_images, tiny
 from tests.commands import ROOT
@@ -164,6 +165,14 @@ def _case(network, name):
 def test_operations_and_memory_relative_to_flow_matching_are_those_committed(network, name):
     """Within 5 %. A change that moves a cost must update cost.json."""
     assert _ratios(network, name) == pytest.approx(COMMITTED[network][name], rel=0.05)
+
+
+def test_a_teacher_is_counted():
+    config = mixture1d.get_config("consistency")
+    objective = objectives.make(**config.objective)
+    own = gradient_cost.gradient_cost(config, objective).flops
+    config.teacher.workdir = "runs/teacher"
+    assert 1.1 * own < gradient_cost.gradient_cost(config, objective).flops < 2 * own
 
 
 def test_every_objective_has_a_committed_cost():
