@@ -33,7 +33,7 @@ _OBJECTIVES: dict[str, type[Objective]] = {
 }
 # Names for an objective with options other than the paper's: what docs/comparison.md found better at equal cost.
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "sgflow_recommended": ("sgflow", {"velocity_target": "batch"}),
+    "sgflow_recommended": ("sgflow", {"velocity_target": "batch", "correction": 0.5}),
 }
 _BUILT_IN = frozenset(_OBJECTIVES) | frozenset(_PRESETS)
 

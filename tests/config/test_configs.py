@@ -41,10 +41,10 @@ def test_an_objectives_options_come_from_its_dataclass():
 def test_a_preset_is_an_objective_with_other_options():
     paper, recommended = (_module("cifar8").get_config(name) for name in ("sgflow", "sgflow_recommended"))
     check_config(recommended)
-    assert paper.objective.velocity_target == "pair" and recommended.objective.velocity_target == "batch"
+    assert (paper.objective.velocity_target, paper.objective.correction) == ("pair", 1.0)
     assert recommended.objective.name == "sgflow" and "sgflow_recommended" not in objectives.names()
     with recommended.unlocked():
-        recommended.objective.velocity_target = "pair"
+        recommended.objective.update(velocity_target="pair", correction=1.0)
     assert recommended == paper
 
 

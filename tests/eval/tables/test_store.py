@@ -116,7 +116,7 @@ def test_names_of_variants_and_back():
     assert {variant.objective for variant in variants.own()} == set(objectives.names())
     assert variants.parse("consistency(continuous=true)").make().continuous is True
     assert variants.parse("esd").make(stopgrad="none").stopgrad == "none"
-    assert variants.parse("sgflow_recommended(correction=0.5)").name == "sgflow(velocity_target=batch,correction=0.5)"
+    assert variants.parse("sgflow_recommended(correction=0.3)").name == "sgflow(velocity_target=batch,correction=0.3)"
 
 
 def test_names_in_a_flag():
