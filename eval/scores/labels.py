@@ -8,7 +8,7 @@ from typing import Any
 
 from sgflow_jax.config import fields
 
-MOST = 3  # fields in a name
+MOST = 4  # fields in a name
 _PLACES = ("dir", "data_dir")  # of the data: fields of a configuration's section `data`
 _LENGTH = "train.num_steps"
 # Fields that may change when a run continues do not affect what it learns, except its length, and the place of its

@@ -47,7 +47,11 @@ FIRST = _config()
         ([FIRST, _config(train__log_every=1, eval__num_samples=7)], ["x/a", "y/a"]),
         ([FIRST, FIRST], ["x/a", "y/a"]),
         ([FIRST, None], ["x/a", "y/a"]),
-        ([FIRST, _config(seed=1, model__width=9, model__depth=2, optim__b1=0.5)], ["x/a", "y/a"]),
+        (
+            [FIRST, _config(seed=1, model__width=9, model__depth=2, optim__b1=0.5)],
+            ["depth 1, width 8, b1 0.9, seed 0", "depth 2, width 9, b1 0.5, seed 1"],
+        ),
+        ([FIRST, _config(seed=1, model__width=9, model__depth=2, optim__b1=0.5, train__num_steps=7)], ["x/a", "y/a"]),
     ],
 )
 def test_names_are_what_differs(configs, expected):
