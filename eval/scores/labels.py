@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sgflow_jax import objectives as registry
 from sgflow_jax.config import fields
 
 MOST = 4  # fields in a name
+NEAR = 1.01  # lengths whose ratio is below this are of one budget, which buys each run whole parts
 _PLACES = ("dir", "data_dir")  # of the data: fields of a configuration's section `data`
 _LENGTH = "train.num_steps"
 # Fields that may change when a run continues do not affect what it learns, except its length, and the place of its
@@ -96,13 +98,25 @@ def _by_fields(objectives: Sequence[str], configs: Sequence[Config]) -> list[str
         chosen = {name: values for name, values in differing.items() if name not in _ASIDE and all(values)}
         if steps := chosen.get(_LENGTH):
             chosen = {name: values for name, values in chosen.items() if not _scaled(name, values, steps)}
+            if max(map(float, steps)) < NEAR * min(map(float, steps)):
+                del chosen[_LENGTH]
         if len(chosen) > MOST:
             return []
-        for number, place in enumerate(places):
-            parts = [f"{_short(name)} {values[number]}" for name, values in chosen.items()]
-            first = [objective] * (len(set(objectives)) > 1 or not parts)
-            found[place] = ", ".join([*first, *parts])
+        unsaid = _defaults(objective)
+        parts = [
+            [f"{_short(name)} {values[n]}" for name, values in chosen.items() if unsaid.get(name) != values[n]]
+            for n in range(len(places))
+        ]
+        first = [objective] * (len(set(objectives)) > 1 or not all(parts))
+        for place, own in zip(places, parts, strict=True):
+            found[place] = ", ".join([*first, *own])
     return found
+
+
+def _defaults(objective: str) -> dict[str, str]:
+    """The options of an objective at their defaults, which names leave out; none of one that is not registered here."""
+    known = registry.default_options(objective) if objective in registry.names() else {}
+    return {f"objective.{name}": _text(value) for name, value in known.items()}
 
 
 def _scaled(name: str, values: Sequence[str], steps: Sequence[str]) -> bool:

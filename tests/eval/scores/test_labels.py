@@ -24,6 +24,18 @@ FIRST = _config()
         ),
         ([FIRST, _config(seed=1, train__num_steps=8)], ["seed 0, steps 6", "seed 1, steps 8"]),
         ([FIRST, _config(train__num_steps=8, train__keep_every=4)], ["steps 6", "steps 8"]),
+        # An option at its default is not said, nor that budgets buy whole parts of a run.
+        (
+            [
+                _config(train__num_steps=n, **{f"objective__{name}": value for name, value in options.items()})
+                for n, options in (
+                    (6160, {}),
+                    (6152, {"velocity_target": "batch"}),
+                    (6152, {"velocity_target": "batch", "correction": 0.5}),
+                )
+            ],
+            ["sgflow", "sgflow, velocity target batch", "sgflow, correction 0.5, velocity target batch"],
+        ),
         # Lengths that are the same share of a run follow from its own; others do not.
         (
             [
