@@ -50,6 +50,7 @@ def distance_curve(
         kinds[row.kind].append((label, row))
     most = max((len(series(chosen)) for chosen in kinds.values()), default=0)
     beside = most > BESIDE or any(len(label) > LONG for chosen in kinds.values() for label in series(chosen))
+    letters = int(13 * size[0])  # that fit above a panel
     if beside:
         size = size[0] + LEGEND[0], max(size[1], LEGEND[1] * most)
     figure, axes = panels(len(kinds), len(kinds), size)
@@ -78,7 +79,7 @@ def distance_curve(
             ax.set_ylim(bottom=0)
         ylabel = textwrap.fill(f"{plain(kind.distance)} (lower is better)", int(13 * size[1]))
         ax.set(xlabel="sampling steps (network calls)", ylabel=ylabel)
-        ax.set_title(textwrap.fill(plain(f"against {kind.against}"), int(13 * size[0])), fontsize="small")
+        ax.set_title(textwrap.fill(plain(f"against {kind.against}"), letters), fontsize="small")
         ax.grid(alpha=0.3)
         place = {"fontsize": "small", "title_fontsize": "x-small"}
         if beside:
