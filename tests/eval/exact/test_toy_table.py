@@ -98,7 +98,7 @@ def test_equal_time_and_two_dimensions(tmp_path, small):
 
 @pytest.mark.parametrize("fault", [trainer.Stopped, generate.NotFinite])
 def test_a_run_that_diverges_is_a_row(fault, tmp_path, small, monkeypatch):
-    def diverge(config, workdir):
+    def diverge(config, workdir, make_scorer):
         raise fault("the loss is not finite")
 
     monkeypatch.setattr(trainer, "train", diverge)
