@@ -63,7 +63,7 @@ def diagonals(chosen: list[Group], distance: str) -> Figure:
         for number, (how, label) in enumerate(((OWN, "its own method"), (EULER, "Euler on its diagonal"))):
             _line(ax, calls, [group.values(n, how) for n in calls], label, number)
         _steps_axis(ax, calls, "")
-        ax.set_title(plain(group.name), fontsize="small")
+        ax.set_title(textwrap.fill(plain(group.name).replace(",", ", "), 36), fontsize="small")
     axes[0].legend(fontsize="x-small")
     figure.supxlabel("sampling steps (network calls)", fontsize="small")
     figure.supylabel(textwrap.fill(plain(distance), 40), fontsize="small")

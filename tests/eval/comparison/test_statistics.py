@@ -58,14 +58,14 @@ def test_objectives_that_no_seed_connects_are_level():
 def test_level_errs_as_often_as_it_says():
     """Of equally good objectives, a given one is called worse than a given other by chance in 5 % of the trials, with
     one seed as with two."""
-    rng, trials = np.random.default_rng(0), 1000
+    rng, trials = np.random.default_rng(0), 2000
     wrong = {"b": 0, "g": 0}
     for _ in range(trials):
         values = {name: dict(enumerate(np.exp(rng.normal(0, 0.1, 1 if name in "fg" else 2)))) for name in "abcdefg"}
         fit = statistics.layout(values)
         for name in wrong:
             wrong[name] += fit.effects[name] - fit.effects["a"] > fit.margin(name, "a")
-    assert all(0.03 < count / trials < 0.07 for count in wrong.values())
+    assert all(0.035 < count / trials < 0.065 for count in wrong.values())
 
 
 def test_the_ranking_names_what_is_level():
